@@ -1,0 +1,111 @@
+"""Adapters: low-rank updates of many layers of one backbone, and their stacks."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from lofa.adapters.formats import read_adapter, write_adapter
+from lofa.adapters.lowrank import AdapterBatch, LowRank, LowRankBatch
+
+__all__ = ["Adapter", "stack_adapters", "unstack"]
+
+
+class Adapter(Mapping[str, LowRank]):
+    """A read-only mapping from layer name ("transformer.blocks.0.attn1.to_q") to `LowRank`.
+
+    Args:
+        layers: layer name -> pair
+        metadata: strings that files keep (rank, backbone fingerprint, prompt ...)
+    """
+
+    def __init__(self, layers: Mapping[str, LowRank], metadata: Mapping[str, str] | None = None) -> None:
+        self._layers = dict(layers)
+        self.metadata: dict[str, str] = dict(metadata or {})
+
+    def __getitem__(self, name: str) -> LowRank:
+        return self._layers[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._layers)
+
+    def __len__(self) -> int:
+        return len(self._layers)
+
+    def __repr__(self) -> str:
+        ranks = sorted({pair.rank for pair in self.values()})
+        return f"Adapter({len(self)} layers, rank {', '.join(map(str, ranks)) or '-'})"
+
+    def delta_weight(self, name: str) -> Tensor:
+        """`alpha * B @ A` (out, in) of the layer (KeyError where it has none)."""
+        return self[name].delta_weight()
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "Adapter":
+        """A copy on another device or with A and B in another precision."""
+        return Adapter({name: pair.to(device, dtype) for name, pair in self.items()}, self.metadata)
+
+    def save(self, path: str | Path, format: str = "diffusers", dtype: torch.dtype | None = None) -> None:
+        """Writes the adapter, atomically.
+
+        Args:
+            path: the file ("diffusers", "comfyui": .safetensors; "reference": .pth) or folder ("peft") to write
+            format: the name of a file format
+            dtype: precision of the stored A and B; None keeps theirs
+
+        Raises:
+            AdapterFormatError: an unknown format, or one that can't hold this adapter.
+        """
+        write_adapter(path, self, self.metadata, format, dtype)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Reads an adapter of any format; which one is seen from the file.
+
+        Raises:
+            AdapterFormatError: a missing, unknown, damaged or foreign file, or one holding NaN or infinity.
+        """
+        return cls(*read_adapter(path))
+
+
+def stack_adapters(adapters: Sequence[Mapping[str, LowRank]]) -> dict[str, LowRankBatch]:
+    """Stacks N adapters layer by layer; a smaller rank is padded with zeros, a layer that one lacks is zeros there.
+
+    Raises:
+        ValueError: no adapters, or two that have different shapes for a layer.
+    """
+    if not adapters:
+        raise ValueError("no adapters to stack")
+    names = dict.fromkeys(name for adapter in adapters for name in adapter)
+    return {name: _stack_layer(name, [adapter.get(name) for adapter in adapters]) for name in names}
+
+
+def _stack_layer(name: str, pairs: Sequence[LowRank | None]) -> LowRankBatch:
+    present = [pair for pair in pairs if pair is not None]
+    sizes = {(pair.B.shape[0], pair.A.shape[1]) for pair in present}
+    if len(sizes) > 1:
+        raise ValueError(f"{name}: the adapters are for layers of different sizes {sorted(sizes)}")
+    rank = max(pair.rank for pair in present)
+    like = present[0]
+    none = LowRank(
+        like.A.new_zeros(0, like.A.shape[1]), like.B.new_zeros(like.B.shape[0], 0), torch.zeros_like(like.alpha)
+    )
+    filled = [none if pair is None else pair for pair in pairs]
+    return LowRankBatch(
+        torch.stack([torch.nn.functional.pad(pair.A, (0, 0, 0, rank - pair.rank)) for pair in filled]),
+        torch.stack([torch.nn.functional.pad(pair.B, (0, rank - pair.rank)) for pair in filled]),
+        torch.stack([pair.alpha for pair in filled]),
+    )
+
+
+def unstack(batch: AdapterBatch, metadata: Mapping[str, str] | None = None) -> list[Adapter]:
+    """Takes a stack of N adapters apart: N adapters, detached views of the stack, each with `metadata`."""
+    count = len(next(iter(batch.values())))
+    return [
+        Adapter(
+            {name: LowRank(p.A[n].detach(), p.B[n].detach(), p.alpha[n].detach()) for name, p in batch.items()},
+            metadata,
+        )
+        for n in range(count)
+    ]

@@ -1,0 +1,72 @@
+"""Adapter files: one module a format, and which one a file is."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+
+import torch
+
+from lofa.adapters.formats import comfyui, diffusers, peft, reference
+from lofa.adapters.formats.container import RawFile, read_raw
+from lofa.adapters.lowrank import LowRank
+from lofa.errors import AdapterFormatError
+
+__all__ = ["FORMATS", "AdapterFormat", "detect_format", "read_adapter", "write_adapter"]
+
+
+class AdapterFormat(Protocol):
+    """What a format module offers."""
+
+    def matches(self, raw: RawFile) -> bool:
+        """Whether the file is of this format."""
+
+    def read(self, raw: RawFile) -> tuple[dict[str, LowRank], dict[str, str]]:
+        """Layers and header strings of a file that matches."""
+
+    def write(
+        self, path: Path, layers: Mapping[str, LowRank], metadata: Mapping[str, str], dtype: torch.dtype | None
+    ) -> None:
+        """Writes an adapter."""
+
+
+FORMATS: dict[str, AdapterFormat] = {
+    "diffusers": diffusers,
+    "comfyui": comfyui,
+    "peft": peft,
+    "reference": reference,
+}
+
+
+def detect_format(raw: RawFile) -> str:
+    """Name of the format of a file.
+
+    Raises:
+        AdapterFormatError: none of them; says what was found.
+    """
+    if raw.tensors:
+        for name, format in FORMATS.items():
+            if format.matches(raw):
+                return name
+    raise raw.error(f"no adapter file of a known format ({', '.join(FORMATS)})")
+
+
+def read_adapter(path: str | Path) -> tuple[dict[str, LowRank], dict[str, str]]:
+    """Reads layers and header strings of an adapter file (AdapterFormatError as in `Adapter.load`)."""
+    raw = read_raw(path)
+    return FORMATS[detect_format(raw)].read(raw)
+
+
+def write_adapter(
+    path: str | Path,
+    layers: Mapping[str, LowRank],
+    metadata: Mapping[str, str],
+    format: str,
+    dtype: torch.dtype | None,
+) -> None:
+    """Writes an adapter file (AdapterFormatError as in `Adapter.save`)."""
+    if format not in FORMATS:
+        raise AdapterFormatError(f"unknown adapter format {format!r}; there are {', '.join(FORMATS)}")
+    for name, pair in layers.items():
+        if not all(bool(torch.isfinite(tensor).all()) for tensor in (pair.A, pair.B, pair.alpha)):
+            raise AdapterFormatError(f"{path}: not written, layer {name} of the adapter holds NaN or infinity")
+    FORMATS[format].write(Path(path), layers, metadata, dtype)

@@ -1,0 +1,62 @@
+"""The diffusers format: one .safetensors, `<component>.<path>.lora_A.weight` (r, in) and `.lora_B.weight` (out, r).
+
+diffusers takes no alpha tensors here and loses alpha without its own header entry, so alpha is folded into B on
+writing: whoever reads the file gets the right delta weight. On reading, diffusers' header entry and alpha tensors are obeyed.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lofa.adapters.formats.container import DIFFUSERS_METADATA, RawFile, collect_pairs, folded, metadata_to_keep
+from lofa.adapters.formats.scaling import peft_scale
+from lofa.adapters.lowrank import LowRank
+from lofa.adapters.names import split_name
+from lofa.files import save_tensors
+
+__all__ = ["matches", "read", "write"]
+
+_COMPONENTS = ("transformer.", "transformer_2.", "unet.", "text_encoder.", "text_encoder_2.")
+
+
+def matches(raw: RawFile) -> bool:
+    """Whether every tensor belongs to a pipeline component and some are PEFT's lora_A."""
+    return all(name.startswith(_COMPONENTS) for name in raw.tensors) and any(".lora_A." in name for name in raw.tensors)
+
+
+def read(raw: RawFile) -> tuple[dict[str, LowRank], dict[str, str]]:
+    """Reads layers and header strings."""
+    configs = _configs(raw)
+    layers = {}
+    for name, pair in collect_pairs(raw).items():
+        component, path = split_name(name)
+        config = configs.get(component)
+        default = 1.0 if config is None else peft_scale(config, path, pair.A.shape[0], raw)
+        layers[name] = pair.to_low_rank(default)
+    return layers, metadata_to_keep(raw.metadata)
+
+
+def _configs(raw: RawFile) -> dict[str, dict[str, Any]]:
+    """diffusers' header entry, by component: `{"transformer.r": 4, ...}` -> `{"transformer": {"r": 4, ...}}`."""
+    if DIFFUSERS_METADATA not in raw.metadata:
+        return {}
+    try:
+        entries = json.loads(raw.metadata[DIFFUSERS_METADATA])
+    except ValueError:
+        raise raw.error(f"the header entry {DIFFUSERS_METADATA} is no json") from None
+    configs: dict[str, dict[str, Any]] = {}
+    for key, value in entries.items():
+        component, option = split_name(key)
+        configs.setdefault(component, {})[option] = value
+    return configs
+
+
+def write(path: Path, layers: Mapping[str, LowRank], metadata: Mapping[str, str], dtype: torch.dtype | None) -> None:
+    """Writes the file."""
+    tensors = {}
+    for name, pair in layers.items():
+        tensors[f"{name}.lora_A.weight"], tensors[f"{name}.lora_B.weight"] = folded(pair, dtype)
+    save_tensors(path, tensors, {"format": "pt", **metadata_to_keep(metadata)})

@@ -1,0 +1,82 @@
+"""The PEFT format: a folder of adapter_config.json and adapter_model.safetensors, for one pipeline component.
+
+Tensors are `base_model.model.<path>.lora_A.weight` (r, in) and `.lora_B.weight` (out, r); the multiplier is the
+configuration's `lora_alpha / r`, so `lora_alpha` = alpha * r, with patterns for layers that differ from the first.
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from lofa.adapters.formats.container import (
+    CONFIG_NAME,
+    PEFT_WEIGHTS,
+    RawFile,
+    collect_pairs,
+    metadata_to_keep,
+    single_component,
+)
+from lofa.adapters.formats.scaling import peft_scale
+from lofa.adapters.lowrank import LowRank
+from lofa.adapters.names import canonical_path, join_name
+from lofa.files import atomic_write, save_tensors, write_json
+
+__all__ = ["matches", "read", "write"]
+
+_PREFIX = "base_model.model."
+_COMPONENT = "component"  # header string; PEFT itself does not say which part of a pipeline it belongs to
+
+
+def matches(raw: RawFile) -> bool:
+    """Whether PEFT's configuration lies beside the tensors."""
+    return raw.config is not None
+
+
+def read(raw: RawFile) -> tuple[dict[str, LowRank], dict[str, str]]:
+    """Reads layers and header strings."""
+    config = raw.config or {}
+    if config.get("peft_type") != "LORA":
+        raise raw.error(f"a PEFT adapter of type {config.get('peft_type')!r}, only LORA can be read")
+    metadata = metadata_to_keep(raw.metadata)
+    component = metadata.pop(_COMPONENT, "transformer")
+    layers = {}
+    for path, pair in collect_pairs(raw, _PREFIX).items():
+        scale = peft_scale(config, path, pair.A.shape[0], raw)
+        layers[join_name(component, canonical_path(path) or path)] = pair.to_low_rank(scale)
+    return layers, metadata
+
+
+def write(path: Path, layers: Mapping[str, LowRank], metadata: Mapping[str, str], dtype: torch.dtype | None) -> None:
+    """Writes the folder.
+
+    Raises:
+        AdapterFormatError: more than one component.
+    """
+    component, paths = single_component(layers, "peft")
+    pairs = {module: layers[join_name(component, module)] for module in paths}
+    tensors = {}
+    for module, pair in pairs.items():
+        tensors[f"{_PREFIX}{module}.lora_A.weight"] = pair.A.to(dtype=dtype)
+        tensors[f"{_PREFIX}{module}.lora_B.weight"] = pair.B.to(dtype=dtype)
+    ranks = {module: pair.rank for module, pair in pairs.items()}
+    alphas = {module: pair.alpha.item() * pair.rank for module, pair in pairs.items()}
+    first = paths[0]
+    config = {
+        "peft_type": "LORA",
+        "r": ranks[first],
+        "lora_alpha": alphas[first],
+        "rank_pattern": {re.escape(m): rank for m, rank in ranks.items() if rank != ranks[first]},
+        "alpha_pattern": {re.escape(m): alpha for m, alpha in alphas.items() if alpha != alphas[first]},
+        "target_modules": paths,
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "inference_mode": True,
+    }
+    with atomic_write(path) as folder:
+        folder.mkdir()
+        write_json(folder / CONFIG_NAME, config)
+        save_tensors(
+            folder / PEFT_WEIGHTS, tensors, {"format": "pt", **metadata_to_keep(metadata), _COMPONENT: component}
+        )

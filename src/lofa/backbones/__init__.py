@@ -1,0 +1,19 @@
+"""Backbones: frozen generators on diffusers classes, behind one contract."""
+
+from lofa.backbones.base import Adapters, Backbone, LayerSpec, Sampling
+from lofa.backbones.load import BackboneConfig, known_backbones, load_backbone, meta_backbone, read_config
+from lofa.backbones.noise import NOISE_STEPS, noise_levels
+
+__all__ = [
+    "NOISE_STEPS",
+    "Adapters",
+    "Backbone",
+    "BackboneConfig",
+    "LayerSpec",
+    "Sampling",
+    "known_backbones",
+    "load_backbone",
+    "meta_backbone",
+    "noise_levels",
+    "read_config",
+]

@@ -1,0 +1,134 @@
+"""The one wrapper around every command: Hydra's application with verbatim text and one message for a user's mistake.
+
+    arguments -> text quoted -> Hydra composes and checks -> task(config) -> 0
+                                        |  mistake               |  mistake
+                                        +-> one message, 2 <-----+
+"""
+
+import functools
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import hydra
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+from lofa.cli.options import list_options
+from lofa.cli.pages import command_page
+from lofa.cli.problems import explain
+from lofa.cli.text import plain_arguments, quote_text
+from lofa.errors import ConfigError, LofaError
+from lofa.resources import conf_dir
+
+__all__ = ["Command", "run"]
+
+_FULL_ERROR = "HYDRA_FULL_ERROR"  # Hydra's own switch: exceptions come through instead of being printed by Hydra
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command: `conf/<name>.yaml` checked against `schema`, given to `task`.
+
+    The schema enters the composition as the config `<name>_schema`, first in the defaults list of the yaml file.
+    program: how a user calls it. summary: one line. examples: whole command lines.
+    """
+
+    name: str
+    schema: type
+    task: Callable[[Any], object]
+    summary: str
+    examples: tuple[str, ...]
+    program: str = ""
+
+    def register(self) -> None:
+        """Makes the schema known to Hydra."""
+        ConfigStore.instance().store(name=f"{self.name}_schema", node=self.schema, provider="lofa")
+
+    @property
+    def text_keys(self) -> frozenset[str]:
+        """Keys whose values are taken verbatim."""
+        return frozenset(item.name for item in list_options(self.schema) if item.verbatim)
+
+
+def run(command: Command, arguments: Sequence[str]) -> int:
+    """Runs a command with command-line arguments (the program's name left out).
+
+    Returns:
+        0; 2 after a user's mistake, told in one message on stderr. With HYDRA_FULL_ERROR=1 in the environment the
+        exception is raised instead. Other exceptions always are: they are faults of the program.
+    """
+    program = command.program or f"lofa {command.name}"
+    if {"--help", "-h"} & set(arguments):
+        print(command_page(program, command.name, command.schema, command.summary, command.examples), end="")
+        return 0
+    command.register()
+    mistakes: list[str] = []
+    before = list(sys.argv)
+    start = before[: len(before) - len(arguments)] if before[len(before) - len(arguments) :] == list(arguments) else before[:1]
+    application = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=command.name)
+    verbose = os.environ.get(_FULL_ERROR) == "1"
+    with _environment([program, *quote_text(arguments, command.text_keys)]):
+        try:
+            application(_job(command, start, mistakes, verbose))()
+        except Exception as error:
+            message = explain(error)
+            if verbose or message is None:
+                raise
+            mistakes.append(message)
+    for message in mistakes:
+        print(f"{program}: {message}", file=sys.stderr)
+    return 2 if mistakes else 0
+
+
+def _job(command: Command, start: list[str], mistakes: list[str], verbose: bool) -> Callable[[DictConfig], object]:
+    """The function that Hydra calls, once or once a job of a sweep.
+
+    `start` is how the program was called, without arguments: while the job runs, `sys.argv` is the command line of this
+    one job, which Lightning calls again to start further processes.
+    """
+
+    @functools.wraps(command.task)
+    def job(config: DictConfig) -> object:
+        try:
+            _check_missing(command, config)
+            sys.argv = [*start, *plain_arguments(HydraConfig.get().overrides.task, command.text_keys)]
+            return command.task(config)
+        except Exception as error:
+            message = explain(error)
+            if verbose or message is None:
+                raise
+            if HydraConfig.get().mode == RunMode.RUN:
+                mistakes.append(message)  # what Hydra would print before raising is no news to the user
+                return None
+            raise LofaError(message) from None  # may have to travel from another process: text alone
+
+    return job
+
+
+def _check_missing(command: Command, config: DictConfig) -> None:
+    missing = sorted(OmegaConf.missing_keys(config))
+    if missing:
+        helps = {item.name: item.help for item in list_options(command.schema)}
+        wanted = "; ".join(f"{key}=... ({helps[key]})" if helps.get(key) else f"{key}=..." for key in missing)
+        raise ConfigError(f"a value is missing: give {wanted}")
+
+
+@contextmanager
+def _environment(arguments: list[str]) -> Iterator[None]:
+    """Hydra reads the command line from `sys.argv` and the wish for exceptions from the environment."""
+    before, verbose = sys.argv, os.environ.get(_FULL_ERROR)
+    sys.argv, os.environ[_FULL_ERROR] = arguments, "1"
+    try:
+        yield
+    finally:
+        sys.argv = before
+        if verbose is None:
+            del os.environ[_FULL_ERROR]
+        else:
+            os.environ[_FULL_ERROR] = verbose

@@ -1,0 +1,98 @@
+"""From a configuration to objects: backbone, condition encoder, hypernetworks."""
+
+from collections.abc import Mapping
+from inspect import signature
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+from torch import nn
+
+from lofa.backbones import Backbone, BackboneConfig, known_backbones, load_backbone, read_config
+from lofa.cli.options import build
+from lofa.cli.problems import nearest
+from lofa.conditions import CONDITION_ENCODERS
+from lofa.errors import ConfigError
+from lofa.hypernets import AdapterNet, ResponseNet
+
+__all__ = ["build_encoder", "build_network", "open_backbone", "pick_device"]
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of that name; "auto" is a GPU where there is one.
+
+    Raises:
+        ConfigError: no such device here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"device={name}: {str(error).splitlines()[0]}; give cpu, cuda, cuda:<number> or auto") from None
+    return device
+
+
+def open_backbone(config: Any, device: torch.device | str) -> Backbone:
+    """The backbone of the group `backbone`.
+
+    With a path of one's own it goes by that path, under which `load_backbone` finds it again later.
+    """
+    chosen: BackboneConfig = build(BackboneConfig, config)
+    if chosen.name not in known_backbones() or read_config(chosen.name).path != chosen.path:
+        folder = Path(chosen.path)
+        chosen = build(BackboneConfig, OmegaConf.merge(config, {"name": str(folder.resolve()) if folder.is_dir() else chosen.path}))
+    return load_backbone(chosen, device=device)
+
+
+def build_encoder(task: Any, backbone: Backbone, joints: int | None) -> nn.Module:
+    """The condition encoder of a task; `joints` of the poses where the task takes poses.
+
+    Raises:
+        ConfigError: an unknown condition or constructor value.
+    """
+    if task.condition not in CONDITION_ENCODERS:
+        raise ConfigError(f"task.condition={task.condition}: {nearest(task.condition, CONDITION_ENCODERS)}")
+    values = OmegaConf.to_container(task.encoder, resolve=True)
+    assert isinstance(values, dict)
+    given = {"width": backbone.condition_width} if task.condition == "text" else {"joints": joints}
+    return _construct(CONDITION_ENCODERS[task.condition], given | values, "task.encoder")
+
+
+def build_network(hypernet: Any, backbone: Backbone, context_width: int, response: ResponseNet | None = None) -> nn.Module:
+    """The hypernetwork of stage I, or of stage II where stage I's is given.
+
+    Raises:
+        ConfigError: sizes that don't fit each other or the backbone.
+    """
+    shapes = sorted({(layer.out_features, layer.in_features) for layer in backbone.layers})
+    if len(shapes) != 1:
+        raise ConfigError(f"backbone.kinds: layers of one shape are needed, these have {shapes}; choose kinds of one shape")
+    values = OmegaConf.to_container(hypernet, resolve=True)
+    assert isinstance(values, dict)
+    facts = {
+        "out_features": shapes[0][0],
+        "in_features": shapes[0][1],
+        "num_depths": backbone.num_depths,
+        "num_kinds": len(backbone.kinds),
+        "context_width": context_width,
+    }
+    if response is not None:
+        facts["response_width"] = int(response.config["d_model"])
+    network = ResponseNet if response is None else AdapterNet
+    other = AdapterNet if response is None else ResponseNet
+    foreign = signature(other).parameters.keys() - signature(network).parameters.keys()
+    return _construct(network, facts | {key: value for key, value in values.items() if key not in foreign}, "hypernet")
+
+
+def _construct(kind: type[nn.Module], values: Mapping[str, Any], where: str) -> nn.Module:
+    known = signature(kind).parameters
+    unknown = next((key for key in values if key not in known), None)
+    if unknown is not None:
+        raise ConfigError(f"{where}.{unknown}: {kind.__name__} has no such value; {nearest(unknown, known)}")
+    try:
+        return kind(**values)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{where}: {kind.__name__} can't be built ({error})") from None

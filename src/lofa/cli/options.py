@@ -1,0 +1,139 @@
+"""Typed options of a command: the dataclass fields that schemas are made of, and options taken over from other rooms."""
+
+import ast
+import inspect
+import re
+import textwrap
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import MISSING as NO_DEFAULT
+from dataclasses import Field, dataclass, field, fields, is_dataclass, make_dataclass
+from functools import cache
+from itertools import pairwise
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+__all__ = ["Option", "build", "list_options", "option", "section", "text"]
+
+
+@dataclass(frozen=True)
+class Option:
+    """One key of a command, for its help page and for the quoting of text.
+
+    name: dotted key. kind: "text", "int", "list of str", ... default: value, `MISSING` where one must be given.
+    help: one line. verbatim: the value is taken character by character.
+    """
+
+    name: str
+    kind: str
+    default: object
+    help: str
+    verbatim: bool
+
+
+def option(default: object, help: str) -> Any:
+    """A key whose value is written in Hydra's grammar (numbers, booleans, lists)."""
+    return _field(default, {"help": help, "verbatim": False})
+
+
+def text(default: object, help: str) -> Any:
+    """A key that holds text or a path, taken verbatim from the command line."""
+    return _field(default, {"help": help, "verbatim": True})
+
+
+def _field(default: object, metadata: dict[str, object]) -> Any:
+    if isinstance(default, list | dict):
+        return field(default_factory=lambda: default.copy(), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@cache
+def section(options: type, without: Collection[str] = (), verbatim: Collection[str] = ()) -> type:
+    """A schema with the fields, types and defaults of the options class of another room.
+
+    The class itself can't serve: OmegaConf makes frozen dataclasses read-only and never runs their checks; `build`
+    makes an object of the class from the filled schema. `without` leaves fields out, `verbatim` names those that
+    hold text or paths. Pass tuples: the schema of one class is made once.
+    """
+    hints = get_type_hints(options)
+    helps = _read_helps(options)
+    entries = [
+        (item.name, _mutable(hints[item.name]), _copy(item, helps.get(item.name, ""), item.name in verbatim))
+        for item in fields(options)
+        if item.name not in without
+    ]
+    return make_dataclass(f"{options.__name__}Schema", entries)
+
+
+def _copy(item: "Field[Any]", help: str, verbatim: bool) -> Any:
+    metadata = {"help": help, "verbatim": verbatim}
+    if item.default_factory is not NO_DEFAULT:
+        return field(default_factory=item.default_factory, metadata=metadata)
+    return field(default=MISSING if item.default is NO_DEFAULT else item.default, metadata=metadata)
+
+
+def build(options: type, config: DictConfig, **more: object) -> Any:
+    """An object of the class `options` from its filled schema and the fields that were left out of it."""
+    return options(**OmegaConf.to_container(config, resolve=True), **more)
+
+
+def list_options(schema: type, prefix: str = "") -> Iterator[Option]:
+    """Every key of a schema, nested ones dotted, in the order of the source."""
+    hints = get_type_hints(schema)
+    for item in fields(schema):
+        default = item.default if item.default_factory is NO_DEFAULT else item.default_factory()
+        if is_dataclass(default):
+            yield from list_options(type(default), f"{prefix}{item.name}.")
+        elif "help" in item.metadata:
+            verbatim = bool(item.metadata["verbatim"])
+            kind = "text" if verbatim else _kind(hints[item.name])
+            yield Option(prefix + item.name, kind, default, item.metadata["help"], verbatim)
+
+
+def _kind(hint: object) -> str:
+    name = hint.__name__ if isinstance(hint, type) and not hasattr(hint, "__args__") else str(hint)
+    name = name.replace(" | None", "").replace("tuple[", "list[").replace(", ...]", "]")
+    return "value" if name == "typing.Any" else name.replace("list[", "list of ").rstrip("]")
+
+
+def _mutable(hint: object) -> object:
+    """OmegaConf knows `dict` but not `Mapping`."""
+    if get_origin(hint) is Mapping:
+        return dict[get_args(hint)]  # type: ignore[misc]
+    if get_origin(hint) in (Union, UnionType):
+        return Union[tuple(_mutable(part) for part in get_args(hint))]
+    return hint
+
+
+def _read_helps(options: type) -> dict[str, str]:
+    """What a class and its bases say of their fields: `name: text` under "Attributes:", or a string below the field."""
+    helps: dict[str, str] = {}
+    for base in reversed(options.__mro__[:-1]):
+        helps |= _attribute_entries(base.__doc__ or "") | _field_strings(base)
+    return helps
+
+
+def _attribute_entries(doc: str) -> dict[str, str]:
+    entries: dict[str, str] = {}
+    name = ""
+    for line in doc.partition("Attributes:")[2].splitlines():
+        match = re.fullmatch(r"\s+(\w+): (.+)", line)
+        if match:
+            name, entries[match[1]] = match[1], match[2]
+        elif name and line.strip():
+            entries[name] += " " + line.strip()
+    return entries
+
+
+def _field_strings(base: type) -> dict[str, str]:
+    (definition,) = ast.parse(textwrap.dedent(inspect.getsource(base))).body
+    body = definition.body if isinstance(definition, ast.ClassDef) else []
+    return {
+        item.target.id: " ".join(str(below.value.value).split())
+        for item, below in pairwise(body)
+        if isinstance(item, ast.AnnAssign)
+        and isinstance(item.target, ast.Name)
+        and isinstance(below, ast.Expr)
+        and isinstance(below.value, ast.Constant)
+    }

@@ -1,0 +1,89 @@
+"""A user's mistakes, ours or found by Hydra and OmegaConf, as one message each: what, where, what exists, what to do."""
+
+import difflib
+from collections.abc import Iterable
+
+from hydra.errors import (
+    ConfigCompositionException,
+    HydraException,
+    InstantiationException,
+    MissingConfigException,
+    OverrideParseException,
+)
+from omegaconf import DictConfig
+from omegaconf.errors import (
+    ConfigAttributeError,
+    ConfigKeyError,
+    InterpolationResolutionError,
+    MissingMandatoryValue,
+    OmegaConfBaseException,
+    ValidationError,
+)
+
+from lofa.errors import LofaError
+
+__all__ = ["explain", "nearest"]
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A clause that names what exists: near spellings of `name` if there are, otherwise everything."""
+    names = [str(item) for item in known]
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
+    return f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(names) or 'none'}"
+
+
+def explain(error: BaseException) -> str | None:
+    """The message for a user's mistake; None for anything else, which is a fault of the program."""
+    if isinstance(error, LofaError):
+        return str(error)
+    if isinstance(error, OverrideParseException):
+        return _unreadable(error)
+    if isinstance(error, MissingConfigException):
+        return _missing_option(error)
+    if isinstance(error, InstantiationException):
+        return f"the configuration does not fit the class it names: {_first_line(error)}"
+    if isinstance(error, OmegaConfBaseException):
+        return _value(error)
+    if isinstance(error, HydraException):
+        cause = error.__cause__
+        return _value(cause, error) if isinstance(cause, OmegaConfBaseException) else str(error).strip()
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return None
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0]
+
+
+def _unreadable(error: OverrideParseException) -> str:
+    if "=" not in error.override:
+        return f"can't read {error.override!r}: options are written key=value (see --help)"
+    key = error.override.partition("=")[0]
+    return (
+        f"can't read {error.override!r}: the value of {key} is not in Hydra's grammar "
+        f"(numbers, true/false, [a,b], or '\"text\"' in quotes inside quotes): {_first_line(error)}"
+    )
+
+
+def _missing_option(error: MissingConfigException) -> str:
+    if error.missing_cfg_file is None:
+        return str(error).strip()
+    group, _, name = error.missing_cfg_file.rpartition("/")
+    return f"{group}={name}: no such option; {nearest(name, sorted(error.options or ()))}"
+
+
+def _value(error: OmegaConfBaseException, wrapper: HydraException | None = None) -> str:
+    key = error.full_key or error.key
+    if isinstance(error, ConfigAttributeError | ConfigKeyError):
+        parent = error.parent_node
+        known = [str(name) for name in parent] if isinstance(parent, DictConfig) else []
+        return f"unknown key {key}: {nearest(str(error.key), [name for name in known if name != 'hydra'])}"
+    if isinstance(error, MissingMandatoryValue):
+        return f"{key} has no value: give {key}=..."
+    if isinstance(error, ValidationError):
+        return f"{key}={error.value!r}: {_first_line(error)}"
+    if isinstance(error, InterpolationResolutionError):
+        return f"{key}: {_first_line(error)}"
+    source = f" ({_first_line(wrapper)})" if isinstance(wrapper, ConfigCompositionException) else ""
+    return f"{key}: {_first_line(error)}{source}"

@@ -1,0 +1,221 @@
+"""The typed configuration of the way from clips to an evaluated predictor: a wrong key or type stops before anything runs.
+
+`prepare`, `zoo`, `train`, `eval` and `demo` share this tree (conf/way.yaml) and an `experiment` may set any part of it; each
+adds its own keys at the root. A schema holds types and meanings; the values that matter stand in conf/.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import MISSING
+
+from lofa.backbones import BackboneConfig
+from lofa.cli.options import option, section, text
+from lofa.data import PrepareOptions
+from lofa.zoo import ZooOptions
+
+__all__ = ["SCHEMAS", "WayConfig"]
+
+
+@dataclass
+class PathsConfig:
+    """Where things are written."""
+
+    data: str = text("data", "folder of the data sets")
+    runs: str = text("runs", "folder of the runs")
+
+
+@dataclass
+class TaskConfig:
+    """conf/task: what the predictor is told."""
+
+    name: str = option(MISSING, "names the runs")
+    condition: str = option(MISSING, "text or pose")
+    encoder: dict[str, int] = option({}, "constructor values of the condition encoder")
+
+
+@dataclass
+class HypernetConfig:
+    """conf/hypernet: both hypernetworks; what only one stage has is marked."""
+
+    patch_size: int = option(MISSING, "side of the tiles a weight is cut into; divides the layers' sides")
+    d_model: int = option(MISSING, "width")
+    n_heads: int = option(MISSING, "attention heads")
+    n_blocks: int = option(MISSING, "blocks")
+    mlp_ratio: float = option(4.0, "hidden width of the MLPs, times d_model")
+    lora_rank: int = option(MISSING, "rank r of the predicted pairs")
+    gradient_checkpointing: bool = option(False, "trade time for memory")
+    tau: float = option(0.02, "stage 1: relative change that counts as a response")
+    temperature: float = option(0.1, "stage 1: of the logits")
+    read_after: list[int] = option(MISSING, "stage 2: blocks after which stage 1's tokens are read")
+    alpha_init: float = option(0.1, "stage 2: alpha at the start")
+
+
+@dataclass
+class OptimizerConfig:
+    """AdamW, or another class of parameters -> optimizer with these values."""
+
+    _target_: str = "torch.optim.AdamW"
+    _partial_: bool = True
+    lr: float = option(MISSING, "peak learning rate")
+    betas: list[float] = option([0.9, 0.95], "of the running means")
+    weight_decay: float = option(0.01, "decoupled")
+    eps: float = option(1e-8, "added to the root of the second moment")
+
+
+@dataclass
+class SchedulerConfig:
+    """Learning rate over the steps of a stage."""
+
+    _target_: str = "lofa.training.warmup_schedule"
+    _partial_: bool = True
+    warmup: int = option(MISSING, "steps of linear warm-up")
+    total: int | None = option(None, "step at which the cosine ends; none: constant after warm-up")
+    floor: float = option(0.0, "fraction of the peak that the cosine ends at")
+
+
+@dataclass
+class ResponseModuleConfig:
+    """Loss of stage 1."""
+
+    _target_: str = "lofa.training.ResponseModule"
+    _partial_: bool = True
+    penalty: float = option(1e-4, "weight of mean A^2 + mean B^2")
+    diagnostics_every: int = option(50, "steps between precision and recall in the log")
+
+
+@dataclass
+class AdapterModuleConfig:
+    """Loss of stage 2."""
+
+    _target_: str = "lofa.training.AdapterModule"
+    _partial_: bool = True
+    delta_scale: float = option(1.0, "weight of the L1 term")
+    denoising_scale: float = option(10.0, "weight of the denoising term")
+    noise_draws: int = option(1, "noise levels for each predicted adapter and step")
+    diagnostics_every: int = option(50, "steps between gradient shares in the log")
+
+
+@dataclass
+class StageConfig:
+    """conf/training: how one stage is trained."""
+
+    max_steps: int = option(MISSING, "optimizer steps")
+    batch_size: int = option(MISSING, "prompts a step and process")
+    accumulate: int = option(1, "batches an optimizer step")
+    layers_per_sample: int | None = option(None, "layers drawn a step; none: all")
+    val_every: int = option(MISSING, "steps between validations")
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
+
+
+@dataclass
+class ResponseStage(StageConfig):
+    """Stage 1."""
+
+    module: ResponseModuleConfig = field(default_factory=ResponseModuleConfig)
+
+
+@dataclass
+class WeightsStage(StageConfig):
+    """Stage 2."""
+
+    module: AdapterModuleConfig = field(default_factory=AdapterModuleConfig)
+    clips: int = option(2, "sample clips in TensorBoard; 0: none")
+    clips_every: int = option(1, "validations between them")
+
+
+@dataclass
+class StagesConfig:
+    """Both stages; `stage` chooses."""
+
+    s1: ResponseStage = field(default_factory=ResponseStage)
+    s2: WeightsStage = field(default_factory=WeightsStage)
+
+
+@dataclass
+class DataModuleConfig:
+    """conf/datamodule: how pairs of prompt and LoRA are drawn."""
+
+    workers: int = option(0, "processes that read ahead")
+    siblings: bool = option(True, "draw any clip of an adapter's group with its own caption, not only the anchor")
+
+
+@dataclass
+class TrainerConfig:
+    """conf/trainer: lightning.Trainer."""
+
+    _target_: str = "lightning.Trainer"
+    accelerator: str = option("auto", "cpu, gpu or auto")
+    precision: str = option("32-true", "32-true, bf16-mixed")
+    gradient_clip_val: float | None = option(1.0, "largest gradient norm")
+    log_every_n_steps: int = option(10, "steps between log entries")
+    num_sanity_val_steps: int = option(0, "validation batches before training")
+    limit_val_batches: int | None = option(None, "validation batches; none: all")
+    enable_progress_bar: bool = option(True, "show progress")
+    enable_model_summary: bool = option(False, "show a table of modules")
+    detect_anomaly: bool = option(False, "stop at the operation that makes a NaN gradient; slow")
+    profiler: str | None = option(None, "simple or advanced: time spent, in the log folder")
+
+
+@dataclass
+class DDPPlugin:
+    """One copy of the network in each process."""
+
+    _target_: str = "lightning.pytorch.strategies.DDPStrategy"
+    find_unused_parameters: bool = option(False, "for modules with unused parameters")
+    process_group_backend: str | None = option(None, "nccl or gloo; none: by device")
+
+
+@dataclass
+class FSDPPlugin:
+    """FSDP2: the network spread over the processes. Lightning's own FSDPStrategy refuses a CPU, this one does not."""
+
+    _target_: str = "lightning.pytorch.strategies.ModelParallelStrategy"
+    data_parallel_size: Any = option("auto", "processes the network is spread over")
+    tensor_parallel_size: int = option(1, "1: hypernetworks are not split within a layer")
+    save_distributed_checkpoint: bool = option(False, "one file a checkpoint instead of one a process")
+    process_group_backend: str | None = option(None, "nccl or gloo; none: by device")
+
+
+@dataclass
+class StrategyConfig:
+    """conf/strategy: on how many devices, and how they share the work."""
+
+    devices: Any = option(1, "how many, a list of their numbers, or auto")
+    num_nodes: int = option(1, "machines")
+    plugin: Any = None
+
+
+@dataclass
+class LoggerConfig:
+    """conf/logger."""
+
+    _target_: str | None = None
+    name: str = option("", "folder within the run")
+    version: str = option("", "folder within that")
+
+
+@dataclass
+class WayConfig:
+    """What the commands of the way share."""
+
+    data: str = text("world", "data set: a name in paths.data, or a folder")
+    name: str | None = text(None, "folder in paths.runs for what is made; none: named after task, stage and time")
+    seed: int = option(0, "of everything that is drawn")
+    device: str = option("auto", "where models run: cpu, cuda, cuda:1, auto")
+    backbone: Any = field(default_factory=section(BackboneConfig, verbatim=("name", "path")))
+    task: TaskConfig = field(default_factory=TaskConfig)
+    prepare: Any = field(default_factory=section(PrepareOptions, without=("seed",), verbatim=("captions",)))
+    zoo: Any = field(default_factory=section(ZooOptions, without=("seed", "shard")))
+    hypernet: HypernetConfig = field(default_factory=HypernetConfig)
+    datamodule: DataModuleConfig = field(default_factory=DataModuleConfig)
+    stages: StagesConfig = field(default_factory=StagesConfig)
+    strategy: StrategyConfig = field(default_factory=StrategyConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    logger: LoggerConfig = field(default_factory=LoggerConfig)
+    paths: PathsConfig = field(default_factory=PathsConfig)
+
+
+SCHEMAS: dict[str, type] = {"ddp": DDPPlugin, "fsdp": FSDPPlugin}
+"""Schemas that a file of a group asks for by name, `/schema/<name>@<where>`."""

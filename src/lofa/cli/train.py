@@ -1,0 +1,257 @@
+"""train.py: one stage of the predictor, from a data set with a zoo to a run directory with a predictor."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.utils import instantiate
+from lightning import Callback, Trainer, seed_everything
+from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
+from omegaconf import DictConfig, OmegaConf
+
+from lofa.backbones import Backbone
+from lofa.cli.command import Command
+from lofa.cli.objects import build_encoder, build_network, open_backbone
+from lofa.cli.options import option, text
+from lofa.cli.runs import find_run, find_set, finish_run, is_first_process, new_run, read_run_config, start_run
+from lofa.cli.schema import WayConfig
+from lofa.cli.text import literal
+from lofa.data import LoFADataModule, Sample, encoded_path, read_samples
+from lofa.errors import ConfigError, DataError
+from lofa.files import tensor_shapes
+from lofa.predict import Stage, load_response, save_predictor
+from lofa.resources import conf_dir
+from lofa.training import NoiseSchedule, PredictorModule, SampleClips
+
+__all__ = ["COMMAND", "TrainConfig", "Trained", "train_stage"]
+
+
+@dataclass
+class TrainConfig(WayConfig):
+    """Keys of train.py."""
+
+    stage: int | None = option(None, "1: response map; 2: adapter, after stage 1")
+    response: str | None = text(None, "stage 2: run directory of stage 1; none: the newest finished one of this data, task and backbone")
+    resume: str | None = text(None, "run directory to go on with; its configuration is used, values given here come on top")
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training leaves.
+
+    Attributes:
+        run: its directory; the predictor lies in its folder `predictor`.
+        metrics: validation metrics of the weights that were kept.
+        module: the LightningModule with these weights.
+    """
+
+    run: Path
+    metrics: dict[str, float]
+    module: PredictorModule = field(repr=False)
+
+
+def train(config: Any) -> Trained:
+    """Trains the stage that the configuration asks for, or goes on with a run."""
+    if config.resume is None:
+        _check_stage(config.stage)
+        return train_stage(config, new_run(config, f"stage{config.stage}"))
+    run = Path(config.resume)
+    config = _resumed(run)
+    checkpoint = run / "checkpoints" / "last.ckpt"
+    if not checkpoint.exists():
+        raise DataError(f"resume={run}: no checkpoint in it yet; start again with another name=, or delete the folder")
+    return train_stage(config, run, checkpoint)
+
+
+def train_stage(config: Any, run: Path, checkpoint: Path | None = None) -> Trained:
+    """Trains one stage into a run directory, from a checkpoint where one is given.
+
+    Raises:
+        LofaError: whatever does not fit: data set, zoo, backbone, stage-1 run, sizes. Nothing is written then.
+    """
+    _check_stage(config.stage)
+    seed_everything(config.seed, verbose=False)
+    stage = config.stages[f"s{config.stage}"]
+    set_dir = find_set(config)
+    samples = read_samples(set_dir)
+    backbone = open_backbone(config.backbone, "cpu")
+    data = LoFADataModule(
+        set_dir,
+        backbone.layers,
+        backbone.fingerprint,
+        condition=config.task.condition,
+        stage=config.stage,
+        batch_size=stage.batch_size,
+        layers_per_sample=stage.layers_per_sample,
+        siblings=config.datamodule.siblings,
+        workers=config.datamodule.workers,
+        seed=config.seed,
+    )
+    data.setup()
+    joints = _count_joints(set_dir, samples[0]) if config.task.condition == "pose" else None
+    encoder = build_encoder(config.task, backbone, joints)
+    frozen: Stage | None = None
+    if config.stage == 2:
+        config = OmegaConf.merge(config, {"response": literal(str(_choose_response(config, set_dir, backbone)))})
+        frozen = _load_response(config, backbone)
+    network = build_network(config.hypernet, backbone, encoder.width, frozen and frozen.network)
+    module = _build_module(config, stage, backbone, Stage(network, encoder), frozen)
+    start_run(run, config)
+    callbacks: list[Callback] = [*_checkpoints(stage, run, bool(len(data.val or ()))), RichProgressBar()]
+    if config.stage == 2 and stage.clips:
+        captions = {sample.id: sample.caption for sample in samples}
+        callbacks.append(SampleClips(captions, stage.clips, stage.clips_every, backbone.sampling.fps, config.seed))
+    trainer = _build_trainer(config, stage, run, callbacks)
+    trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
+    metrics = _keep_best(trainer, module, data)
+    trained = Stage(module.network, module.encoder)
+    save_predictor(
+        run / "predictor",
+        backbone,
+        condition=config.task.condition,
+        response=frozen or trained,
+        adapter=trained if frozen else None,
+        metadata={"run": run.name, "data": str(set_dir), "task": config.task.name},
+    )
+    finish_run(
+        run,
+        {**_identity(config, set_dir, backbone, config.stage), "steps": trainer.global_step, "metrics": metrics},
+    )
+    return Trained(run, metrics, module)
+
+
+def _check_stage(stage: int | None) -> None:
+    if stage not in (1, 2):
+        given = "no stage given" if stage is None else f"stage={stage}"
+        raise ConfigError(f"{given}: give stage=1 (response map) or, after it, stage=2 (adapter)")
+
+
+def _identity(config: Any, set_dir: Path, backbone: Backbone, stage: int) -> dict[str, object]:
+    """What a later command finds a run by."""
+    return {
+        "stage": stage,
+        "data": str(set_dir.resolve()),
+        "task": config.task.name,
+        "backbone": backbone.fingerprint,
+    }
+
+
+def _resumed(run: Path) -> DictConfig:
+    """The configuration of a run, with the values of this command line on top."""
+    saved = OmegaConf.merge(OmegaConf.structured(TrainConfig), read_run_config(run))
+    for override in OverridesParser.create().parse_overrides(list(HydraConfig.get().overrides.task)):
+        if override.key_or_group == "resume":
+            continue
+        if (conf_dir() / override.key_or_group.partition("@")[0]).is_dir():
+            raise ConfigError(
+                f"{override.input_line} with resume={run}: a run keeps its groups; give single values, such as trainer.accelerator=cpu"
+            )
+        OmegaConf.update(saved, override.key_or_group, override.value(), merge=True)
+    assert isinstance(saved, DictConfig)
+    return saved
+
+
+def _count_joints(set_dir: Path, sample: Sample) -> int:
+    return tensor_shapes(encoded_path(set_dir, sample.id))["condition.pose"][1]
+
+
+def _choose_response(config: Any, set_dir: Path, backbone: Backbone) -> Path:
+    """The stage-1 run that stage 2 reads."""
+    if config.response is not None:
+        return Path(config.response)
+    try:
+        run = find_run(config.paths.runs, _identity(config, set_dir, backbone, stage=1))
+    except DataError as error:
+        raise DataError(f"stage=2 needs a run of stage 1: {error}. Run train.py stage=1 first, or give response=<run>") from None
+    if is_first_process():
+        print(f"stage 1: {run} (the newest finished one; choose another with response=<run>)")
+    return run
+
+
+def _load_response(config: Any, backbone: Backbone) -> Stage:
+    stage, description = load_response(config.response)
+    if description.fingerprint != backbone.fingerprint:
+        raise ConfigError(
+            f"response={config.response}: trained for backbone {description.backbone!r} ({description.fingerprint}), "
+            f"not for {backbone.name!r} ({backbone.fingerprint})"
+        )
+    if description.condition != config.task.condition:
+        raise ConfigError(
+            f"response={config.response}: takes {description.condition}, but task={config.task.name} gives {config.task.condition}"
+        )
+    return stage
+
+
+def _build_module(config: Any, stage: Any, backbone: Backbone, trained: Stage, frozen: Stage | None) -> PredictorModule:
+    """The LightningModule of the stage around finished objects."""
+    module = instantiate(
+        stage.module,
+        network=trained.network,
+        encoder=trained.encoder,
+        backbone=backbone,
+        optimizer=instantiate(stage.optimizer, _convert_="all"),
+        scheduler=instantiate(stage.scheduler, _convert_="all"),
+    )
+    if frozen is None:
+        return module()
+    return module(
+        response_network=frozen.network,
+        response_encoder=frozen.encoder,
+        noise=NoiseSchedule(shift=backbone.noise_shift),
+        seed=config.seed,
+    )
+
+
+def _checkpoints(stage: Any, run: Path, validated: bool) -> list[ModelCheckpoint]:
+    """The newest state to resume from, and the weights that validate best."""
+    folder = run / "checkpoints"
+    last = ModelCheckpoint(
+        folder, "last", every_n_train_steps=stage.val_every, save_on_train_epoch_end=False, enable_version_counter=False
+    )
+    best = ModelCheckpoint(folder, "best", monitor="val/loss", save_weights_only=True, enable_version_counter=False)
+    return [last, best] if validated else [last]
+
+
+def _build_trainer(config: Any, stage: Any, run: Path, callbacks: list[Callback]) -> Trainer:
+    logger = instantiate(config.logger, save_dir=str(run)) if config.logger._target_ else False
+    return instantiate(
+        config.trainer,
+        strategy="auto" if config.strategy.plugin is None else instantiate(config.strategy.plugin),
+        devices=OmegaConf.to_container(config.strategy, resolve=True)["devices"],
+        num_nodes=config.strategy.num_nodes,
+        logger=logger,
+        callbacks=callbacks,
+        max_steps=stage.max_steps,
+        max_epochs=-1,
+        accumulate_grad_batches=stage.accumulate,
+        val_check_interval=stage.val_every * stage.accumulate,
+        check_val_every_n_epoch=None,
+        use_distributed_sampler=False,
+        default_root_dir=str(run),
+    )
+
+
+def _keep_best(trainer: Trainer, module: PredictorModule, data: LoFADataModule) -> dict[str, float]:
+    """Puts the weights that validated best into the module and gives their validation metrics; without validation, the last."""
+    best = next((call.best_model_path for call in trainer.checkpoint_callbacks if call.monitor), "")
+    if not best:
+        return {}
+    (metrics,) = trainer.validate(module, data, ckpt_path=best, verbose=False, weights_only=True)
+    return {name: float(value) for name, value in metrics.items()}
+
+
+COMMAND = Command(
+    "train",
+    TrainConfig,
+    train,
+    "train a stage of the predictor on a data set with its LoRA zoo",
+    (
+        "python train.py stage=1 data=<set>",
+        "python train.py stage=2 data=<set>                     takes the newest stage-1 run of the same data, task and backbone",
+        "python train.py -m stage=1 hypernet.lora_rank=2,4      two runs",
+        "python train.py resume=<run>",
+    ),
+    program="train.py",
+)

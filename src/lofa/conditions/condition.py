@@ -1,0 +1,90 @@
+"""What an adapter is predicted from, and what a backbone is steered by: `B` rows of condition tokens `c`, each `(n_i, C)`.
+
+Rows have different lengths, so a batch pads them with zeros to `(B, N, C)` and keeps `lengths`; whoever attends to the tokens masks by it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+__all__ = ["Condition", "pad_rows"]
+
+
+def pad_rows(rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Rows `(n_i, ...)` of equal trailing shape -> zero-padded `(B, max n_i, ...)` and lengths `(B,)` int64.
+
+    Raises ValueError where there is no row or the trailing shapes differ.
+    """
+    if not rows:
+        raise ValueError("cannot make a batch of no rows")
+    trailing = {tuple(row.shape[1:]) for row in rows}
+    if len(trailing) != 1:
+        raise ValueError(f"rows of one batch must agree in all but their length; got {sorted(trailing)}")
+    padded = torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True)
+    return padded, torch.tensor([row.shape[0] for row in rows], dtype=torch.int64, device=padded.device)
+
+
+@dataclass(frozen=True)
+class Condition:
+    """Condition tokens of `B` prompts.
+
+    tokens: `(B, N, C)`, zero from a row's length on.
+    lengths: `(B,)` int64, each in 1..N.
+    extras: what else a backbone family needs, each `(B, ...)`: a pooled text vector, image sizes.
+    Raises ValueError where the shapes contradict each other.
+    """
+
+    tokens: Tensor
+    lengths: Tensor
+    extras: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.tokens.ndim != 3:
+            raise ValueError(f"condition tokens must be (B, N, C); got shape {tuple(self.tokens.shape)}")
+        rows = self.tokens.shape[0]
+        for name, value in {"lengths": self.lengths, **self.extras}.items():
+            if value.ndim < 1 or value.shape[0] != rows:
+                raise ValueError(f"condition {name} has shape {tuple(value.shape)}, but the tokens have {rows} rows")
+        if self.lengths.ndim != 1 or self.lengths.is_floating_point():
+            raise ValueError(f"condition lengths must be whole numbers of shape ({rows},)")
+
+    @classmethod
+    def from_rows(cls, rows: Sequence[Tensor], extras: Mapping[str, Tensor] | None = None) -> Condition:
+        """Batch of unpadded rows `(n_i, C)`."""
+        tokens, lengths = pad_rows(rows)
+        return cls(tokens, lengths, dict(extras or {}))
+
+    def __len__(self) -> int:
+        return self.tokens.shape[0]
+
+    def __getitem__(self, index: slice | Tensor) -> Condition:
+        """The rows a slice or an index tensor picks, as a Condition of the same padded width."""
+        picked = {name: value[index] for name, value in self.extras.items()}
+        return Condition(self.tokens[index], self.lengths[index], picked)
+
+    def row(self, i: int) -> Tensor:
+        """Row `i` without padding: `(n_i, C)`."""
+        return self.tokens[i, : int(self.lengths[i])]
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Condition:
+        """Moved to a device; `dtype` applies to tokens and floating extras, never to lengths."""
+
+        def move(value: Tensor) -> Tensor:
+            return value.to(device=device, dtype=dtype if value.is_floating_point() else None)
+
+        extras = {name: move(value) for name, value in self.extras.items()}
+        return Condition(move(self.tokens), self.lengths.to(device=device), extras)
+
+    @staticmethod
+    def cat(conditions: Sequence[Condition]) -> Condition:
+        """One Condition holding all rows in order; every part must carry the same extras."""
+        names = {tuple(sorted(part.extras)) for part in conditions}
+        if len(names) > 1:
+            raise ValueError(f"conditions carry different extras: {sorted(names)}")
+        rows = [part.row(i) for part in conditions for i in range(len(part))]
+        extras = {name: torch.cat([part.extras[name] for part in conditions]) for name in conditions[0].extras} if rows else {}
+        return Condition.from_rows(rows, extras)

@@ -1,0 +1,55 @@
+"""What training takes: P prompts with their true LoRAs on L layers."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from lofa.conditions import Condition
+
+__all__ = ["ZooBatch"]
+
+
+@dataclass(frozen=True)
+class ZooBatch:
+    """P prompts paired with precomputed LoRAs."""
+
+    ids: list[str]
+    """P ids of the samples the LoRAs are anchored at"""
+    values: Tensor
+    """(P, N, ...) what the condition encoder takes: text tokens (P, N, C) or joints (P, T, J, 2), zero padded"""
+    lengths: Tensor
+    """(P,) int64, real entries of each row of `values`"""
+    prompt: Condition
+    """the backbone's text condition of the same P clips"""
+    latents: Tensor | None
+    """(P, C, T, H, W); None where only LoRAs are asked for (stage I)"""
+    layers: Tensor
+    """(L,) int64, indices into the data module's layers"""
+    A: Tensor
+    """(P, L, r, in)"""
+    B: Tensor
+    """(P, L, out, r)"""
+    alpha: Tensor
+    """(P, L)"""
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> "ZooBatch":
+        """Every tensor on another device."""
+
+        def move(tensor: Tensor) -> Tensor:
+            return tensor.to(device, non_blocking=non_blocking)
+
+        return replace(
+            self,
+            values=move(self.values),
+            lengths=move(self.lengths),
+            prompt=self.prompt.to(device),
+            latents=None if self.latents is None else move(self.latents),
+            layers=move(self.layers),
+            A=move(self.A),
+            B=move(self.B),
+            alpha=move(self.alpha),
+        )

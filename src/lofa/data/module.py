@@ -1,0 +1,128 @@
+"""The LightningDataModule: a prepared set and its zoo as batches for either stage."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import lightning.pytorch as pl
+import torch
+from torch.utils.data import DataLoader
+
+from lofa.backbones import LayerSpec
+from lofa.data.batch import ZooBatch
+from lofa.data.dataset import CONDITIONS, ZooDataset
+from lofa.data.sampler import BucketSampler
+from lofa.data.samples import Sample, read_samples
+from lofa.data.zoo_store import ZooStore
+from lofa.errors import DataError
+
+__all__ = ["LoFADataModule"]
+
+
+class LoFADataModule(pl.LightningDataModule):
+    """Batches of prompts with their precomputed LoRAs.
+
+    Args:
+        set_dir: folder of the prepared set
+        layers: the backbone's adapted layers
+        fingerprint: the backbone's
+        condition: "text" or "pose", what the hypernetwork is given
+        stage: 1 reads the layers it draws and no latents, 2 all layers and latents
+        batch_size: prompts of a batch on one process
+        layers_per_sample: layers drawn a batch in stage 1; None or more than there are: all
+        siblings: other samples of the group lend prompt and latents during training; validation stays with the anchors
+        workers: processes that read
+        seed: of order and draws
+    """
+
+    def __init__(
+        self,
+        set_dir: str | Path,
+        layers: Sequence[LayerSpec],
+        fingerprint: str,
+        *,
+        condition: str = "text",
+        stage: int = 1,
+        batch_size: int = 16,
+        layers_per_sample: int | None = 10,
+        siblings: bool = True,
+        workers: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if stage not in (1, 2):
+            raise DataError(f"stage={stage}: 1 (response maps) or 2 (weights)")
+        if condition not in CONDITIONS:
+            raise DataError(f"condition={condition!r}: one of {', '.join(CONDITIONS)}")
+        self.set_dir, self.layers, self.fingerprint = Path(set_dir), tuple(layers), fingerprint
+        self.condition, self.stage, self.batch_size, self.siblings = condition, stage, batch_size, siblings
+        self.layers_per_sample, self.workers, self.seed = layers_per_sample, workers, seed
+        self.train: ZooDataset | None = None
+        self.val: ZooDataset | None = None
+
+    def setup(self, stage: str | None = None) -> None:
+        """Pairs samples and LoRAs.
+
+        Raises:
+            DataError: no set, no zoo, no LoRA of a training sample, samples without the condition, or another backbone's zoo.
+        """
+        if self.train is not None:
+            return
+        samples = read_samples(self.set_dir)
+        store = ZooStore(self.set_dir)
+        ready = set(store.ready())
+        anchors = [sample for sample in samples if sample.id in ready]
+        if not any(sample.split == "train" for sample in anchors):
+            raise DataError(
+                f"{store.folder}: no LoRAs of training samples ({len(ready)} LoRAs, {len(samples)} samples). "
+                f"Make them with: lofa zoo data={self.set_dir.name}"
+            )
+        tensor = CONDITIONS[self.condition]
+        without = [sample.id for sample in samples if tensor not in sample.encoded]
+        if without:
+            raise DataError(
+                f"{self.set_dir}: {len(without)} samples have no {tensor} (the first: {without[0]}); a {self.condition} task needs a "
+                f"set whose clips have it"
+            )
+        store.read(anchors[0].id, [layer.name for layer in self.layers], self.fingerprint)  # a wrong zoo stops here
+        self.train = self._dataset([s for s in anchors if s.split == "train"], samples, self.siblings)
+        self.val = self._dataset([s for s in anchors if s.split == "val"], samples, False)
+
+    def _dataset(self, anchors: list[Sample], pool: list[Sample], siblings: bool) -> ZooDataset:
+        drawn = self.stage == 1 and self.layers_per_sample is not None and self.layers_per_sample < len(self.layers)
+        return ZooDataset(
+            self.set_dir,
+            anchors,
+            pool,
+            [layer.name for layer in self.layers],
+            self.fingerprint,
+            condition=self.condition,
+            layers_per_sample=self.layers_per_sample if drawn else None,
+            with_latents=self.stage == 2,
+            siblings=siblings,
+        )
+
+    def _loader(self, dataset: ZooDataset | None, shuffle: bool) -> DataLoader[ZooBatch]:
+        if dataset is None:
+            raise RuntimeError("call setup() before asking for batches")
+        world, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer is not None else (1, 0)
+        buckets = [dataset.bucket(item) for item in range(len(dataset))]
+        sampler = BucketSampler(buckets, self.batch_size, world=world, rank=rank, shuffle=shuffle, seed=self.seed)
+        return DataLoader(
+            dataset,
+            sampler=sampler,
+            batch_size=None,
+            num_workers=self.workers,
+            persistent_workers=self.workers > 0,
+        )
+
+    def train_dataloader(self) -> DataLoader[ZooBatch]:
+        """Batches of the training split, in another order each epoch."""
+        return self._loader(self.train, shuffle=True)
+
+    def val_dataloader(self) -> DataLoader[ZooBatch]:
+        """Batches of the validation split, always the same; empty where the set has none."""
+        return self._loader(self.val, shuffle=False)
+
+    def transfer_batch_to_device(self, batch: ZooBatch, device: torch.device, dataloader_idx: int) -> ZooBatch:
+        """Moves a batch."""
+        return batch.to(device)

@@ -1,0 +1,242 @@
+"""`lofa prepare`: clips, captions and joints become encoded samples of one backbone, once.
+
+What is encoded already is left alone, so an interrupted run goes on where it stopped; a clip that is broken is left out
+with its reason. samples.jsonl is written last and whole: a set either is prepared or is not.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from torch import Tensor
+
+from lofa.backbones import Backbone
+from lofa.data.folder_source import FolderSource
+from lofa.data.pose_source import PoseSource
+from lofa.data.samples import SPLIT_NAMES, Encoded, Sample, find_encoded, write_encoded, write_samples
+from lofa.data.source import ClipShape, Loaded, PrepareOptions, Skipped, Source
+from lofa.data.world_source import WorldSource
+from lofa.errors import DataError, LofaError
+from lofa.files import atomic_write, read_json, write_json
+
+__all__ = ["PrepareReport", "clip_shape", "open_source", "prepare"]
+
+
+@dataclass(frozen=True)
+class PrepareReport:
+    """What a run of `prepare` did."""
+
+    samples: list[Sample]
+    """every sample of the set now"""
+    encoded: int
+    """encoded in this run"""
+    reused: int
+    """found encoded"""
+    skipped: list[Skipped]
+
+
+def clip_shape(backbone: Backbone, options: PrepareOptions) -> ClipShape:
+    """The shape of a set's clips: what the options name, else the backbone's own sampling defaults.
+
+    Raises:
+        DataError: a value that is not above 0. What sizes it takes, the backbone says when it encodes.
+    """
+    own = backbone.sampling
+    shape = ClipShape(
+        own.frames if options.frames is None else options.frames,
+        own.height if options.height is None else options.height,
+        own.width if options.width is None else options.width,
+        own.fps if options.fps is None else options.fps,
+    )
+    for key in ("frames", "height", "width", "fps"):
+        if getattr(shape, key) <= 0:
+            raise DataError(f"{key}={getattr(shape, key)}: above 0")
+    return shape
+
+
+def open_source(source: str, options: PrepareOptions, shape: ClipShape) -> Source:
+    """The source a user named: "world", a folder of videos, a csv or jsonl of captions, or an npz of poses.
+
+    Raises:
+        DataError: it is none of these, or can't be read.
+    """
+    kinds = "give a folder of videos, a csv or jsonl of captions, an npz of poses, or world"
+    if source == "world":
+        return WorldSource(options, shape)
+    path = Path(source)
+    if not path.exists():
+        raise DataError(f"source={source}: no such file or folder; {kinds}")
+    if path.is_dir() or path.suffix.lower() in (".csv", ".jsonl"):
+        return FolderSource(path, options, shape)
+    if path.suffix.lower() == ".npz":
+        return PoseSource(path, options, shape)
+    raise DataError(f"source={source}: a {path.suffix or 'file without suffix'} is no source; {kinds}")
+
+
+def prepare(
+    source: str,
+    set_dir: str | Path,
+    backbone: Backbone,
+    options: PrepareOptions | None = None,
+    console: Console | None = None,
+) -> PrepareReport:
+    """Encodes every clip of a source for `backbone` into `set_dir`, and says what was left out.
+
+    Args:
+        source: "world", a folder of videos, a csv or jsonl of captions, or an npz of poses
+        set_dir: folder of the set, `data/<set>`
+        backbone: encodes clips and captions
+        options: what is taken of the source, and how it is stored
+        console: where progress and the report go; None: the terminal
+
+    Raises:
+        DataError: no such source, an option out of range, a set of another backbone or source, or no sample remains.
+    """
+    options, console, set_dir = options or PrepareOptions(), console or Console(), Path(set_dir)
+    opened = open_source(source, options, clip_shape(backbone, options))
+    _check_owner(set_dir, opened, backbone)
+    plan = opened.plan()
+    encoder = _Encoder(opened, set_dir, backbone, getattr(torch, options.dtype), plan.stamps, list(plan.skipped))
+    done: dict[str, Sample] = {}
+    for sample in plan.samples:
+        found = find_encoded(set_dir, sample, backbone.fingerprint, plan.stamps.get(sample.id, ""))
+        if found is not None:
+            done[sample.id] = found
+    reused = len(done)
+    todo = [sample for sample in plan.samples if sample.id not in done]
+    with _progress(console) as progress:
+        task = progress.add_task(f"prepare {set_dir.name}", total=len(plan.samples), completed=reused)
+        for start in range(0, len(todo), options.batch):
+            part = todo[start : start + options.batch]
+            done |= {sample.id: sample for sample in encoder.encode(part)}
+            progress.advance(task, len(part))
+    samples = [done[sample.id] for sample in plan.samples if sample.id in done]
+    report = PrepareReport(samples, len(samples) - reused, reused, encoder.skipped)
+    _print(console, report, set_dir)
+    if not samples:
+        first = f"; the first: {report.skipped[0].source}: {report.skipped[0].reason}" if report.skipped else ""
+        raise DataError(f"no sample remains of source={source} ({len(report.skipped)} skipped{first})")
+    _write_skipped(set_dir, report.skipped)
+    write_json(set_dir / "set.json", _description(opened, backbone, samples))
+    write_samples(set_dir, samples)
+    return report
+
+
+def _description(source: Source, backbone: Backbone, samples: Sequence[Sample]) -> dict[str, object]:
+    return {
+        "source": source.name,
+        "backbone": backbone.name,
+        "backbone_fingerprint": backbone.fingerprint,
+        "splits": dict(Counter(sample.split for sample in samples)),
+    }
+
+
+def _check_owner(set_dir: Path, source: Source, backbone: Backbone) -> None:
+    path = set_dir / "set.json"
+    if not path.is_file():
+        return
+    before = read_json(path)
+    way_out = "Choose another name with data=<name>, or delete the folder"
+    if before.get("backbone_fingerprint") != backbone.fingerprint:
+        raise DataError(
+            f"{set_dir}: prepared for backbone {before.get('backbone')!r} (fingerprint "
+            f"{before.get('backbone_fingerprint')}), not for {backbone.name!r} ({backbone.fingerprint}). {way_out}"
+        )
+    if before.get("source") != source.name:
+        raise DataError(f"{set_dir}: prepared from source={before.get('source')}, not from {source.name}. {way_out}")
+
+
+@dataclass
+class _Encoder:
+    """Encodes and writes samples, a few at a time; what fails is added to `skipped`."""
+
+    source: Source
+    set_dir: Path
+    backbone: Backbone
+    dtype: torch.dtype
+    stamps: dict[str, str]
+    skipped: list[Skipped] = field(default_factory=list)
+
+    def skip(self, sample: Sample, error: LofaError) -> None:
+        self.skipped.append(Skipped(sample.source, str(error).removeprefix(f"{sample.source}: ")))
+
+    def encode(self, samples: Sequence[Sample]) -> list[Sample]:
+        """Samples as written."""
+        texts, faults = self._captions(list(dict.fromkeys(sample.caption for sample in samples)))
+        for sample in samples:
+            if sample.caption in faults:
+                self.skip(sample, faults[sample.caption])
+        readable = [sample for sample in samples if sample.caption in texts]
+        clips: list[tuple[Sample, Loaded]] = []
+        for sample, loaded in zip(readable, self.source.load(readable) if readable else [], strict=True):
+            if isinstance(loaded, DataError):
+                self.skip(sample, loaded)
+            else:
+                clips.append((sample, loaded))
+        if not clips:
+            return []
+        video = torch.stack([torch.from_numpy(loaded.frames) for _, loaded in clips])
+        latents = self.backbone.encode_video(video.to(self.backbone.device)).cpu()
+        written = []
+        for (sample, loaded), latent in zip(clips, latents, strict=True):
+            try:
+                written.append(self._write(sample, loaded, latent, texts[sample.caption]))
+            except DataError as error:
+                self.skip(sample, error)
+        return written
+
+    def _write(self, sample: Sample, loaded: Loaded, latents: Tensor, text: Tensor) -> Sample:
+        return write_encoded(
+            self.set_dir,
+            sample,
+            Encoded(latents, text, None if loaded.pose is None else torch.from_numpy(loaded.pose)),
+            backbone=self.backbone.name,
+            fingerprint=self.backbone.fingerprint,
+            dtype=self.dtype,
+            fps=loaded.fps,
+            stamp=self.stamps.get(sample.id, ""),
+        )
+
+    def _captions(self, captions: list[str]) -> tuple[dict[str, Tensor], dict[str, LofaError]]:
+        """Tokens (N, width) of each caption, and why the others have none; one by one only where a batch is refused."""
+        try:
+            condition = self.backbone.encode_prompt(captions)
+        except LofaError as error:
+            if len(captions) == 1:
+                return {}, {captions[0]: error}
+            singles = [self._captions([caption]) for caption in captions]
+            return {k: v for texts, _ in singles for k, v in texts.items()}, {
+                k: v for _, f in singles for k, v in f.items()
+            }
+        return {caption: condition.row(i).cpu() for i, caption in enumerate(captions)}, {}
+
+
+def _write_skipped(set_dir: Path, skipped: Sequence[Skipped]) -> None:
+    lines = "".join(json.dumps(vars(skip)) + "\n" for skip in skipped)
+    with atomic_write(set_dir / "skipped.jsonl") as temporary:
+        temporary.write_text(lines, encoding="utf-8")
+
+
+def _progress(console: Console) -> Progress:
+    text, bar, count = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
+    return Progress(text, bar, count, TimeElapsedColumn(), TimeRemainingColumn(), console=console)
+
+
+def _print(console: Console, report: PrepareReport, set_dir: Path, most: int = 20) -> None:
+    counts = Counter(sample.split for sample in report.samples)
+    lines = [
+        f"{set_dir}: {len(report.samples)} samples ({', '.join(f'{split} {counts[split]}' for split in SPLIT_NAMES)}); "
+        f"{report.encoded} encoded now, {report.reused} were there already"
+    ]
+    if report.skipped:
+        lines.append(f"skipped {len(report.skipped)}:")
+        lines += [f"  {skip.source}: {skip.reason}" for skip in report.skipped[:most]]
+    if len(report.skipped) > most:
+        lines.append(f"  ... and {len(report.skipped) - most} more in {set_dir / 'skipped.jsonl'}")
+    for line in lines:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)

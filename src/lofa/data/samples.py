@@ -1,0 +1,231 @@
+"""The samples of a set: one json line each in `samples.jsonl`, one safetensors file each under `encoded/`.
+
+An encoded file holds `latents` (C, T', H', W'), normalised as the transformer takes them, `condition.text` (N, width)
+without padding and, where the clip has joints, `condition.pose` (T, J, 2). Its metadata names the backbone it was made
+for, and reading refuses any other.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lofa.errors import DataError
+from lofa.files import atomic_write, read_jsonl, read_metadata, read_tensors, save_tensors, tensor_shapes
+
+__all__ = [
+    "LATENTS", "POSE", "ROLES", "SPLIT_NAMES", "TEXT", "Encoded", "Sample", "check_backbone", "encoded_path",
+    "find_encoded", "read_encoded", "read_samples", "write_encoded", "write_samples",
+]  # fmt: skip
+
+LATENTS, TEXT, POSE = "latents", "condition.text", "condition.pose"
+SPLIT_NAMES = ("train", "val", "test")
+ROLES = ("adapt", "score")
+_VERSION = "lofa-sample-1"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One clip with its caption."""
+
+    id: str
+    caption: str
+    split: str
+    """train, val or test"""
+    group: str
+    """what clips that show the same thing share: the action"""
+    role: str
+    """adapt: adaptation may see the clip; score: it is kept for measuring"""
+    source: str
+    """where it came from: "world", a file, or a file and a place in it"""
+    frames: int
+    size: tuple[int, int]
+    """height and width in pixels"""
+    fps: float
+    seed: int = 0
+    """what drew the clip, where something was drawn"""
+    encoded: tuple[str, ...] = ()
+    """names of the tensors in its encoded file"""
+
+    def to_json(self) -> dict[str, Any]:
+        """The object of its line in samples.jsonl."""
+        return asdict(self)
+
+
+def _parse(row: Any, where: str) -> Sample:
+    names = [field.name for field in fields(Sample)]
+    if not isinstance(row, dict):
+        raise DataError(f"{where}: not a json object; run `lofa prepare` again")
+    missing = [name for name in names[:9] if name not in row]
+    if missing:
+        raise DataError(f"{where}: no {', '.join(missing)}; it has {', '.join(row)}. Run `lofa prepare` again")
+    known = {name: row[name] for name in names if name in row}
+    sample = Sample(**known)
+    if not isinstance(sample.caption, str) or not sample.caption.strip():
+        raise DataError(f"{where}: sample {sample.id!r} has no caption; give it one and run `lofa prepare` again")
+    if sample.split not in SPLIT_NAMES or sample.role not in ROLES:
+        raise DataError(
+            f"{where}: split {sample.split!r} and role {sample.role!r}; a split is one of {', '.join(SPLIT_NAMES)}, "
+            f"a role one of {', '.join(ROLES)}"
+        )
+    return replace(sample, size=(int(sample.size[0]), int(sample.size[1])), encoded=tuple(sample.encoded))
+
+
+def read_samples(set_dir: str | Path) -> list[Sample]:
+    """The samples of a prepared set, in order.
+
+    Raises:
+        DataError: there is no such set (the message lists the sets beside it), or a line is wrong.
+    """
+    set_dir = Path(set_dir)
+    path = set_dir / "samples.jsonl"
+    if not path.is_file():
+        parent = set_dir.parent
+        known = sorted(file.parent.name for file in parent.glob("*/samples.jsonl")) if parent.is_dir() else []
+        begun = " (a preparation began there and did not finish)" if (set_dir / "encoded").is_dir() else ""
+        raise DataError(
+            f"no prepared data set at {set_dir}{begun}: {path.name} is missing. Sets in {parent}: "
+            f"{', '.join(known) or 'none'}. Make it with: lofa prepare source=<folder|csv|poses.npz|world> "
+            f"data={set_dir.name}"
+        )
+    samples = [_parse(row, f"{path}, entry {i + 1}") for i, row in enumerate(read_jsonl(path))]
+    seen: set[str] = set()
+    for sample in samples:
+        if sample.id in seen:
+            raise DataError(f"{path}: two samples are called {sample.id!r}; run `lofa prepare` again")
+        seen.add(sample.id)
+    if not samples:
+        raise DataError(f"{path}: no samples in it; run `lofa prepare` again")
+    return samples
+
+
+def write_samples(set_dir: str | Path, samples: Iterable[Sample]) -> None:
+    """Writes samples.jsonl, whole or not at all."""
+    lines = "".join(json.dumps(sample.to_json(), allow_nan=False) + "\n" for sample in samples)
+    with atomic_write(Path(set_dir) / "samples.jsonl") as temporary:
+        temporary.write_text(lines, encoding="utf-8")
+
+
+def encoded_path(set_dir: str | Path, sample_id: str) -> Path:
+    """Where the encoded file of a sample lies."""
+    return Path(set_dir) / "encoded" / f"{sample_id}.safetensors"
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What the backbone made of one sample."""
+
+    latents: Tensor | None
+    """(C, T', H', W') float32; None where it was not asked for"""
+    text: Tensor
+    """(N, width) float32, the caption's tokens without padding"""
+    pose: Tensor | None = None
+    """(T, J, 2) float32, image coordinates in [0, 1]; None for a clip without joints"""
+
+
+def recipe(sample: Sample, stamp: str = "") -> str:
+    """A digest of everything that decides what a sample's encoded file holds, beside the backbone."""
+    parts = [sample.caption, sample.source, sample.frames, list(sample.size), sample.fps, sample.seed, stamp]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+
+def write_encoded(
+    set_dir: str | Path,
+    sample: Sample,
+    encoded: Encoded,
+    *,
+    backbone: str,
+    fingerprint: str,
+    dtype: torch.dtype,
+    fps: float | None = None,
+    stamp: str = "",
+) -> Sample:
+    """Writes the encoded file of `sample` and gives the sample back with the names of its tensors and its true rate.
+
+    Latents and text are stored in `dtype`, joints in float32.
+
+    Raises:
+        DataError: values that are not finite, also where only `dtype` can't hold them.
+    """
+    tensors = {TEXT: encoded.text.to(dtype)}
+    if encoded.latents is not None:
+        tensors[LATENTS] = encoded.latents.to(dtype)
+    if encoded.pose is not None:
+        tensors[POSE] = encoded.pose.float()
+    for name, tensor in tensors.items():
+        if not torch.isfinite(tensor).all():
+            raise DataError(f"{sample.source}: its {name} holds NaN or infinity in {dtype}")
+    rate = sample.fps if fps is None else fps
+    metadata = {
+        "format": _VERSION,
+        "backbone": backbone,
+        "backbone_fingerprint": fingerprint,
+        "caption": sample.caption,
+        "fps": repr(rate),
+        "recipe": recipe(sample, stamp),
+    }
+    save_tensors(encoded_path(set_dir, sample.id), tensors, metadata)
+    return replace(sample, fps=rate, encoded=tuple(sorted(tensors)))
+
+
+def find_encoded(set_dir: str | Path, sample: Sample, fingerprint: str, stamp: str = "") -> Sample | None:
+    """What `write_encoded` gave for the planned `sample`, if its file is there, whole and current; else None.
+
+    Raises:
+        DataError: the file was made for another backbone.
+    """
+    path = encoded_path(set_dir, sample.id)
+    if not path.is_file():
+        return None
+    try:
+        metadata, names = read_metadata(path), tensor_shapes(path)
+    except DataError:
+        return None  # damaged: it is made again
+    check_backbone(path, metadata, fingerprint)
+    if metadata.get("recipe") != recipe(sample, stamp):
+        return None
+    return replace(sample, fps=float(metadata["fps"]), encoded=tuple(sorted(names)))
+
+
+def check_backbone(path: Path, metadata: dict[str, str], fingerprint: str) -> None:
+    """DataError naming the file where its metadata tells of another backbone."""
+    found = metadata.get("backbone_fingerprint")
+    if found != fingerprint:
+        raise DataError(
+            f"{path}: made for backbone {metadata.get('backbone', 'unknown')!r} (fingerprint {found or 'missing'}), not for "
+            f"the one in use (fingerprint {fingerprint}). Choose that backbone, or prepare a set of another name: data=<name>"
+        )
+
+
+def read_encoded(set_dir: str | Path, sample: Sample, fingerprint: str, names: Sequence[str] | None = None) -> Encoded:
+    """Reads what is encoded of a sample, or only the tensors `names`; the text always.
+
+    Raises:
+        DataError: the file is missing, damaged, made for another backbone, lacks a tensor or holds NaN or infinity.
+    """
+    path = encoded_path(set_dir, sample.id)
+    if not path.is_file():
+        raise DataError(f"{path}: no such file, though samples.jsonl lists it; run `lofa prepare` again")
+    check_backbone(path, read_metadata(path), fingerprint)
+    wanted = set(sample.encoded if names is None else names) | {TEXT}
+    lacking = wanted - set(sample.encoded)
+    if lacking:
+        raise DataError(
+            f"{path}: no {', '.join(sorted(lacking))} in it; it has {', '.join(sample.encoded)}. "
+            "Prepare the set from a source that has it"
+        )
+    tensors = read_tensors(path, sorted(wanted))
+    for name, tensor in tensors.items():
+        if not torch.isfinite(tensor).all():
+            raise DataError(f"{path}: {name} holds NaN or infinity; delete the file and run `lofa prepare` again")
+    latents, pose = tensors.get(LATENTS), tensors.get(POSE)
+    return Encoded(
+        latents=None if latents is None else latents.float(),
+        text=tensors[TEXT].float(),
+        pose=None if pose is None else pose.float(),
+    )

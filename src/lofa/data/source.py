@@ -1,0 +1,164 @@
+"""What a source of clips gives: a plan of samples first (captions, splits, no pixels), then the pixels of a few at a time."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lofa.data.samples import Sample
+from lofa.errors import DataError
+
+__all__ = ["ClipShape", "Loaded", "Plan", "PrepareOptions", "Skipped", "Source", "draw", "give_roles", "slug"]
+
+
+@dataclass(frozen=True)
+class ClipShape:
+    """What every clip of a set is cut to."""
+
+    frames: int
+    height: int
+    width: int
+    fps: float
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return (self.height, self.width)
+
+    def square(self, source: str) -> int:
+        """The side of a clip that is drawn (DataError where height and width differ, or it doesn't move)."""
+        if self.frames < 2:
+            raise DataError(f"source={source} is drawn in clips of at least 2 frames, got frames={self.frames}")
+        if self.height != self.width:
+            raise DataError(
+                f"source={source} is drawn in square clips, got height={self.height} width={self.width}; give both one value"
+            )
+        return self.height
+
+
+@dataclass(frozen=True)
+class PrepareOptions:
+    """How a set is prepared; what is None comes from the backbone's own sampling defaults."""
+
+    frames: int | None = None
+    """frames of a clip, 4 k + 1 for Wan"""
+    height: int | None = None
+    width: int | None = None
+    fps: float | None = None
+    batch: int = 16
+    """clips rendered and encoded at once"""
+    dtype: str = "float16"
+    """how latents and text are stored: float16, bfloat16 or float32"""
+    seed: int = 0
+    train_classes: int | None = None
+    """world: classes of each split, None for all"""
+    val_classes: int | None = None
+    test_classes: int | None = None
+    train_clips: int = 4
+    """world: clips of a training class"""
+    val_clips: int = 4
+    """world: clips of a validation class; the first half to adapt on, the rest to score"""
+    test_adapt: int = 4
+    """clips of a test class that adaptation may see; of a smaller class of real clips half"""
+    test_score: int = 4
+    """world: clips of a test class kept for scoring"""
+    captions: str | None = None
+    """folder: a csv or jsonl of captions; None looks for captions.* or metadata.* in it, then for a .txt beside a clip"""
+    clips_per_video: int = 1
+    """folder: clips cut out of one video, evenly placed"""
+    val_fraction: float = 0.1
+    """folder: share of the groups that go to val, by hash of the group's name"""
+    test_fraction: float = 0.1
+    held_out_labels: tuple[str, ...] = ()
+    """poses: labels that make the test split"""
+    held_out_fraction: float = 0.1
+    """poses: share of the other sequences that goes to val"""
+    phrases: dict[str, str] = field(default_factory=dict)
+    """poses: label -> what its caption says the figure does ("golf": "swings a golf club"); else the label as a verb"""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "held_out_labels", tuple(self.held_out_labels))
+        object.__setattr__(self, "phrases", dict(self.phrases))
+        counts = ("batch", "train_clips", "val_clips", "test_adapt", "test_score", "clips_per_video")
+        for name in counts:
+            if getattr(self, name) < (0 if name in ("val_clips", "test_score") else 1):
+                raise DataError(f"{name}={getattr(self, name)}: too small")
+        for name in ("val_fraction", "test_fraction", "held_out_fraction"):
+            if not 0 <= getattr(self, name) < 1:
+                raise DataError(f"{name}={getattr(self, name)}: a share from 0 up to, not including, 1")
+        if self.dtype not in ("float16", "bfloat16", "float32"):
+            raise DataError(f"dtype={self.dtype!r}: one of float16, bfloat16, float32")
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A file or sequence that gives no sample, and why."""
+
+    source: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a source has to give."""
+
+    samples: list[Sample]
+    skipped: list[Skipped]
+    stamps: dict[str, str] = field(default_factory=dict)
+    """sample id -> what changes when the sample's file changes"""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """The pixels of one sample, and its joints where it has any."""
+
+    frames: NDArray[np.uint8]
+    """(T, H, W, 3)"""
+    pose: NDArray[np.float32] | None = None
+    """(T, J, 2), image coordinates in [0, 1]"""
+    fps: float | None = None
+    """the clip's true rate where it differs from the plan's"""
+
+
+class Source(Protocol):
+    """Where clips come from."""
+
+    name: str
+    """written into the set's description"""
+
+    def plan(self) -> Plan:
+        """Samples in a fixed order; the same source gives the same plan."""
+
+    def load(self, samples: Sequence[Sample]) -> list[Loaded | DataError]:
+        """Pixels of each sample of the plan, or why it has none; never raises for a broken clip."""
+
+
+def draw(*parts: object) -> float:
+    """A number in [0, 1) that depends on `parts` alone."""
+    digest = hashlib.sha256("\0".join(map(str, parts)).encode()).digest()
+    return int.from_bytes(digest[:6], "big") / 2**48
+
+
+def slug(text: str) -> str:
+    """A short file name without surprises that tells of `text` and belongs to it alone."""
+    plain = "".join(c if c.isascii() and c.isalnum() else "-" for c in text.lower())
+    words = "-".join(part for part in plain.split("-") if part)[:60]
+    return f"{words or 'clip'}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
+
+
+def give_roles(samples: Sequence[Sample], adapt: int) -> list[Sample]:
+    """Samples with their roles: of a test group the first `adapt` are seen (of a small one half), the rest score."""
+    sizes: dict[str, int] = {}
+    for sample in samples:
+        sizes[sample.group] = sizes.get(sample.group, 0) + 1
+    seen: dict[str, int] = {}
+    done = []
+    for sample in samples:
+        rank = seen[sample.group] = seen.get(sample.group, 0) + 1
+        size = sizes[sample.group]
+        first = min(adapt, max(1, size // 2))
+        done.append(replace(sample, role="score" if sample.split == "test" and rank > first else "adapt"))
+    return done

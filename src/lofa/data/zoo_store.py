@@ -1,0 +1,164 @@
+"""The LoRA zoo of a set: `zoo/<id>.safetensors` in the diffusers format, and `zoo/index-<shard>.jsonl` that lists them.
+
+A process appends to the index of its own shard alone, after the file itself is written; reading merges all of them, the
+last line of an id counting. Reading some layers of a file touches the bytes of those layers.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from lofa.adapters import Adapter, LowRank, stack_adapters
+from lofa.data.samples import check_backbone
+from lofa.errors import DataError
+from lofa.files import append_jsonl, digest, read_jsonl, read_metadata, read_tensors, tensor_shapes
+
+__all__ = ["ZooEntry", "ZooStack", "ZooStore"]
+
+_VERSION = "lofa-zoo-1"
+_SCALES = "lora_adapter_metadata"  # diffusers' header entry for alpha; our own files fold alpha into B
+
+
+@dataclass(frozen=True)
+class ZooEntry:
+    """One line of an index."""
+
+    id: str
+    """the sample the LoRA is anchored at"""
+    status: str
+    """ok, or failed"""
+    first_loss: float | None = None
+    """denoising loss at fixed noise without the LoRA"""
+    final_loss: float | None = None
+    """the same with it"""
+    steps: int = 0
+    seconds: float = 0.0
+    reason: str = ""
+    """why it failed"""
+    digest: str = ""
+    """sha256 of the file"""
+
+
+@dataclass(frozen=True)
+class ZooStack:
+    """LoRAs of P samples on L layers of one shape; smaller ranks are padded with zeros."""
+
+    A: Tensor
+    """(P, L, r, in)"""
+    B: Tensor
+    """(P, L, out, r)"""
+    alpha: Tensor
+    """(P, L)"""
+
+
+class ZooStore:
+    """The zoo in the folder of a set."""
+
+    def __init__(self, set_dir: str | Path) -> None:
+        self.set_dir = Path(set_dir)
+        self.folder = self.set_dir / "zoo"
+
+    def path(self, sample_id: str) -> Path:
+        """The file of a LoRA."""
+        return self.folder / f"{sample_id}.safetensors"
+
+    def entries(self) -> dict[str, ZooEntry]:
+        """Every LoRA an index knows, by sample id; empty where there is no zoo.
+
+        Raises:
+            DataError: a line without id and status.
+        """
+        known = {field.name for field in fields(ZooEntry)}
+        merged: dict[str, ZooEntry] = {}
+        for index in sorted(self.folder.glob("index-*.jsonl")):
+            for row in read_jsonl(index):
+                if not isinstance(row, dict) or not {"id", "status"} <= row.keys():
+                    raise DataError(f"{index}: a line without id and status: {row}; delete it, or build the zoo again")
+                merged[row["id"]] = ZooEntry(**{key: value for key, value in row.items() if key in known})
+        return merged
+
+    def ready(self) -> list[str]:
+        """Ids of the LoRAs that are done and there, in the order of the indices."""
+        return [entry.id for entry in self.entries().values() if entry.status == "ok" and self.path(entry.id).is_file()]
+
+    def add(
+        self,
+        adapter: Adapter,
+        entry: ZooEntry,
+        shard: str,
+        metadata: Mapping[str, str],
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        """Writes a LoRA and then its line into `index-<shard>.jsonl`.
+
+        Args:
+            adapter: the LoRA
+            entry: its facts; `digest` is filled in
+            shard: name of this process' part
+            metadata: strings for the file's header; must name `backbone` and `backbone_fingerprint`
+            dtype: precision of the file, None for the adapter's
+        """
+        missing = {"backbone", "backbone_fingerprint"} - metadata.keys()
+        if missing:
+            raise ValueError(f"the header of a zoo file must name {', '.join(sorted(missing))}")
+        path = self.path(entry.id)
+        Adapter(adapter, {"format_version": _VERSION, **metadata}).save(path, dtype=dtype)
+        self.note(replace(entry, digest=digest(path)), shard)
+
+    def note(self, entry: ZooEntry, shard: str) -> None:
+        """Writes a line alone into `index-<shard>.jsonl`, for a LoRA that failed."""
+        append_jsonl(self.folder / f"index-{shard}.jsonl", asdict(entry))
+
+    def read(self, sample_id: str, layers: Sequence[str], fingerprint: str) -> dict[str, LowRank]:
+        """The pairs of the named layers of one LoRA, in float32.
+
+        Raises:
+            DataError: the file is missing, damaged, made for another backbone, lacks a layer, or holds NaN or infinity.
+        """
+        path = self.path(sample_id)
+        if not path.is_file():
+            raise DataError(f"{path}: no such LoRA; make it with: lofa zoo data={self.set_dir.name}")
+        metadata = read_metadata(path)
+        check_backbone(path, metadata, fingerprint)
+        self.check_layers(sample_id, layers)
+        pairs = Adapter.load(path).to(dtype=torch.float32) if _SCALES in metadata else self._slices(path, layers)
+        for name, pair in pairs.items():
+            if not (torch.isfinite(pair.A).all() and torch.isfinite(pair.B).all()):
+                raise DataError(f"{path}: layer {name} holds NaN or infinity; delete the file and run `lofa zoo` again")
+        return {name: pairs[name] for name in layers}
+
+    def _slices(self, path: Path, layers: Sequence[str]) -> dict[str, LowRank]:
+        """Pairs of a file whose multiplier is 1."""
+        tensors = read_tensors(path, [f"{layer}.lora_{part}.weight" for layer in layers for part in "AB"])
+        return {
+            layer: LowRank(tensors[f"{layer}.lora_A.weight"].float(), tensors[f"{layer}.lora_B.weight"].float())
+            for layer in layers
+        }
+
+    def check_layers(self, sample_id: str, layers: Sequence[str]) -> None:
+        """DataError where the header of a LoRA does not list all of the layers."""
+        path = self.path(sample_id)
+        there = {name.partition(".lora_")[0] for name in tensor_shapes(path)}
+        lacking = [layer for layer in layers if layer not in there]
+        if lacking:
+            raise DataError(
+                f"{path}: no LoRA for {len(lacking)} of the backbone's {len(layers)} layers (the first: {lacking[0]}); it "
+                f"has {len(there)}. Set backbone.kinds to the layer kinds the zoo was built with, or build a zoo anew"
+            )
+
+    def stack(self, sample_ids: Sequence[str], layers: Sequence[str], fingerprint: str) -> ZooStack:
+        """LoRAs of several samples on several layers (DataError as in `read`, and where the layers differ in shape)."""
+        batch = stack_adapters([self.read(sample_id, layers, fingerprint) for sample_id in sample_ids])
+        shapes = {(pairs.B.shape[1], pairs.A.shape[2]) for pairs in batch.values()}
+        if len(shapes) != 1:
+            raise DataError(
+                f"{self.folder}: layers of shapes {sorted(shapes)} make no stack; choose kinds of one shape"
+            )
+        return ZooStack(
+            torch.stack([batch[name].A for name in layers], 1),
+            torch.stack([batch[name].B for name in layers], 1),
+            torch.stack([batch[name].alpha for name in layers], 1),
+        )

@@ -1,0 +1,77 @@
+"""Paired bootstrap over prompts: what the value of a metric, or of a difference of two methods, would be on other prompts.
+
+Prompts are drawn with replacement, with all their clips; the same draws serve every method, so a difference is taken draw by
+draw. A 95 % interval holds the 2.5th to 97.5th percentile of the draws, shifted so that their mean is the value itself. For
+means that shift is nothing. For the Frechet distance it is needed: drawn again, a set of clips has repeats and so a poorer
+covariance, every draw lies above the value, and the plain percentile interval does not even contain it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor
+
+from lofa.metrics import frechet_of_features
+
+__all__ = ["Interval", "draw_units", "fvd_draws", "interval", "mean_draws", "mean_over_units"]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A value with the ends of its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def excludes_zero(self) -> bool:
+        """Whether the sign is settled."""
+        return self.low > 0 or self.high < 0
+
+    def to_json(self) -> dict[str, float]:
+        """As metrics.json has it."""
+        return asdict(self)
+
+
+def draw_units(units: int, draws: int, seed: int) -> Tensor:
+    """Indices (draws, units) of units drawn with replacement."""
+    return torch.randint(units, (draws, units), generator=torch.Generator().manual_seed(seed))
+
+
+def interval(value: float, draws: Tensor) -> Interval:
+    """The 95 % interval of `value` from draws (R,) of it."""
+    centred = draws.double() - draws.double().mean() + value
+    low, high = centred.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    return Interval(value, low, high)
+
+
+def mean_over_units(values: Tensor, unit: Tensor, units: int) -> Tensor:
+    """Mean (units,) in float64 of the values (n,) of each unit, `unit` (n,) saying whose each is."""
+    total = torch.zeros(units, dtype=torch.float64).index_add_(0, unit, values.double())
+    return total / torch.bincount(unit, minlength=units)
+
+
+def mean_draws(means: Tensor, indices: Tensor) -> Tensor:
+    """Means (R,) of drawn units; every prompt weighs the same, whatever its number of clips."""
+    return means[indices].mean(1)
+
+
+def fvd_draws(generated: Sequence[Tensor], real: Tensor, unit: Tensor, indices: Tensor) -> Tensor:
+    """Frechet distances (R, M) of M methods over drawn units; generated and real clips are drawn together.
+
+    Args:
+        generated: features (n, D) of each method.
+        real: (n, D), row by row the clips that the generated ones stand for.
+        unit: (n,) whose each row is.
+        indices: (R, U) as from `draw_units`.
+    """
+    rows_of = [(unit == u).nonzero().flatten() for u in range(indices.shape[1])]
+    stacked = torch.stack(list(generated)).double()
+    real = real.double()
+    rows = []
+    for drawn in indices.tolist():
+        chosen = torch.cat([rows_of[u] for u in drawn])
+        rows.append(frechet_of_features(stacked[:, chosen], real[chosen]))
+    return torch.stack(rows)

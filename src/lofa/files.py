@@ -1,0 +1,170 @@
+"""Reading and writing files safely: safetensors and json only, every write atomic.
+
+A write goes to a temporary name beside its goal, is flushed to disk, then renamed: a reader sees the old file or
+the whole new one, never a part, also after a crash.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from lofa.errors import DataError
+
+__all__ = [
+    "append_jsonl",
+    "atomic_write",
+    "digest",
+    "read_json",
+    "read_jsonl",
+    "read_metadata",
+    "read_tensors",
+    "save_tensors",
+    "tensor_shapes",
+    "write_json",
+]
+
+
+@contextmanager
+def atomic_write(path: str | Path) -> Iterator[Path]:
+    """Gives a temporary path in the folder of `path`; what was written there takes its name when the block ends.
+
+    The temporary path may be made a file or a folder. An existing file is replaced; so is an existing folder.
+    If the block raises, nothing is left behind and `path` is as it was.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp{path.suffix}")
+    try:
+        yield temporary
+        if temporary.is_dir():
+            for file in temporary.rglob("*"):
+                if file.is_file():
+                    _flush(file)
+            if path.is_dir():
+                shutil.rmtree(path)
+        else:
+            _flush(temporary)
+        os.replace(temporary, path)
+    finally:
+        if temporary.is_dir():
+            shutil.rmtree(temporary)
+        else:
+            temporary.unlink(missing_ok=True)
+
+
+def _flush(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def write_json(path: str | Path, value: object) -> None:
+    """Writes `value` as indented json; NaN and infinity are refused (ValueError), they are no json."""
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def read_json(path: str | Path) -> Any:
+    """Reads a json file.
+
+    Raises:
+        DataError: the file is missing or no json.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
+    except ValueError as error:
+        raise DataError(f"{path}: not a json file ({error})") from None
+
+
+def append_jsonl(path: str | Path, value: object) -> None:
+    """Appends one json line in a single write, flushed to disk; a torn last line of a crash is ended first."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    line = json.dumps(value, allow_nan=False).encode() + b"\n"
+    with path.open("ab+") as file:
+        if file.tell():
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
+                line = b"\n" + line
+        file.write(line)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_jsonl(path: str | Path) -> list[Any]:
+    """Reads json lines; a line torn by a crash in the middle of writing is left out.
+
+    Raises:
+        DataError: the file is missing.
+    """
+    rows = []
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
+    for line in lines:
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            continue
+    return rows
+
+
+def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+    """Writes tensors (any device, copied to contiguous CPU memory) and string metadata as safetensors."""
+    with atomic_write(path) as temporary:
+        save_file(
+            {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
+            temporary,
+            dict(metadata or {}),
+        )
+
+
+@contextmanager
+def _opened(path: str | Path) -> Iterator[Any]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
+    except (SafetensorError, OSError) as error:
+        raise DataError(f"{path}: not a whole safetensors file ({error}); make it again") from None
+
+
+def read_tensors(path: str | Path, names: Iterable[str] | None = None) -> dict[str, Tensor]:
+    """Reads the named tensors (all by default); the bytes of the others are not touched.
+
+    Raises:
+        DataError: the file is missing, truncated, no safetensors, or lacks a name.
+    """
+    with _opened(path) as file:
+        return {name: file.get_tensor(name) for name in (file.keys() if names is None else names)}
+
+
+def read_metadata(path: str | Path) -> dict[str, str]:
+    """Reads the string metadata of a safetensors header (DataError as in `read_tensors`)."""
+    with _opened(path) as file:
+        return dict(file.metadata() or {})
+
+
+def tensor_shapes(path: str | Path) -> dict[str, tuple[int, ...]]:
+    """Names and shapes from the header alone (DataError as in `read_tensors`)."""
+    with _opened(path) as file:
+        return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118  not a mapping
+
+
+def digest(path: str | Path) -> str:
+    """SHA-256 of a file, hexadecimal."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,11 @@
+"""The two hypernetworks: frozen weights and a condition -> response map (stage I), adapter (stage II)."""
+
+from torch import nn
+
+from lofa.hypernets.response import Response, ResponseNet
+from lofa.hypernets.weights import AdapterNet, WeightPrediction
+
+__all__ = ["NETWORKS", "AdapterNet", "Response", "ResponseNet", "WeightPrediction"]
+
+NETWORKS: dict[str, type[nn.Module]] = {"ResponseNet": ResponseNet, "AdapterNet": AdapterNet}
+"""The networks a saved predictor may name; each has a json-able `.config` of its constructor values."""

@@ -1,0 +1,136 @@
+"""The transformer blocks of the hypernetwork. Tokens are `(P, L, T, d)`: P prompts, L layers, T tokens of one layer.
+
+    x <- x + g1 SelfAttention(LN x)        within one prompt and layer
+    x <- x + g2 MLP(LN x)
+    x <- x + g3 CrossAttention(LN x, c)    to the prompt's condition tokens, shared by its layers
+    x <- x + g4 MLP(LN x)
+Layers never see each other. Tokens that no prompt has touched yet come as `(1, L, T, d)` and grow to P at their first cross-attention, so what
+depends on the weights alone is computed once for all prompts.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+__all__ = ["Block", "CrossAttention", "LayerScale", "Mlp", "ReadBlock", "SelfAttention"]
+
+
+class LayerScale(nn.Module):
+    """Multiplies by a learned vector, at first 1."""
+
+    def __init__(self, d_model: int) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.ones(d_model))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.gamma
+
+
+class Mlp(nn.Module):
+    """Two linear layers with an exact GELU between."""
+
+    def __init__(self, d_model: int, ratio: float) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(d_model, int(d_model * ratio))
+        self.fc2 = nn.Linear(int(d_model * ratio), d_model)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.fc2(F.gelu(self.fc1(x)))
+        return out
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention over `(..., T, d)`; queries and keys are layer-normed per head."""
+
+    def __init__(self, d_model: int, n_heads: int, qk_norm: bool = True) -> None:
+        super().__init__()
+        self.n_heads = n_heads
+        self.qkv = nn.Linear(d_model, 3 * d_model)
+        self.q_norm = nn.LayerNorm(d_model // n_heads) if qk_norm else nn.Identity()
+        self.k_norm = nn.LayerNorm(d_model // n_heads) if qk_norm else nn.Identity()
+        self.proj = nn.Linear(d_model, d_model)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = rearrange(self.qkv(x), "g t (three h e) -> three g h t e", three=3, h=self.n_heads)
+        out = F.scaled_dot_product_attention(self.q_norm(q).to(v.dtype), self.k_norm(k).to(v.dtype), v)
+        projected: Tensor = self.proj(rearrange(out, "g h t e -> g t (h e)"))
+        return projected
+
+
+class CrossAttention(nn.Module):
+    """Multi-head attention of `x (G, T, d)` to `context (G, N, context_width)`; queries and keys are layer-normed per head."""
+
+    def __init__(self, d_model: int, context_width: int, n_heads: int, qk_norm: bool = True) -> None:
+        super().__init__()
+        self.n_heads = n_heads
+        self.q = nn.Linear(d_model, d_model)
+        self.kv = nn.Linear(context_width, 2 * d_model)
+        self.q_norm = nn.LayerNorm(d_model // n_heads) if qk_norm else nn.Identity()
+        self.k_norm = nn.LayerNorm(d_model // n_heads) if qk_norm else nn.Identity()
+        self.proj = nn.Linear(d_model, d_model)
+
+    def forward(self, x: Tensor, context: Tensor, mask: Tensor | None = None) -> Tensor:
+        """`mask (G, N)`: True where a context token is real; None: all are."""
+        q = rearrange(self.q(x), "g t (h e) -> g h t e", h=self.n_heads)
+        k, v = rearrange(self.kv(context), "g n (two h e) -> two g h n e", two=2, h=self.n_heads)
+        out = F.scaled_dot_product_attention(
+            self.q_norm(q).to(v.dtype),
+            self.k_norm(k).to(v.dtype),
+            v,
+            attn_mask=None if mask is None else mask[:, None, None, :],
+        )
+        projected: Tensor = self.proj(rearrange(out, "g h t e -> g t (h e)"))
+        return projected
+
+
+class Block(nn.Module):
+    """Self-attention, MLP, cross-attention to the condition, MLP; each on a residual branch with pre-norm and layer scale."""
+
+    def __init__(self, d_model: int, n_heads: int, mlp_ratio: float, qk_norm: bool = True) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(d_model, eps=1e-6)
+        self.self_attn = SelfAttention(d_model, n_heads, qk_norm)
+        self.ls1 = LayerScale(d_model)
+        self.norm2 = nn.LayerNorm(d_model, eps=1e-6)
+        self.mlp_sa = Mlp(d_model, mlp_ratio)
+        self.ls2 = LayerScale(d_model)
+        self.norm3 = nn.LayerNorm(d_model, eps=1e-6)
+        self.cross_attn = CrossAttention(d_model, d_model, n_heads, qk_norm)
+        self.ls3 = LayerScale(d_model)
+        self.norm4 = nn.LayerNorm(d_model, eps=1e-6)
+        self.mlp_ca = Mlp(d_model, mlp_ratio)
+        self.ls4 = LayerScale(d_model)
+
+    def forward(self, x: Tensor, context: Tensor, mask: Tensor | None = None) -> Tensor:
+        """`x (P or 1, L, T, d)`, projected condition `context (P, N, d)`, `mask (P, N)` -> `(P, L, T, d)`."""
+        prompts, layers = x.shape[:2]
+        x = rearrange(x, "p l t d -> (p l) t d")
+        x = x + self.ls1(self.self_attn(self.norm1(x)))
+        x = x + self.ls2(self.mlp_sa(self.norm2(x)))
+        x = rearrange(x, "(p l) t d -> p (l t) d", p=prompts).expand(len(context), -1, -1)
+        x = x + self.ls3(self.cross_attn(self.norm3(x), context, mask))
+        x = x + self.ls4(self.mlp_ca(self.norm4(x)))
+        return rearrange(x, "p (l t) d -> p l t d", l=layers)
+
+
+class ReadBlock(nn.Module):
+    """Reads the response tokens of the same prompt and layer: cross-attention without pre-norm, then an MLP."""
+
+    def __init__(self, d_model: int, response_width: int, n_heads: int, mlp_ratio: float, qk_norm: bool = True) -> None:
+        super().__init__()
+        self.cross_attn = CrossAttention(d_model, response_width, n_heads, qk_norm)
+        self.ls1 = LayerScale(d_model)
+        self.norm2 = nn.LayerNorm(d_model, eps=1e-6)
+        self.mlp = Mlp(d_model, mlp_ratio)
+        self.ls2 = LayerScale(d_model)
+
+    def forward(self, x: Tensor, response: Tensor) -> Tensor:
+        """`x (P, L, T, d)`, response tokens `(P, L, T', response_width)` -> `(P, L, T, d)`."""
+        prompts = x.shape[0]
+        x, response = rearrange(x, "p l t d -> (p l) t d"), rearrange(response, "p l t d -> (p l) t d")
+        x = x + self.ls1(self.cross_attn(x, response))
+        x = x + self.ls2(self.mlp(self.norm2(x)))
+        return rearrange(x, "(p l) t d -> p l t d", p=prompts)

@@ -1,0 +1,100 @@
+"""Stage I. Frozen weights `W` and a condition `c` -> which entries of `W` the prompt's adapter moves.
+
+    m = |delta_w| / (|W| + eps),  R = m > tau          the truth, from a trained adapter
+    S = B A,  logits = (S - tau) / T,  P(R = 1) = sigmoid(logits)
+S is free in sign, so "no response" (probability near 0) can be said.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from lofa.hypernets.heads import LowRankHead, low_rank_product
+from lofa.hypernets.trunk import Trunk
+
+__all__ = ["Response", "ResponseNet"]
+
+
+@dataclass(frozen=True)
+class Response:
+    """Predicted response of P prompts in L layers."""
+
+    tokens: Tensor
+    """(P, L, T, d), final and normalised: what stage II reads"""
+    A: Tensor
+    """(P, L, r, in)"""
+    B: Tensor
+    """(P, L, out, r)"""
+    tau: float
+    """relative change that counts as a response"""
+    temperature: float
+    """T"""
+
+    def logits(self) -> Tensor:
+        """`(P, L, out, in)`, float32 or wider."""
+        return (low_rank_product(self.B, self.A) - self.tau) / self.temperature
+
+    def probability(self) -> Tensor:
+        """`(P, L, out, in)` in (0, 1)."""
+        return self.logits().sigmoid()
+
+
+class ResponseNet(Trunk):
+    """The stage I hypernetwork. Values as in `Trunk`, and
+
+    lora_rank: rank r of S. tau, temperature: of the logits.
+    """
+
+    def __init__(
+        self,
+        *,
+        out_features: int,
+        in_features: int,
+        num_depths: int,
+        num_kinds: int,
+        context_width: int,
+        patch_size: int,
+        d_model: int,
+        n_heads: int,
+        n_blocks: int,
+        mlp_ratio: float = 4.0,
+        lora_rank: int,
+        tau: float = 0.02,
+        temperature: float = 0.1,
+        gradient_checkpointing: bool = False,
+    ) -> None:
+        super().__init__(
+            out_features=out_features,
+            in_features=in_features,
+            num_depths=num_depths,
+            num_kinds=num_kinds,
+            context_width=context_width,
+            patch_size=patch_size,
+            d_model=d_model,
+            n_heads=n_heads,
+            n_blocks=n_blocks,
+            mlp_ratio=mlp_ratio,
+            lora_rank=lora_rank,
+            gradient_checkpointing=gradient_checkpointing,
+        )
+        if not temperature > 0:
+            raise ValueError(f"temperature must be positive; got {temperature}")
+        self._config |= {"tau": tau, "temperature": temperature}
+        self.tau, self.temperature = tau, temperature
+        self.head = LowRankHead(d_model, lora_rank, out_features, in_features)
+
+    def forward(self, weights: Tensor, depth: Tensor, kind: Tensor, context: Tensor, lengths: Tensor) -> Response:
+        """Response of P prompts in L layers.
+
+        weights `(L, out, in)`, depth `(L,)`, kind `(L,)`, context `(P, N, C)` zero padded, lengths `(P,)`.
+        Raises ValueError on shapes that do not fit and on weights that are not finite.
+        """
+        x = self.embed(weights, depth, kind)
+        condition, mask = self.project(context, lengths)
+        for block in self.blocks:
+            x = self.run(block, x, condition, mask)
+        tokens = self.norm(x)
+        A, B = self.head(self.pool(tokens))
+        return Response(tokens, A, B, self.tau, self.temperature)

@@ -1,0 +1,131 @@
+"""The part both hypernetworks share: frozen weights and a condition in, final tokens of every (prompt, layer) out.
+
+One prompt and one layer are one sequence. The condition of a prompt is projected once, and read by all its layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from lofa.hypernets.blocks import Block
+from lofa.hypernets.tiling import GridPosition, PatchEmbed, unit_rms
+
+__all__ = ["Trunk"]
+
+
+class Trunk(nn.Module):
+    """Tiles, places, layer identity, condition, blocks, final norm.
+
+    out_features, in_features: shape of the adapted layers; patch_size must divide both.
+    num_depths, num_kinds: how many values `depth` and `kind` take. context_width: features C of a condition token.
+    gradient_checkpointing: blocks are computed a second time in backward instead of being kept.
+    Raises ValueError where sizes contradict each other.
+    """
+
+    def __init__(
+        self,
+        *,
+        out_features: int,
+        in_features: int,
+        num_depths: int,
+        num_kinds: int,
+        context_width: int,
+        patch_size: int,
+        d_model: int,
+        n_heads: int,
+        n_blocks: int,
+        mlp_ratio: float,
+        lora_rank: int,
+        gradient_checkpointing: bool,
+    ) -> None:
+        super().__init__()
+        if out_features % patch_size or in_features % patch_size:
+            raise ValueError(f"patch_size {patch_size} does not divide the layers' shape ({out_features}, {in_features})")
+        if d_model % n_heads:
+            raise ValueError(f"n_heads {n_heads} does not divide d_model {d_model}")
+        self._config: dict[str, int | float | list[int]] = {
+            "out_features": out_features,
+            "in_features": in_features,
+            "num_depths": num_depths,
+            "num_kinds": num_kinds,
+            "context_width": context_width,
+            "patch_size": patch_size,
+            "d_model": d_model,
+            "n_heads": n_heads,
+            "n_blocks": n_blocks,
+            "mlp_ratio": mlp_ratio,
+            "lora_rank": lora_rank,
+            "gradient_checkpointing": gradient_checkpointing,
+        }
+        self.shape = (out_features, in_features)
+        self.context_width = context_width
+        self.gradient_checkpointing = gradient_checkpointing
+        self.patch_embed = PatchEmbed(patch_size, d_model)
+        self.pos = GridPosition(out_features // patch_size, in_features // patch_size, d_model)
+        self.depth_embed = nn.Embedding(num_depths, d_model)
+        self.kind_embed = nn.Embedding(num_kinds, d_model)
+        for table in (self.depth_embed, self.kind_embed):
+            nn.init.trunc_normal_(table.weight, std=0.02)
+        self.context_proj = nn.Linear(context_width, d_model)
+        self.blocks = nn.ModuleList(Block(d_model, n_heads, mlp_ratio) for _ in range(n_blocks))
+        self.norm = nn.LayerNorm(d_model)
+
+    @property
+    def config(self) -> dict[str, int | float | list[int]]:
+        """The constructor values, fit for json."""
+        return dict(self._config)
+
+    def units(self) -> list[nn.Module]:
+        """The modules to shard one by one."""
+        return list(self.blocks)
+
+    def embed(self, weights: Tensor, depth: Tensor, kind: Tensor) -> Tensor:
+        """Frozen `weights (L, out, in)`, `depth (L,)`, `kind (L,)` -> tokens `(1, L, T, d)` that no prompt has touched."""
+        if weights.ndim != 3 or tuple(weights.shape[1:]) != self.shape:
+            raise ValueError(f"weights must be (L, {self.shape[0]}, {self.shape[1]}); got {tuple(weights.shape)}")
+        for name, ids in {"depth": depth, "kind": kind}.items():
+            if ids.shape != weights.shape[:1]:
+                raise ValueError(f"{name} must be ({len(weights)},), one a layer; got {tuple(ids.shape)}")
+        tiles = unit_rms(weights).to(self.context_proj.weight.dtype)
+        tokens = self.pos(self.patch_embed(tiles))
+        return (tokens + (self.depth_embed(depth) + self.kind_embed(kind))[:, None])[None]
+
+    def project(self, context: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Condition `(P, N, C)` and `lengths (P,)` -> `(P, n, d)` up to the longest prompt, and which of it is real `(P, n)`; None: all."""
+        if context.ndim != 3 or context.shape[-1] != self.context_width:
+            raise ValueError(f"the condition must be (P, N, {self.context_width}); got {tuple(context.shape)}")
+        if lengths.shape != context.shape[:1]:
+            raise ValueError(f"lengths must be ({len(context)},), one a prompt; got {tuple(lengths.shape)}")
+        shortest, longest = torch.stack([lengths.min(), lengths.max()]).tolist()
+        if not 1 <= shortest <= longest <= context.shape[1]:
+            raise ValueError(f"lengths must lie in 1..{context.shape[1]}; got {shortest}..{longest}")
+        projected = self.context_proj(context[:, :longest].to(self.context_proj.weight.dtype))
+        if shortest == longest:
+            return projected, None
+        return projected, torch.arange(longest, device=lengths.device) < lengths[:, None]
+
+    def run(self, module: nn.Module, *tensors: Tensor | None) -> Tensor:
+        """Call a block, checkpointed where asked: the module and its inputs go by value, so recomputing uses the same ones."""
+        if self.gradient_checkpointing and torch.is_grad_enabled():
+            recomputed: Tensor = checkpoint(module, *tensors, use_reentrant=False)
+            return recomputed
+        kept: Tensor = module(*tensors)
+        return kept
+
+    @staticmethod
+    def pool(tokens: Tensor) -> Tensor:
+        """Final tokens `(P, L, T, d)` -> `(P, L, d)`: the mean over all tiles of the layer. There is no [CLS] token to count in or leave out."""
+        return tokens.mean(2)
+
+
+def as_indices(values: Iterable[int], stop: int, name: str) -> tuple[int, ...]:
+    """Sorted distinct whole numbers below `stop`; ValueError naming what lies outside."""
+    indices = tuple(sorted({int(value) for value in values}))
+    outside = [value for value in indices if not 0 <= value < stop]
+    if outside:
+        raise ValueError(f"{name} holds {outside}, but blocks are numbered 0..{stop - 1}")
+    return indices

@@ -1,0 +1,209 @@
+"""The published hypernetworks, quirk for quirk, so that released checkpoints give the numbers they gave where they were trained.
+
+Stage 1 predicts which entries of a frozen weight a prompt's adapter moves, stage 2 the adapter. Parameter names are those of the checkpoints.
+What differs from `lofa.hypernets`, and is kept here alone:
+    W is divided by its root-mean-square over the *output axis*, per input column
+    zero-padded condition tokens are attended to (no mask), so the text must come with all the tokens the checkpoint was trained with
+    the pooled mean includes [CLS]; without a [CLS] token it leaves out the first patch
+    S = softplus(B A) is never negative; with out_act "sigmoid" S = (B A)^2
+Gradient checkpointing is right here (the published code recomputes every block as the last one).
+Source: the public implementation, GAP-LAB-CUHK-SZ/LoFA, arXiv 2512.08785.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from lofa import files
+from lofa.errors import DataError
+from lofa.hypernets.blocks import Block, ReadBlock
+from lofa.hypernets.tiling import GridPosition, PatchEmbed
+from lofa.interop.config import ReferenceConfig
+
+__all__ = ["ReferenceAdapter", "ReferenceAdapterNet", "ReferenceResponse", "ReferenceResponseNet", "load_hypernet"]
+
+
+@dataclass(frozen=True)
+class ReferenceResponse:
+    """Stage 1. `T` tokens a layer, [CLS] first where there is one."""
+
+    tokens: Tensor
+    """(L, T, d), final and normalised: what stage 2 reads"""
+    S: Tensor
+    """(L, in_dim, in_dim), not negative"""
+    logits: Tensor
+    """(L, in_dim, in_dim), (S - tau) / temperature"""
+    A: Tensor
+    """(L, r, in_dim)"""
+    B: Tensor
+    """(L, in_dim, r)"""
+
+
+@dataclass(frozen=True)
+class ReferenceAdapter:
+    """Stage 2."""
+
+    A: Tensor
+    """(L, r, in_dim)"""
+    B: Tensor
+    """(L, in_dim, r)"""
+    alpha: Tensor
+    """(L,)"""
+    delta_w: Tensor
+    """(L, in_dim, in_dim), alpha B A"""
+
+
+class _Trunk(nn.Module):
+    """What both stages share: tiles, places, blocks, pooling, the two low-rank heads."""
+
+    def __init__(self, config: ReferenceConfig) -> None:
+        super().__init__()
+        c = self.config = config
+        side = c.input_size // c.patch_size
+        self.patch_embed = PatchEmbed(c.patch_size, c.d_model)
+        self.pos = GridPosition(side, side, c.d_model)
+        self.depth_embed = nn.Embedding(c.num_depth, c.d_model)
+        self.type_embed = nn.Embedding(c.num_type, c.d_model)
+        if c.has_cls:
+            self.cls_token = nn.Parameter(torch.zeros(1, 1, c.d_model))
+        self.text_proj = nn.Linear(c.context_dim, c.d_model)
+        self.blocks = nn.ModuleList(Block(c.d_model, c.n_heads, c.mlp_ratio, c.qk_norm) for _ in range(c.n_blocks))
+        self.norm = nn.LayerNorm(c.d_model)
+        self.head_A = nn.Linear(c.d_model, c.lora_rank * c.in_dim)
+        self.head_B = nn.Linear(c.d_model, c.in_dim * c.lora_rank)
+
+    def _start(self, W: Tensor, depth_id: Tensor, type_id: Tensor, text_emb: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens before the first block as (prompts, layers a prompt, T, d), and the projected condition (prompts, N, d)."""
+        c = self.config
+        if W.ndim != 3 or W.shape[1:] != (c.input_size, c.input_size):
+            raise ValueError(f"W must be (L, {c.input_size}, {c.input_size}); got {tuple(W.shape)}")
+        text = text_emb[None] if text_emb.ndim == 2 else text_emb
+        if text.ndim != 3 or len(text) not in (1, len(W)) or text.shape[-1] != c.context_dim:
+            raise ValueError(
+                f"text_emb must be (N, {c.context_dim}), (1, N, {c.context_dim}) or ({len(W)}, N, {c.context_dim}); "
+                f"got {tuple(text_emb.shape)}"
+            )
+        kind = self.head_A.weight.dtype
+        W = W.to(kind)
+        tokens = self.pos(self.patch_embed(W / (W.square().mean(1, keepdim=True) + 1e-6).sqrt()))
+        tokens = tokens + (self.depth_embed(depth_id) + self.type_embed(type_id))[:, None]
+        if c.has_cls:
+            tokens = torch.cat([self.cls_token.expand(len(W), -1, -1), tokens], 1)
+        return rearrange(tokens, "(p l) t d -> p l t d", p=len(text)), self.text_proj(text.to(kind))
+
+    def _run(self, module: nn.Module, *tensors: Tensor) -> Tensor:
+        if self.config.gradient_checkpointing and torch.is_grad_enabled():
+            out: Tensor = checkpoint(module, *tensors, use_reentrant=False)
+            return out
+        plain: Tensor = module(*tensors)
+        return plain
+
+    def _decode(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Final tokens (L, T, d) -> pooled vector (L, d), A, B."""
+        c = self.config
+        h = tokens[:, 0] if c.decode_cls else tokens[:, 0 if c.has_cls else 1 :].mean(1)
+        A = rearrange(self.head_A(h), "l (r i) -> l r i", r=c.lora_rank)
+        B = rearrange(self.head_B(h), "l (o r) -> l o r", r=c.lora_rank)
+        return h, A, B
+
+
+class ReferenceResponseNet(_Trunk):
+    """Stage 1 of the published code."""
+
+    def forward(self, W: Tensor, depth_id: Tensor, type_id: Tensor, text_emb: Tensor) -> ReferenceResponse:
+        """`W (L, out, in)`, `depth_id (L,)`, `type_id (L,)`, `text_emb (N, C) | (1, N, C) | (L, N, C)`; ValueError on wrong shapes."""
+        x, context = self._start(W, depth_id, type_id, text_emb)
+        for block in self.blocks:
+            x = self._run(block, x, context)
+        tokens = rearrange(self.norm(x), "p l t d -> (p l) t d")
+        _, A, B = self._decode(tokens)
+        S = F.softplus(B @ A) if self.config.out_act == "softplus" else (B @ A).square()
+        return ReferenceResponse(tokens, S, (S - self.config.tau) / self.config.temperature, A, B)
+
+
+class ReferenceAdapterNet(_Trunk):
+    """Stage 2 of the published code."""
+
+    def __init__(self, config: ReferenceConfig) -> None:
+        super().__init__(config)
+        c = config
+        self.cross_attn_blocks = nn.ModuleDict(
+            {str(i): ReadBlock(c.d_model, c.d_model, c.n_heads, c.mlp_ratio, c.qk_norm) for i in c.cross_attn_idxs}
+        )
+        self.head_alpha = nn.Linear(c.d_model, 1)
+
+    def forward(self, W: Tensor, depth_id: Tensor, type_id: Tensor, text_emb: Tensor, stage1_tokens: Tensor) -> ReferenceAdapter:
+        """As stage 1, and `stage1_tokens (L, T, d)`: the tokens stage 1 returned for the same layers and text."""
+        x, context = self._start(W, depth_id, type_id, text_emb)
+        if stage1_tokens.ndim != 3 or stage1_tokens.shape[::2] != (len(W), self.config.d_model):
+            raise ValueError(f"stage1_tokens must be ({len(W)}, T, {self.config.d_model}); got {tuple(stage1_tokens.shape)}")
+        response = rearrange(stage1_tokens.to(x.dtype), "(p l) t d -> p l t d", p=len(context))
+        for i, block in enumerate(self.blocks):
+            x = self._run(block, x, context)
+            if str(i) in self.cross_attn_blocks:
+                x = self._run(self.cross_attn_blocks[str(i)], x, response)
+        h, A, B = self._decode(rearrange(self.norm(x), "p l t d -> (p l) t d"))
+        alpha = _ALPHA_ACTIVATIONS[self.config.alpha_act](self.head_alpha(h))
+        return ReferenceAdapter(A, B, alpha[:, 0], alpha[..., None] * (B @ A))
+
+
+_ALPHA_ACTIVATIONS = {"softplus": F.softplus, "sigmoid": torch.sigmoid, "none": torch.nn.Identity()}
+
+
+def load_hypernet(
+    source: str | Path | Mapping[str, Tensor], stage: int, config: Mapping[str, Any]
+) -> ReferenceResponseNet | ReferenceAdapterNet:
+    """The published stage 1 or 2 with its weights, in the dtype they are stored in.
+
+    source: a `.pth` (opened with weights only) or `.safetensors` state dict, or the dict itself. config: constructor values, defaults for the rest.
+    Raises ConfigError naming a wrong constructor value, DataError for a file that is no state dict or lists the weights that are missing, unknown
+    or of another shape.
+    """
+    settings = ReferenceConfig.read(stage, config)
+    with torch.device("meta"):
+        module = ReferenceResponseNet(settings) if stage == 1 else ReferenceAdapterNet(settings)
+    name = f"the stage {stage} state dict" if isinstance(source, Mapping) else str(source)
+    state = dict(source) if isinstance(source, Mapping) else _read_state(Path(source))
+    _check_weights(name, stage, state, {key: tuple(value.shape) for key, value in module.state_dict().items()})
+    module.load_state_dict({key: value.detach().clone() for key, value in state.items()}, assign=True)
+    return module
+
+
+def _read_state(path: Path) -> dict[str, Any]:
+    if path.suffix == ".safetensors":
+        return dict(files.read_tensors(path))
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; give a checkpoint of the published hypernetwork (.pth or .safetensors)")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError) as error:
+        raise DataError(f"{path}: not a readable checkpoint of tensors alone ({str(error).splitlines()[0]})") from error
+    if not isinstance(state, Mapping):
+        raise DataError(f"{path}: holds a {type(state).__name__}, not a state dict of named tensors")
+    return dict(state)
+
+
+def _check_weights(name: str, stage: int, state: Mapping[str, Any], expected: Mapping[str, tuple[int, ...]]) -> None:
+    wrong = {
+        "missing": sorted(expected.keys() - state.keys()),
+        "unknown": sorted(state.keys() - expected.keys()),
+        "not a tensor": sorted(key for key, value in state.items() if key in expected and not isinstance(value, Tensor)),
+        "of another shape": [
+            f"{key} {tuple(state[key].shape)}, expected {shape}"
+            for key, shape in expected.items()
+            if isinstance(state.get(key), Tensor) and tuple(state[key].shape) != shape
+        ],
+    }
+    if any(wrong.values()):
+        lists = "; ".join(f"{what}: {', '.join(map(str, keys))}" for what, keys in wrong.items() if keys)
+        raise DataError(f"{name} does not fit a stage {stage} network of these constructor values. Weights {lists}")

@@ -1,0 +1,122 @@
+"""CLIP-T: how well the frames of a clip fit a text, as the mean cosine of CLIP's image and text embeddings."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+from torchmetrics import Metric
+from transformers import AutoTokenizer, CLIPModel, PreTrainedTokenizerBase
+
+from lofa.metrics.pixels import Preprocessing, check_clips, metric_folder
+from lofa.resources import data_dir
+
+__all__ = ["ClipEncoder", "ClipScore", "clip_scores", "load_clip"]
+
+
+class ClipEncoder(nn.Module):
+    """A CLIP model with its tokenizer and pixels: unit vectors of frames and of texts.
+
+    Args:
+        model: put in eval mode.
+        tokenizer: texts longer than it takes are cut, as CLIP scores always do.
+        preprocessing: how the image tower wants its pixels.
+        batch: frames or texts a pass.
+    """
+
+    def __init__(
+        self, model: CLIPModel, tokenizer: PreTrainedTokenizerBase, preprocessing: Preprocessing, batch: int = 256
+    ) -> None:
+        super().__init__()
+        self.model = model.eval()
+        self.tokenizer = tokenizer
+        self.preprocessing = preprocessing
+        self.batch = batch
+
+    @torch.no_grad()
+    def images(self, clips: Tensor) -> Tensor:
+        """uint8 (B, T, H, W, 3) -> unit vectors (B, T, D), one a frame."""
+        frames = rearrange(check_clips(clips), "b t h w c -> (b t) h w c")
+        rows = []
+        for part in frames.split(self.batch):
+            pixels = self.preprocessing(part.to(self.model.device))
+            rows.append(self.model.get_image_features(pixel_values=pixels).pooler_output)
+        return rearrange(normalize(torch.cat(rows).float(), dim=-1), "(b t) d -> b t d", b=clips.shape[0])
+
+    @torch.no_grad()
+    def texts(self, texts: Sequence[str]) -> Tensor:
+        """B texts -> unit vectors (B, D); a text that stands there several times is encoded once."""
+        unique = list(dict.fromkeys(texts))
+        limit = self.model.config.text_config.max_position_embeddings
+        rows = []
+        for start in range(0, len(unique), self.batch):
+            part = unique[start : start + self.batch]
+            tokens = self.tokenizer(part, padding=True, truncation=True, max_length=limit, return_tensors="pt")
+            tokens = tokens.to(self.model.device)
+            features = self.model.get_text_features(input_ids=tokens.input_ids, attention_mask=tokens.attention_mask)
+            rows.append(features.pooler_output)
+        position = {text: index for index, text in enumerate(unique)}
+        return normalize(torch.cat(rows).float(), dim=-1)[[position[text] for text in texts]]
+
+
+def clip_scores(encoder: ClipEncoder, clips: Tensor, texts: Sequence[str] | Tensor) -> Tensor:
+    """Mean over frames of the frame-text cosine, one number a clip (B,), in [-1, 1].
+
+    Args:
+        clips: uint8 (B, T, H, W, 3).
+        texts: B texts, or their vectors (B, D) from `ClipEncoder.texts` where they serve several times.
+
+    Raises:
+        ValueError: the numbers of clips and texts differ.
+    """
+    if len(texts) != len(clips):
+        raise ValueError(f"{len(clips)} clips but {len(texts)} texts")
+    vectors = texts if isinstance(texts, Tensor) else encoder.texts(texts)
+    return torch.einsum("btd,bd->b", encoder.images(clips), vectors) / clips.shape[1]
+
+
+def load_clip(path: str | Path | None = None, device: str = "cpu") -> ClipEncoder:
+    """Loads a CLIP folder with tokenizer and preprocessor config; by default the shipped one.
+
+    Raises:
+        LofaError: the folder or one of its files is missing.
+    """
+    folder = metric_folder(
+        path or data_dir() / "tiny-metrics" / "clip",
+        ("config.json", "preprocessor_config.json", "tokenizer_config.json"),
+    )
+    model = CLIPModel.from_pretrained(folder, dtype=torch.float32)
+    encoder = ClipEncoder(model, AutoTokenizer.from_pretrained(folder), Preprocessing.load(folder))
+    return encoder.requires_grad_(False).to(device)
+
+
+class ClipScore(Metric):
+    """CLIP-T, the mean over clips of `clip_scores`; higher is better.
+
+    Args:
+        encoder: the judge, for example `load_clip()`.
+        scale: factor of the value (torchmetrics' CLIPScore has 100, the tables of video papers 1).
+    """
+
+    higher_is_better = True
+    full_state_update = False
+    total: Tensor
+    count: Tensor
+
+    def __init__(self, encoder: ClipEncoder, scale: float = 1.0) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.scale = scale
+        self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, generated: Tensor, prompts: Sequence[str]) -> None:
+        """Adds uint8 clips (B, T, H, W, 3) and their B texts."""
+        self.total += clip_scores(self.encoder, generated, prompts).double().sum().to(self.total.device)
+        self.count += len(prompts)
+
+    def compute(self) -> Tensor:
+        """The mean score () in float64."""
+        return self.scale * self.total / self.count

@@ -1,0 +1,258 @@
+"""The files of a predictor: `predictor.json`, from which the modules are rebuilt, and one safetensors file a stage.
+
+    predictor/predictor.json          condition, backbone and layer table, class and constructor values of every module
+              response.safetensors    stage I:  network.*, encoder.*
+              adapter.safetensors     stage II: network.*, encoder.*    (absent after stage I)
+
+Class names are looked up in the fixed tables of `lofa.hypernets` and `lofa.conditions`; a file can name nothing else.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+from lofa.backbones import Backbone
+from lofa.conditions import CONDITION_ENCODERS
+from lofa.errors import DataError
+from lofa.files import atomic_write, read_json, read_tensors, save_tensors, write_json
+from lofa.hypernets import NETWORKS
+
+__all__ = [
+    "Description",
+    "Stage",
+    "find_predictor",
+    "load_response",
+    "load_stage",
+    "read_description",
+    "save_predictor",
+]
+
+FORMAT = "lofa-predictor"
+VERSION = 1
+DESCRIPTION_FILE = "predictor.json"
+
+
+@dataclass(frozen=True, eq=False)
+class Stage:
+    """A hypernetwork and the condition encoder trained with it."""
+
+    network: nn.Module
+    encoder: nn.Module
+
+    def modules(self) -> dict[str, nn.Module]:
+        """Both by the names that files use."""
+        return {"network": self.network, "encoder": self.encoder}
+
+
+@dataclass(frozen=True)
+class Description:
+    """What `predictor.json` says.
+
+    Attributes:
+        folder: where it lies
+        condition: what the predictor takes, a key of `CONDITION_ENCODERS`
+        backbone: `load_backbone` finds it under this name or path
+        fingerprint: of that backbone
+        layers: names of the adapted layers
+        depth: depth id of each layer
+        kind: kind id of each layer
+        stages: "response" and, after stage II, "adapter" -> file, class names, constructor values
+        metadata: what the writer added
+    """
+
+    folder: Path
+    condition: str
+    backbone: str
+    fingerprint: str
+    layers: tuple[str, ...]
+    depth: tuple[int, ...]
+    kind: tuple[int, ...]
+    stages: Mapping[str, Mapping[str, Any]]
+    metadata: Mapping[str, str]
+
+
+def _table_name(module: nn.Module, table: Mapping[str, type[nn.Module]]) -> str:
+    for name, known in table.items():
+        if type(module) is known:
+            return name
+    raise TypeError(f"{type(module).__name__} is none of the classes a predictor may hold: {', '.join(table)}")
+
+
+def _describe(stage: Stage, file: str) -> dict[str, Any]:
+    return {
+        "file": file,
+        "network": {"class": _table_name(stage.network, NETWORKS), "config": stage.network.config},
+        "encoder": {"class": _table_name(stage.encoder, CONDITION_ENCODERS), "config": stage.encoder.config},
+    }
+
+
+def _whole(value: Tensor) -> Tensor:
+    return value.full_tensor() if isinstance(value, DTensor) else value
+
+
+def save_predictor(
+    directory: str | Path,
+    backbone: Backbone,
+    *,
+    condition: str,
+    response: Stage,
+    adapter: Stage | None = None,
+    metadata: Mapping[str, str] | None = None,
+) -> None:
+    """Writes a predictor folder, whole or not at all; one that stands there is replaced.
+
+    Where several processes train, all of them call this (parameters may be sharded) and the first one writes.
+
+    Args:
+        directory: usually `<run>/predictor`
+        backbone: the one trained for
+        condition: key of `CONDITION_ENCODERS` that both encoders are of
+        response: stage I
+        adapter: stage II, if it has been trained
+        metadata: strings to keep: run name, data set ...
+    """
+    stages = {"response": response} | ({"adapter": adapter} if adapter else {})
+    tensors = {
+        name: {
+            f"{part}.{key}": _whole(value)
+            for part, module in stage.modules().items()
+            for key, value in module.state_dict().items()
+        }
+        for name, stage in stages.items()
+    }
+    if torch.distributed.is_initialized() and torch.distributed.get_rank() != 0:
+        return
+    layers = [
+        {"name": layer.name, "depth": depth, "kind": kind}
+        for layer, depth, kind in zip(
+            backbone.layers, backbone.depth_ids.tolist(), backbone.kind_ids.tolist(), strict=True
+        )
+    ]
+    with atomic_write(directory) as folder:
+        folder.mkdir()
+        for name, values in tensors.items():
+            save_tensors(folder / f"{name}.safetensors", values)
+        write_json(
+            folder / DESCRIPTION_FILE,
+            {
+                "format": FORMAT,
+                "version": VERSION,
+                "condition": condition,
+                "backbone": {"name": backbone.name, "fingerprint": backbone.fingerprint, "layers": layers},
+                "stages": {name: _describe(stage, f"{name}.safetensors") for name, stage in stages.items()},
+                "metadata": dict(metadata or {}),
+            },
+        )
+
+
+def find_predictor(path: str | Path) -> Path:
+    """The folder with `predictor.json`: `path` itself or its subfolder `predictor`.
+
+    Raises:
+        DataError: neither holds one.
+    """
+    path = Path(path)
+    for folder in (path, path / "predictor"):
+        if (folder / DESCRIPTION_FILE).is_file():
+            return folder
+    if not path.is_dir():
+        raise DataError(f"{path}: no such folder; give a run directory of train.py or its predictor/ folder")
+    found = ", ".join(sorted(entry.name for entry in path.iterdir())[:8]) or "nothing"
+    raise DataError(
+        f"{path}: no {DESCRIPTION_FILE} here nor in predictor/ (it holds {found}); give a run directory of "
+        "train.py that has finished, or its predictor/ folder"
+    )
+
+
+def read_description(path: str | Path) -> Description:
+    """Reads `predictor.json` of a run or predictor folder.
+
+    Raises:
+        DataError: it is missing, damaged, or of a newer version.
+    """
+    folder = find_predictor(path)
+    file = folder / DESCRIPTION_FILE
+    content = read_json(file)
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise DataError(f"{file}: not the description of a predictor (its format entry is not {FORMAT!r})")
+    if content.get("version") != VERSION:
+        raise DataError(
+            f"{file}: version {content.get('version')!r}, but this LoFA reads version {VERSION}; "
+            "use the LoFA that wrote it"
+        )
+    try:
+        layers = content["backbone"]["layers"]
+        return Description(
+            folder,
+            content["condition"],
+            content["backbone"]["name"],
+            content["backbone"]["fingerprint"],
+            tuple(layer["name"] for layer in layers),
+            tuple(layer["depth"] for layer in layers),
+            tuple(layer["kind"] for layer in layers),
+            content["stages"],
+            content.get("metadata", {}),
+        )
+    except (KeyError, TypeError) as error:
+        raise DataError(
+            f"{file}: damaged, the entry {error} is missing or of the wrong kind; train again or take a copy"
+        ) from None
+
+
+def load_stage(description: Description, name: str, device: torch.device | str = "cpu") -> Stage:
+    """Rebuilds stage "response" or "adapter", frozen, in eval mode.
+
+    Raises:
+        DataError: the stage has not been trained, names an unknown class, or its file does not fit.
+    """
+    spec = description.stages.get(name)
+    if spec is None:
+        raise DataError(
+            f"{description.folder}: holds {', '.join(description.stages) or 'no stage'} but not {name}; "
+            "run `python train.py stage=2 response=<this run>` and give that run"
+        )
+    file = description.folder / f"{name}.safetensors"
+    stage = Stage(_build(spec, "network", NETWORKS, file), _build(spec, "encoder", CONDITION_ENCODERS, file))
+    tensors = read_tensors(file)
+    for part, module in stage.modules().items():
+        state = {key.removeprefix(f"{part}."): value for key, value in tensors.items() if key.startswith(f"{part}.")}
+        bad = [key for key, value in state.items() if not value.isfinite().all()]
+        if bad:
+            raise DataError(
+                f"{file}: {part}.{bad[0]} holds NaN or infinity; the training diverged, train again at a lower rate"
+            )
+        try:
+            module.load_state_dict(state)
+        except RuntimeError as error:
+            raise DataError(f"{file}: does not fit {DESCRIPTION_FILE} beside it ({error})") from None
+        module.requires_grad_(False).eval().to(device)
+    return stage
+
+
+def _build(spec: Mapping[str, Any], part: str, table: Mapping[str, type[nn.Module]], file: Path) -> nn.Module:
+    where = f"{file.parent / DESCRIPTION_FILE}: {file.stem}.{part}"
+    try:
+        name, config = spec[part]["class"], spec[part]["config"]
+    except (KeyError, TypeError):
+        raise DataError(f"{where}: the entries class and config are missing; take a whole copy") from None
+    if name not in table:
+        raise DataError(f"{where}: class {name!r} is not one of {', '.join(table)}")
+    try:
+        return table[name](**config)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{where}: {name} can't be built from its config ({error})") from None
+
+
+def load_response(path: str | Path, device: torch.device | str = "cpu") -> tuple[Stage, Description]:
+    """Stage I of a run, frozen, for stage II to read.
+
+    Raises:
+        DataError: no stage-I run there.
+    """
+    description = read_description(path)
+    return load_stage(description, "response", device), description

@@ -1,0 +1,29 @@
+"""Training of the predictor: one LightningModule a stage over finished objects."""
+
+from lofa.training.adapter_module import AdapterModule
+from lofa.training.agreement import Agreement, agreement
+from lofa.training.batch import PairedBatch
+from lofa.training.clips import SampleClips
+from lofa.training.losses import delta_loss, delta_weights, gradient_shares, response_loss, response_target
+from lofa.training.module import PredictorModule
+from lofa.training.noise import NoiseDraw, NoiseSchedule
+from lofa.training.response_module import ResponseModule
+from lofa.training.schedules import warmup_schedule
+
+__all__ = [
+    "AdapterModule",
+    "Agreement",
+    "NoiseDraw",
+    "NoiseSchedule",
+    "PairedBatch",
+    "PredictorModule",
+    "ResponseModule",
+    "SampleClips",
+    "agreement",
+    "delta_loss",
+    "delta_weights",
+    "gradient_shares",
+    "response_loss",
+    "response_target",
+    "warmup_schedule",
+]

@@ -1,0 +1,181 @@
+"""Stage II: W + condition + stage-I tokens -> A, B, alpha, trained through the frozen backbone that carries them."""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from lofa.adapters import Adapter, AdapterBatch, LowRankBatch, unstack
+from lofa.backbones import Backbone
+from lofa.errors import DataError
+from lofa.hypernets import Response, WeightPrediction
+from lofa.training.agreement import Agreement, agreement
+from lofa.training.batch import PairedBatch
+from lofa.training.losses import Pairs, delta_loss, delta_weights, gradient_shares, part_of, response_target
+from lofa.training.module import OptimizerFactory, PredictorModule, SchedulerFactory
+from lofa.training.noise import NoiseDraw, NoiseSchedule
+
+__all__ = ["AdapterModule"]
+
+VALIDATION_SEED = 20251208
+"""Validation noise is the same in every run, so that runs compare."""
+
+
+class AdapterModule(PredictorModule):
+    """Trains an `AdapterNet` on all layers.
+
+    The stage-I network, its encoder and the backbone stay frozen, and outside checkpoints.
+
+    Args:
+        response_network: trained `ResponseNet`
+        response_encoder: the condition encoder trained with it
+        delta_scale: weight of the L1 term
+        denoising_scale: weight of the denoising term
+        noise_weighted: weight the noise levels as in `NoiseSchedule`, or all the same
+        noise_draws: noise levels for each predicted adapter and step
+        seed: of the noise; the other arguments as in `PredictorModule`
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        encoder: nn.Module,
+        response_network: nn.Module,
+        response_encoder: nn.Module,
+        backbone: Backbone,
+        optimizer: OptimizerFactory,
+        scheduler: SchedulerFactory | None = None,
+        diagnostics_every: int = 50,
+        delta_scale: float = 1.0,
+        denoising_scale: float = 10.0,
+        noise_weighted: bool = True,
+        noise_draws: int = 1,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(network, encoder, backbone, optimizer, scheduler, diagnostics_every)
+        for frozen in (response_network, response_encoder):
+            frozen.requires_grad_(False).eval()
+        self._response = (response_network, response_encoder)  # a tuple hides them from Lightning and its checkpoints
+        self.backbone = backbone
+        self._scales = {"delta": delta_scale, "denoising": denoising_scale}
+        self._noise = NoiseSchedule(backbone.noise_shift, noise_weighted)
+        self._noise_draws = noise_draws
+        self._seed = seed
+        self._reference: dict[tuple[str, ...], dict[str, Tensor]] = {}
+
+    def setup(self, stage: str) -> None:
+        """Moves what is frozen to the device of the trainer."""
+        device = self.trainer.strategy.root_device
+        self.backbone.to(device)
+        for module in self._response:
+            module.to(device)
+
+    def respond(self, batch: PairedBatch) -> Response:
+        """Stage I's response, without gradient."""
+        network, encoder = self._response
+        with torch.no_grad():
+            return network(*self.layers_of(batch), *encoder(batch.values, batch.lengths))
+
+    def forward(self, batch: PairedBatch, response: Response | None = None) -> WeightPrediction:
+        """A (P, L, r, in), B (P, L, out, r), alpha (P, L) of each prompt; `response` saves computing stage I again."""
+        tokens = (response or self.respond(batch)).tokens
+        return self.network(*self.layers_of(batch), *self.encoder(batch.values, batch.lengths), tokens)
+
+    def training_step(self, batch: PairedBatch, batch_idx: int) -> Tensor:
+        """Loss (); every `diagnostics_every` steps also each term's share of the gradient at the predicted A and B."""
+        prediction = self(batch)
+        draw = self._draw(batch, self._seed, self.global_step, self._noise_draws)
+        terms = self._terms(prediction, batch, draw)
+        weighted = {name: self._scales[name] * term for name, term in terms.items()}
+        loss = torch.stack(list(weighted.values())).sum()
+        self.log("train/loss", loss, prog_bar=True)
+        self.log_dict({f"train/{name}": term for name, term in terms.items()})
+        self.log("train/alpha", prediction.alpha.mean())
+        if self.diagnostics_due(batch_idx):
+            self.log_dict(self._shares(prediction, batch, draw))
+        return loss
+
+    def validation_step(self, batch: PairedBatch, batch_idx: int) -> None:
+        """Logs the L1 distance, the implied response map's agreement, and denoising losses at fixed noise.
+
+        `val/denoising` is LoFA's, `val/denoising_base` without adapter, `val/denoising_lora` with the true one, all
+        unweighted; the last two are computed once, so the validation set must be the same each time.
+        """
+        response = self.respond(batch)
+        prediction = self(batch, response)
+        draw = self._draw(batch, VALIDATION_SEED, 0, 1)
+        key = tuple(batch.ids)
+        if key not in self._reference:
+            self._reference[key] = {
+                "val/denoising_base": self._denoising(None, batch, draw).mean(),
+                "val/denoising_lora": self._denoising(batch, batch, draw).mean(),
+                **self._compare(response, batch, batch, response.tau).named("val/response"),
+            }
+        with self.exact():
+            values = {"val/delta": delta_loss(prediction, batch).mean(), **self._reference[key]}
+        values["val/denoising"] = self._denoising(prediction, batch, draw).mean()
+        values["val/loss"] = sum(scale * values[f"val/{name}"] for name, scale in self._scales.items())
+        values |= self._compare(prediction, batch, batch, response.tau).named("val/implied")
+        values["val/response_implied_cosine"] = self._compare(response, prediction, batch, response.tau).cosine
+        self.log_dict(values, batch_size=len(batch.ids), sync_dist=True)
+
+    def predict_adapters(self, batch: PairedBatch) -> list[Adapter]:
+        """The P predicted adapters, detached."""
+        with torch.no_grad():
+            return unstack(self._layered(self(batch), batch))
+
+    def true_adapters(self, batch: PairedBatch) -> list[Adapter]:
+        """The P adapters of the zoo that the batch holds."""
+        return unstack(self._layered(batch, batch))
+
+    def _layered(self, pairs: Pairs, batch: PairedBatch) -> AdapterBatch:
+        names = [self.layer_names[i] for i in batch.layers.tolist()]
+        return {
+            name: LowRankBatch(pairs.A[:, i].float(), pairs.B[:, i].float(), pairs.alpha[:, i].float())
+            for i, name in enumerate(names)
+        }
+
+    def _draw(self, batch: PairedBatch, seed: int, step: int, draws: int) -> NoiseDraw:
+        if batch.latents is None:
+            raise DataError(
+                f"sample {batch.ids[0]}: no latents; stage II trains through the backbone and needs those of all samples"
+            )
+        draw = self._noise.draw(batch.ids, batch.latents.shape[1:], seed=seed, step=step, draws=draws)
+        return NoiseDraw(draw.noise.to(batch.latents), draw.level.to(batch.latents), draw.weight.to(self.device))
+
+    def _denoising(self, pairs: Pairs | None, batch: PairedBatch, draw: NoiseDraw) -> Tensor:
+        """Unweighted denoising loss (P * draws,) of the backbone carrying `pairs`."""
+        repeats = len(draw.level) // len(batch.ids)
+        rows = torch.arange(len(batch.ids), device=self.device).repeat_interleave(repeats)
+        adapters = None if pairs is None else self._layered(pairs, batch)
+        return self.backbone.denoising_loss(
+            batch.latents[rows], batch.prompt[rows], adapters=adapters, noise_level=draw.level, noise=draw.noise
+        )
+
+    def _terms(self, prediction: WeightPrediction, batch: PairedBatch, draw: NoiseDraw) -> dict[str, Tensor]:
+        with self.exact():
+            delta = delta_loss(prediction, batch).mean()
+        return {"delta": delta, "denoising": (draw.weight * self._denoising(prediction, batch, draw)).mean()}
+
+    def _shares(self, prediction: WeightPrediction, batch: PairedBatch, draw: NoiseDraw) -> dict[str, Tensor]:
+        """Measured on copies that are cut off the network, so that its own backward pass stays as it is."""
+        A, B = (value.detach().requires_grad_() for value in (prediction.A, prediction.B))
+        terms = self._terms(replace(prediction, A=A, B=B, alpha=prediction.alpha.detach()), batch, draw)
+        shares = gradient_shares([self._scales[name] * term for name, term in terms.items()], [A, B])
+        return {f"train/gradient_share_{name}": share for name, share in zip(terms, shares, strict=True)}
+
+    def _compare(self, predicted: Response | Pairs, true: Pairs, batch: PairedBatch, tau: float) -> Agreement:
+        """The map of stage I, or the one an adapter implies, against the map that `true` implies."""
+        weight = self.weight[batch.layers]
+
+        def implied(pairs: Pairs, part: slice) -> Tensor:
+            return response_target(delta_weights(pairs, part), weight[part], tau)
+
+        def maps(part: slice) -> tuple[Tensor, Tensor]:
+            first = (
+                part_of(predicted, part).probability() if isinstance(predicted, Response) else implied(predicted, part)
+            )
+            return first, implied(true, part)
+
+        with self.exact(), torch.no_grad():
+            return agreement(maps, len(weight), weight[0].numel(), len(batch.ids))

@@ -1,0 +1,40 @@
+"""What the LightningModules take from a data loader, by shape alone: whoever yields this can train them."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from torch import Tensor
+
+from lofa.conditions import Condition
+from lofa.training.losses import Pairs
+
+__all__ = ["PairedBatch"]
+
+
+class PairedBatch(Pairs, Protocol):
+    """P prompts with their true adapters on L layers.
+
+    Attributes:
+        ids: P sample ids
+        values: (P, N, ...) what the condition encoder takes: text tokens (P, N, C) or joints (P, T, J, 2), zero padded
+        lengths: (P,) int64, real entries of each row of `values`
+        prompt: the backbone's own text condition of the P captions
+        latents: (P, C, T, H, W), or None where only adapters are needed (stage I)
+        layers: (L,) int64, indices into the backbone's layers
+        A: (P, L, r, in) of the true adapters
+        B: (P, L, out, r)
+        alpha: (P, L)
+    """
+
+    @property
+    def ids(self) -> Sequence[str]: ...
+    @property
+    def values(self) -> Tensor: ...
+    @property
+    def lengths(self) -> Tensor: ...
+    @property
+    def prompt(self) -> Condition: ...
+    @property
+    def latents(self) -> Tensor | None: ...
+    @property
+    def layers(self) -> Tensor: ...

@@ -1,0 +1,95 @@
+"""What the LightningModules of both stages share: frozen layers, optimizer, sharding. No architecture, no formula."""
+
+from collections.abc import Callable, Iterable
+
+import torch
+from lightning import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from lofa.backbones import Backbone
+from lofa.errors import DataError
+from lofa.training.batch import PairedBatch
+from lofa.training.sharding import shard
+
+__all__ = ["OptimizerFactory", "PredictorModule", "SchedulerFactory"]
+
+OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
+SchedulerFactory = Callable[[Optimizer], LRScheduler]
+
+
+class PredictorModule(LightningModule):
+    """Trains `network` and `encoder`, and nothing else; checkpoints hold these two alone.
+
+    Args:
+        network: the hypernetwork of the stage
+        encoder: values (P, N, ...), lengths (P,) -> condition tokens (P, N', C), lengths (P,)
+        backbone: frozen; gives the weights W of its layers
+        optimizer: parameters -> optimizer
+        scheduler: optimizer -> schedule stepped every optimizer step; None keeps the rate
+        diagnostics_every: optimizer steps between the costly diagnostics
+    """
+
+    weight: Tensor
+    depth: Tensor
+    kind: Tensor
+
+    def __init__(
+        self,
+        network: nn.Module,
+        encoder: nn.Module,
+        backbone: Backbone,
+        optimizer: OptimizerFactory,
+        scheduler: SchedulerFactory | None = None,
+        diagnostics_every: int = 50,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.encoder = encoder
+        self.layer_names = tuple(layer.name for layer in backbone.layers)
+        self.register_buffer("weight", backbone.weights(), persistent=False)
+        self.register_buffer("depth", backbone.depth_ids, persistent=False)
+        self.register_buffer("kind", backbone.kind_ids, persistent=False)
+        self._optimizer = optimizer
+        self._scheduler = scheduler
+        self._diagnostics_every = diagnostics_every
+        self._sharded = False
+
+    def layers_of(self, batch: PairedBatch) -> tuple[Tensor, Tensor, Tensor]:
+        """W (L, out, in), depth (L,), kind (L,) of the layers the batch holds.
+
+        Raises:
+            DataError: the batch's adapters are for layers of another size.
+        """
+        weight = self.weight[batch.layers]
+        if (batch.B.shape[2], batch.A.shape[3]) != weight.shape[1:]:
+            raise DataError(
+                f"the adapters of {', '.join(batch.ids[:3])} are for layers of {(batch.B.shape[2], batch.A.shape[3])}, "
+                f"the backbone's are {tuple(weight.shape[1:])}; build the zoo for this backbone"
+            )
+        return weight, self.depth[batch.layers], self.kind[batch.layers]
+
+    def diagnostics_due(self, batch_idx: int) -> bool:
+        """Whether this training batch is one to look at closely; once for all batches of an accumulated step."""
+        first = batch_idx % self.trainer.accumulate_grad_batches == 0
+        return first and self.global_step % self._diagnostics_every == 0
+
+    def configure_model(self) -> None:
+        """Shards network and encoder where the strategy spreads a model over processes (FSDP2)."""
+        if self.device_mesh is not None and not self._sharded:
+            self._sharded = True
+            shard(self.encoder, (), self.device_mesh)
+            shard(self.network, self.network.units(), self.device_mesh)
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """One optimizer over network and encoder."""
+        optimizer = self._optimizer([p for p in self.parameters() if p.requires_grad])
+        if self._scheduler is None:
+            return optimizer
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self._scheduler(optimizer), "interval": "step"}}
+
+    def exact(self) -> torch.autocast:
+        """A context in which losses are computed in full precision, also under bf16-mixed."""
+        return torch.autocast(self.device.type, enabled=False)

@@ -1,0 +1,68 @@
+"""Stage I: W + condition -> response map."""
+
+import torch
+from torch import Tensor, nn
+
+from lofa.backbones import Backbone
+from lofa.hypernets import Response
+from lofa.training.agreement import Agreement, agreement
+from lofa.training.batch import PairedBatch
+from lofa.training.losses import delta_weights, part_of, response_loss, response_target
+from lofa.training.module import OptimizerFactory, PredictorModule, SchedulerFactory
+
+__all__ = ["ResponseModule"]
+
+
+class ResponseModule(PredictorModule):
+    """Trains a `ResponseNet` on the layers that each batch brings.
+
+    Args:
+        penalty: weight of mean A^2 + mean B^2; the others as in `PredictorModule`
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        encoder: nn.Module,
+        backbone: Backbone,
+        optimizer: OptimizerFactory,
+        scheduler: SchedulerFactory | None = None,
+        diagnostics_every: int = 50,
+        penalty: float = 1e-4,
+    ) -> None:
+        super().__init__(network, encoder, backbone, optimizer, scheduler, diagnostics_every)
+        self._penalty = penalty
+
+    def forward(self, batch: PairedBatch) -> Response:
+        """The response of each prompt on the batch's layers, (P, L)."""
+        return self.network(*self.layers_of(batch), *self.encoder(batch.values, batch.lengths))
+
+    def training_step(self, batch: PairedBatch, batch_idx: int) -> Tensor:
+        """Loss (); every `diagnostics_every` steps also precision, recall and cosine."""
+        response = self(batch)
+        with self.exact():
+            cross_entropy, penalty = response_loss(response, self.weight[batch.layers], batch, self._penalty)
+        loss = cross_entropy + penalty
+        self.log("train/loss", loss, prog_bar=True)
+        self.log_dict({"train/cross_entropy": cross_entropy, "train/penalty": penalty})
+        if self.diagnostics_due(batch_idx):
+            self.log_dict(self._agreement(response, batch).named("train/response"))
+        return loss
+
+    def validation_step(self, batch: PairedBatch, batch_idx: int) -> None:
+        """Logs loss, precision, recall and cosine over the validation set."""
+        response = self(batch)
+        with self.exact():
+            loss = sum(response_loss(response, self.weight[batch.layers], batch, self._penalty))
+        values = {"val/loss": loss, **self._agreement(response, batch).named("val/response")}
+        self.log_dict(values, batch_size=len(batch.ids), sync_dist=True)
+
+    def _agreement(self, response: Response, batch: PairedBatch) -> Agreement:
+        weight = self.weight[batch.layers]
+
+        def maps(part: slice) -> tuple[Tensor, Tensor]:
+            target = response_target(delta_weights(batch, part), weight[part], response.tau)
+            return part_of(response, part).probability(), target
+
+        with self.exact(), torch.no_grad():
+            return agreement(maps, len(weight), weight[0].numel(), len(batch.ids))

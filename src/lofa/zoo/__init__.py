@@ -1,0 +1,25 @@
+"""Zoos: many LoRAs trained at once on one frozen backbone, each with its own clips.
+
+`build_zoo` makes the files of a prepared set; `train_loras` is the training itself, for clips at hand.
+"""
+
+from lofa.zoo.build import ZooReport, build_zoo, lora_seed, read_clips
+from lofa.zoo.jobs import Clips, LoraJob, LoraResult
+from lofa.zoo.options import LoraOptions, ZooOptions
+from lofa.zoo.plan import LoraPlan, plan_zoo
+from lofa.zoo.trainer import train_loras
+
+__all__ = [
+    "Clips",
+    "LoraJob",
+    "LoraOptions",
+    "LoraPlan",
+    "LoraResult",
+    "ZooOptions",
+    "ZooReport",
+    "build_zoo",
+    "lora_seed",
+    "plan_zoo",
+    "read_clips",
+    "train_loras",
+]

@@ -1,0 +1,74 @@
+"""What goes into the training of one LoRA and what comes out."""
+
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from lofa.adapters import Adapter
+from lofa.conditions import Condition
+
+__all__ = ["Clips", "LoraJob", "LoraResult"]
+
+
+@dataclass(frozen=True)
+class Clips:
+    """Clips of one LoRA: latents (k, C, T, H, W), as the denoiser sees them, and the condition of each (k rows)."""
+
+    latents: Tensor
+    condition: Condition
+
+    def __post_init__(self) -> None:
+        if self.latents.ndim != 5 or not len(self.latents):
+            raise ValueError(f"latents must be (k, C, T, H, W) with k >= 1, not {tuple(self.latents.shape)}")
+        if len(self.latents) != len(self.condition):
+            raise ValueError(f"{len(self.latents)} clips but {len(self.condition)} conditions")
+
+    def __len__(self) -> int:
+        return len(self.latents)
+
+
+@dataclass(frozen=True)
+class LoraJob:
+    """One LoRA to train.
+
+    Attributes:
+        id: its name in messages and results.
+        clips: what it is trained on. A LoRA trained on one clip learns the clip; give siblings.
+        seed: of its clip order, noise levels and noise: the result depends on it and not on the batch it is in.
+        held_out: clips that choose the best step; only used with `LoraOptions.validate_every`.
+    """
+
+    id: str
+    clips: Clips
+    seed: int = 0
+    held_out: Clips | None = None
+
+
+@dataclass(frozen=True)
+class LoraResult:
+    """One trained LoRA, or why there is none.
+
+    Attributes:
+        id: of the job.
+        adapter: None where training failed.
+        first_loss, final_loss: denoising loss of the job's clips without and with the adapter, at fixed noise levels
+            and noise that are the same for every LoRA.
+        held_first_loss, held_final_loss: the same on the held-out clips, None without them.
+        losses: training loss of each step (own noise levels and noise, hence noisy).
+        held_losses: (step, loss) of each measurement on the held-out clips.
+        steps: steps that the kept adapter was trained.
+        seconds: this LoRA's share of its batch's wall time, s.
+        failure: the reason where `adapter` is None.
+    """
+
+    id: str
+    adapter: Adapter | None
+    first_loss: float
+    final_loss: float
+    held_first_loss: float | None = None
+    held_final_loss: float | None = None
+    losses: list[float] = field(default_factory=list)
+    held_losses: list[tuple[int, float]] = field(default_factory=list)
+    steps: int = 0
+    seconds: float = 0.0
+    failure: str | None = None

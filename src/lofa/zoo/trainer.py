@@ -1,0 +1,191 @@
+"""Many LoRAs trained at once on one frozen backbone.
+
+A step puts N x c clips through the backbone, grouped by LoRA, with the N LoRAs in its slots; a LoRA's loss is the mean
+of its own c denoising losses, and the sum of the N is differentiated, so each LoRA's gradient is exactly its own. AdamW
+works on each value alone, so one optimiser over all of them equals N optimisers.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lofa.backbones import Backbone, LayerSpec, noise_levels
+from lofa.errors import ConfigError
+from lofa.zoo.jobs import LoraJob, LoraResult
+from lofa.zoo.noise import NoiseStream
+from lofa.zoo.options import LoraOptions
+from lofa.zoo.pool import ClipPool, Probe
+from lofa.zoo.stacked import StackedLoras
+
+__all__ = ["adapted_layers", "batches", "train_loras"]
+
+
+def adapted_layers(backbone: Backbone, options: LoraOptions) -> tuple[LayerSpec, ...]:
+    """The layers of the kinds that `options` names, all where it names none.
+
+    Raises:
+        ConfigError: a kind that the backbone does not have.
+    """
+    known = dict.fromkeys(layer.kind for layer in backbone.layers)
+    for kind in options.kinds:
+        if kind not in known:
+            raise ConfigError(f"zoo option kinds: {backbone.name} has no layers {kind!r}; it has {', '.join(known)}")
+    return tuple(layer for layer in backbone.layers if not options.kinds or layer.kind in options.kinds)
+
+
+def batches(jobs: Sequence[LoraJob], size: int) -> Iterator[list[int]]:
+    """Indices of jobs to train at once: one latent shape, all or none with held-out clips, at most `size`."""
+    groups: dict[tuple[object, ...], list[int]] = {}
+    for index, job in enumerate(jobs):
+        groups.setdefault((job.clips.latents.shape[1:], job.held_out is None), []).append(index)
+    for indices in groups.values():
+        for start in range(0, len(indices), size):
+            yield indices[start : start + size]
+
+
+def train_loras(
+    backbone: Backbone,
+    jobs: Sequence[LoraJob],
+    options: LoraOptions,
+    on_step: Callable[[int, int], None] | None = None,
+) -> list[LoraResult]:
+    """Trains one LoRA a job, `options.batch` at a time; results in the order of the jobs.
+
+    Args:
+        backbone: frozen; left as it was.
+        jobs: what to train on; jobs of one latent shape share batches.
+        options: the same for all.
+        on_step: called after each step with (LoRAs in the batch, steps done in the batch).
+
+    Returns:
+        one result a job; a LoRA that became NaN or infinite has `adapter` None and `failure` set.
+    """
+    layers = adapted_layers(backbone, options)
+    results: dict[int, LoraResult] = {}
+    for indices in batches(jobs, options.batch):
+        batch = _Batch(backbone, layers, [jobs[index] for index in indices], options)
+        results.update(zip(indices, batch.run(on_step), strict=True))
+    return [results[index] for index in range(len(jobs))]
+
+
+@dataclass
+class _Kept:
+    """What is kept of N LoRAs: their values (N, P), the step (N,) these are of, the held-out loss (N,) there, and the
+    number of measurements (N,) since. Indices `alive` (M,) say which LoRAs the M rows given to `update` are."""
+
+    flat: Tensor
+    step: Tensor
+    loss: Tensor
+    stale: Tensor
+
+    @classmethod
+    def nothing(cls, flat: Tensor) -> "_Kept":
+        rows = len(flat)
+        zeros = torch.zeros(rows, dtype=torch.long, device=flat.device)
+        return cls(torch.zeros_like(flat), zeros, torch.full((rows,), torch.inf, device=flat.device), zeros.clone())
+
+    def update(self, alive: Tensor, flat: Tensor, loss: Tensor, step: int) -> None:
+        better = loss < self.loss[alive]  # NaN is never better
+        self.stale[alive] = torch.where(better, 0, self.stale[alive] + 1)
+        chosen = alive[better]
+        self.flat[chosen], self.loss[chosen], self.step[chosen] = flat[better], loss[better], step
+
+
+class _Batch:
+    """One batch of N jobs, from the first to the last step."""
+
+    def __init__(
+        self, backbone: Backbone, layers: Sequence[LayerSpec], jobs: Sequence[LoraJob], options: LoraOptions
+    ) -> None:
+        self.backbone, self.jobs, self.options = backbone, jobs, options
+        device = backbone.device
+        self.pool = ClipPool.of([job.clips for job in jobs], device)
+        held = [job.held_out for job in jobs if job.held_out is not None] if options.validate_every else []
+        self.held = ClipPool.of(held, device) if held else None
+        seeds = [options.seed + job.seed for job in jobs]
+        init = [options.seed] * len(jobs) if options.shared_init else seeds
+        self.loras = StackedLoras(layers, init, options.rank, options.alpha, device)
+        self.optimizer = torch.optim.AdamW([self.loras.flat], weight_decay=options.weight_decay, fused=True)
+        grid = noise_levels(backbone.noise_shift)
+        self.probe = Probe(backbone, options.probe_levels, grid, options.clips_per_step)
+        counts, shape = [len(job.clips) for job in jobs], jobs[0].clips.latents.shape[1:]
+        self.noise = NoiseStream(seeds, counts, options.clips_per_step, shape, grid, device)
+
+    def step(self, number: int, pool: ClipPool) -> Tensor:
+        """One optimiser step; gives the losses (M,) before it."""
+        draw = self.noise.next()
+        losses = pool.losses(self.backbone, draw.clips, draw.levels, draw.noise, self.loras.adapters()).mean(1)
+        losses.sum().backward()
+        self.loras.clip_gradients(self.options.clip_norm)
+        self.optimizer.param_groups[0]["lr"] = self.options.learning_rate(number)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return losses.detach()
+
+    def run(self, on_step: Callable[[int, int], None] | None) -> list[LoraResult]:
+        """Trains the batch and measures it before and after."""
+        begun = time.perf_counter()
+        options, loras, pool, held = self.options, self.loras, self.pool, self.held
+        first = self.probe(pool, None)
+        kept = _Kept.nothing(loras.flat.detach())
+        alive = torch.arange(len(self.jobs), device=first.device)
+        curve = first.new_full((options.steps, len(alive)), torch.nan)
+        checks: list[tuple[int, Tensor]] = [] if held is None else [(0, self.probe(held, None))]
+        for number in range(1, options.steps + 1):
+            curve[number - 1, alive] = self.step(number - 1, pool)
+            if on_step is not None:
+                on_step(len(self.jobs), number)
+            if held is None or (number % options.validate_every and number < options.steps):
+                continue
+            loss = self.probe(held, loras.adapters())
+            kept.update(alive, loras.flat.detach(), loss, number)
+            checks.append((number, torch.full_like(first, torch.nan).index_copy(0, alive, loss)))
+            going = kept.stale[alive] < (options.patience or options.steps + 1)
+            if not going.all():
+                alive, pool, held = alive[going], pool.keep(going), held.keep(going)
+                if not len(alive):
+                    break
+                loras.keep(going, self.optimizer)
+                self.noise.keep(going)
+        if held is None:
+            kept = _Kept(loras.flat.detach(), torch.full_like(alive, options.steps), first, kept.stale)
+        final = self.probe(self.pool, loras.view(kept.flat))
+        seconds = (time.perf_counter() - begun) / len(self.jobs)
+        return self.results(kept, first, final, curve, checks, seconds)
+
+    def results(
+        self, kept: _Kept, first: Tensor, final: Tensor, curve: Tensor, checks: list[tuple[int, Tensor]], seconds: float
+    ) -> list[LoraResult]:
+        """What was kept, LoRA by LoRA."""
+        whole = kept.flat.isfinite().all(1) & final.isfinite() & kept.loss.isfinite()
+        adapters = self.loras.unstack(kept.flat, {})
+        table = curve.T.tolist()
+        held = [(step, losses.tolist()) for step, losses in checks]
+        done = zip(self.jobs, adapters, whole.tolist(), first.tolist(), final.tolist(), kept.step.tolist(), strict=True)
+        results = []
+        for n, (job, adapter, good, before, after, steps) in enumerate(done):
+            history = [(step, losses[n]) for step, losses in held if losses[n] == losses[n]]
+            results.append(
+                LoraResult(
+                    id=job.id,
+                    adapter=adapter if good else None,
+                    first_loss=before,
+                    final_loss=after,
+                    held_first_loss=history[0][1] if history else None,
+                    held_final_loss=dict(history)[steps] if history and good else None,
+                    losses=[loss for loss in table[n] if loss == loss],
+                    held_losses=history,
+                    steps=steps,
+                    seconds=seconds,
+                    failure=None if good else _reason(table[n]),
+                )
+            )
+        return results
+
+
+def _reason(losses: list[float]) -> str:
+    bad = next((step for step, loss in enumerate(losses, 1) if not abs(loss) < float("inf")), len(losses))
+    return f"the loss or the weights were not finite at step {bad}; lower lr or set clip_norm"

@@ -1,0 +1,78 @@
+"""Motion, pose and likeness on clips whose score is known beforehand."""
+
+import pytest
+import torch
+
+from lofa.metrics import DynamicDegree, IdentitySimilarity, PoseAccuracy, StyleSimilarity, block_flow
+
+
+def moving_squares(step: int, frames: int = 9, size: int = 64) -> torch.Tensor:
+    """A textured square moving `step` pixels a frame to the right: (1, T, H, W, 3)."""
+    texture = torch.randint(0, 256, (20, 20, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    clip = torch.zeros(1, frames, size, size, 3, dtype=torch.uint8)
+    for frame in range(frames):
+        left = 2 + frame * step
+        clip[0, frame, 20:40, left : left + 20] = texture
+    return clip
+
+
+@pytest.mark.parametrize("scale", [1, 2])
+def test_block_flow_finds_the_shift(scale: int) -> None:
+    clip = moving_squares(3)
+    clip = clip.repeat_interleave(scale, 2).repeat_interleave(scale, 3)
+    flow = block_flow(clip)
+    assert flow.shape == (1, 8, 2, 64, 64)
+    assert flow[0, 0, :, 30, 12].tolist() == [3 * scale, 0]
+    assert flow[0, :, :, :10].abs().max() == 0
+
+
+def test_dynamic_degree_counts_the_clips_that_move() -> None:
+    metric = DynamicDegree()
+    metric.update(moving_squares(0))
+    metric.update(torch.cat([moving_squares(3), moving_squares(1)]))
+    assert float(metric.compute()) == pytest.approx(1 / 3)
+    with pytest.raises(ValueError, match="at least two frames"):
+        metric.update(moving_squares(0)[:, :1])
+
+
+def test_pose_accuracy_is_the_share_of_joints_near_enough() -> None:
+    joints = torch.tensor([[0.0, 0.0], [0.0, 10.0], [4.0, 5.0], [2.0, 5.0]]).expand(2, 3, 4, 2)
+    offset = torch.tensor([[0.0, 0.0], [1.9, 0.0], [0.0, 2.1], [torch.nan, 0.0]])
+    metric = PoseAccuracy(lambda clips: joints[: len(clips)] + offset)
+    metric.update(torch.zeros(2, 3, 16, 16, 3, dtype=torch.uint8), joints=joints)
+    assert float(metric.compute()) == 0.5
+    with pytest.raises(ValueError, match="asked for were"):
+        metric.update(torch.zeros(1, 3, 16, 16, 3, dtype=torch.uint8), joints=joints)
+
+
+def mean_colour(clips: torch.Tensor) -> torch.Tensor:
+    return clips.float().mean((2, 3))
+
+
+def test_style_is_one_on_itself_and_zero_on_the_orthogonal() -> None:
+    red, green = torch.zeros(2, 1, 2, 4, 4, 3, dtype=torch.uint8)
+    red[..., 0], green[..., 1] = 200, 90
+    metric = StyleSimilarity(mean_colour)
+    metric.update(red, real=red)
+    assert float(metric.compute()) == pytest.approx(1)
+    metric.update(red, real=green)
+    assert float(metric.compute()) == pytest.approx(0.5)
+    with pytest.raises(ValueError, match="1 generated clips but 2 references"):
+        metric.update(red, real=torch.cat([red, red]))
+
+
+def test_identity_scores_lost_faces_as_zero_and_needs_one_in_the_reference() -> None:
+    def faces(clips: torch.Tensor) -> torch.Tensor:
+        features = mean_colour(clips)
+        return features.where(features.sum(-1, keepdim=True) > 0, torch.nan)
+
+    clip = torch.full((1, 4, 4, 4, 3), 100, dtype=torch.uint8)
+    half = clip.clone()
+    half[:, :2] = 0
+    metric = IdentitySimilarity(faces)
+    metric.update(half, real=half)
+    assert float(metric.compute()) == pytest.approx(0.5)
+    with pytest.raises(ValueError, match="no face"):
+        metric.update(clip, real=clip * 0)
+    with pytest.raises(ValueError, match="not finite"):
+        StyleSimilarity(faces).update(half, real=clip)

@@ -1,0 +1,161 @@
+"""Small stand-ins: a backbone of a few linear layers, networks, and batches whose adapters depend on their condition."""
+
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from lofa.adapters import Adapter, LowRank, LowRankBatch, Slots, stack_adapters
+from lofa.conditions import Condition, TextEncoder
+from lofa.hypernets import AdapterNet, ResponseNet
+from lofa.training import AdapterModule, ResponseModule, warmup_schedule
+
+WIDTH, RANK, CONTEXT, LATENT = 16, 2, 8, (2, 2, 2, 2)
+
+
+@dataclass(frozen=True)
+class ToyLayer:
+    name: str
+    depth: int
+    kind: str
+    out_features: int = WIDTH
+    in_features: int = WIDTH
+
+
+class ToyBackbone:
+    """Two blocks of two linear layers with slots, behaving as a backbone does where training and prediction look."""
+
+    name, fingerprint, condition_width, device = "toy", "toy-fingerprint", CONTEXT, torch.device("cpu")
+    noise_shift, dtype = 5.0, torch.float32
+    kinds = ("to_q", "to_k")
+
+    def __init__(self) -> None:
+        generator = torch.Generator().manual_seed(5)
+        self.layers = tuple(ToyLayer(f"transformer.blocks.{d}.{kind}", d, kind) for d in range(2) for kind in self.kinds)
+        self.depth_ids = torch.tensor([layer.depth for layer in self.layers])
+        self.kind_ids = torch.tensor([self.kinds.index(layer.kind) for layer in self.layers])
+        self.net = nn.Sequential(*(nn.Linear(WIDTH, WIDTH) for _ in self.layers)).requires_grad_(False)
+        for parameter in self.net.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) / WIDTH**0.5)
+        self.slots = Slots(self.net, {layer.name: str(i) for i, layer in enumerate(self.layers)})
+        self.slots.install()
+
+    def weights(self, names: tuple[str, ...] | None = None) -> Tensor:
+        order = [layer.name for layer in self.layers]
+        return torch.stack([self.net[order.index(name)].weight.detach() for name in names or order])
+
+    def to(self, device: torch.device | str) -> "ToyBackbone":
+        self.net.to(device)
+        return self
+
+    def encode_prompt(self, prompts: list[str]) -> Condition:
+        return Condition.from_rows([words(prompt) for prompt in prompts])
+
+    def denoising_loss(
+        self, latents: Tensor, condition: Condition, adapters: dict[str, LowRankBatch] | None, noise_level: Tensor, noise: Tensor
+    ) -> Tensor:
+        sigma = noise_level[:, None, None, None, None]
+        x = ((1 - sigma) * latents + sigma * noise).flatten(1)
+        steer = condition.tokens.sum(1).repeat(1, WIDTH // CONTEXT)
+        with self.slots.attached(adapters):
+            for layer in self.net:
+                x = x + torch.tanh(layer(x[:, None])[:, 0] + steer)
+        return (x - (noise - latents).flatten(1)).square().mean(1)
+
+    def generate(self, prompt: str, adapter: Adapter | None = None, seed: int = 0) -> Tensor:
+        generator = torch.Generator().manual_seed(seed)
+        frames = torch.randint(0, 255, (1, 3, 8, 8, 3), generator=generator, dtype=torch.uint8)
+        return frames if adapter is None else frames // 2
+
+
+def words(prompt: str) -> Tensor:
+    """A fixed random token for each word."""
+    rows = [torch.randn(CONTEXT, generator=torch.Generator().manual_seed(sum(word.encode()))) for word in prompt.split()]
+    return torch.stack(rows)
+
+
+@dataclass
+class ToyBatch:
+    ids: list[str]
+    values: Tensor
+    lengths: Tensor
+    prompt: Condition
+    latents: Tensor | None
+    layers: Tensor
+    A: Tensor
+    B: Tensor
+    alpha: Tensor
+
+    def to(self, device: torch.device, **_: bool) -> "ToyBatch":
+        moved = {name: getattr(self, name).to(device) for name in self.__dataclass_fields__ if name not in {"ids", "latents"}}
+        return replace(self, **moved, latents=None if self.latents is None else self.latents.to(device))
+
+
+def captions(count: int) -> list[str]:
+    verbs, limbs = ("waves", "swings", "lifts"), ("arm", "leg", "left arm", "right leg")
+    return [f"a figure {verbs[i % 3]} the {limbs[i % 4]}" for i in range(count)]
+
+
+def batch_of(rows: list[int], backbone: ToyBackbone, latents: bool = True) -> ToyBatch:
+    """The batch of these samples; a sample's adapter and latents depend on its index alone."""
+    adapters, clips = [], []
+    for row in rows:
+        generator = torch.Generator().manual_seed(100 + row)
+        draw = partial(torch.randn, generator=generator)
+        adapters.append(Adapter({y.name: LowRank(draw(RANK, WIDTH), 0.02 * draw(WIDTH, RANK), 0.5) for y in backbone.layers}))
+        clips.append(draw(*LATENT))
+    stacked = list(stack_adapters(adapters).values())
+    prompt = backbone.encode_prompt([captions(row + 1)[row] for row in rows])
+    return ToyBatch(
+        ids=[f"s{row}" for row in rows],
+        values=prompt.tokens,
+        lengths=prompt.lengths,
+        prompt=prompt,
+        latents=torch.stack(clips) if latents else None,
+        layers=torch.arange(len(backbone.layers)),
+        A=torch.stack([pair.A for pair in stacked], 1),
+        B=torch.stack([pair.B for pair in stacked], 1),
+        alpha=torch.stack([pair.alpha for pair in stacked], 1),
+    )
+
+
+class Rows(Dataset[int]):
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> int:
+        return index
+
+
+def loader(backbone: ToyBackbone, count: int, batch_size: int, latents: bool = True) -> DataLoader[ToyBatch]:
+    return DataLoader(Rows(count), batch_size=batch_size, collate_fn=partial(batch_of, backbone=backbone, latents=latents))
+
+
+def networks(seed: int = 0) -> tuple[ResponseNet, AdapterNet]:
+    """Small networks of both stages, with heads that already say something."""
+    torch.manual_seed(seed)
+    sizes = {"out_features": WIDTH, "in_features": WIDTH, "num_depths": 2, "num_kinds": 2, "context_width": CONTEXT}
+    trunk = {"patch_size": 8, "d_model": 16, "n_heads": 2, "n_blocks": 2, "lora_rank": RANK}
+    response, adapter = ResponseNet(**sizes, **trunk), AdapterNet(**sizes, **trunk, response_width=16, read_after=(0,))
+    for network in (response, adapter):
+        nn.init.normal_(network.head.B.weight, std=0.05)
+    return response, adapter
+
+
+def response_module(backbone: ToyBackbone, **options: object) -> ResponseModule:
+    optimizer = partial(torch.optim.AdamW, lr=1e-2)
+    options = {"optimizer": optimizer, "scheduler": partial(warmup_schedule, warmup=2), "diagnostics_every": 2} | options
+    return ResponseModule(networks()[0], TextEncoder(width=CONTEXT), backbone, **options)
+
+
+def adapter_module(backbone: ToyBackbone, **options: object) -> AdapterModule:
+    response, adapter = networks()
+    optimizer = partial(torch.optim.AdamW, lr=1e-2)
+    options = {"optimizer": optimizer, "scheduler": partial(warmup_schedule, warmup=2), "diagnostics_every": 2} | options
+    encoders = TextEncoder(width=CONTEXT), TextEncoder(width=CONTEXT)
+    return AdapterModule(adapter, encoders[0], response, encoders[1], backbone, **options)

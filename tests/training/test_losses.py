@@ -1,0 +1,102 @@
+import pytest
+import torch
+from torch import Tensor
+
+from lofa.hypernets import Response, WeightPrediction
+from lofa.training import agreement, delta_loss, delta_weights, gradient_shares, response_loss, response_target
+from lofa.training import losses as losses_file
+
+
+def pairs(seed: int = 0, prompts: int = 3, layers: int = 4, out: int = 6, width: int = 5, rank: int = 2) -> WeightPrediction:
+    draw = torch.Generator().manual_seed(seed)
+    A, B = torch.randn(prompts, layers, rank, width, generator=draw), torch.randn(prompts, layers, out, rank, generator=draw)
+    return WeightPrediction(A, B, torch.rand(prompts, layers, generator=draw))
+
+
+def response(seed: int = 1) -> Response:
+    p = pairs(seed)
+    return Response(torch.zeros(3, 4, 2, 8), p.A.requires_grad_(), (0.1 * p.B).requires_grad_(), 0.02, 0.1)
+
+
+def test_target_is_the_relative_change_above_tau() -> None:
+    delta, weight = torch.tensor([0.021, -0.021, 0.019, 1e-12, 0.0]), torch.tensor([1.0, 1.0, -1.0, 0.0, 0.0])
+    assert response_target(delta, weight, 0.02).tolist() == [True, True, False, False, False]
+    big = pairs().delta_weight()
+    weight = torch.randn(4, 6, 5)
+    formula = big.abs() / (weight.abs() + 1e-8) > 0.02
+    torch.testing.assert_close(response_target(big, weight, 0.02), formula)
+
+
+def test_response_loss_is_cross_entropy_plus_size() -> None:
+    said, truth, weight = response(), pairs(), torch.randn(4, 6, 5)
+    entropy, penalty = response_loss(said, weight, truth, penalty=1e-2)
+    target = response_target(truth.delta_weight(), weight, said.tau).float()
+    probability = said.probability()
+    expected = -(target * probability.log() + (1 - target) * (1 - probability).log()).mean()
+    torch.testing.assert_close(entropy, expected)
+    torch.testing.assert_close(penalty, 1e-2 * (said.A.square().mean() + said.B.square().mean()))
+
+
+def test_delta_loss_counts_alpha_and_is_one_for_no_change() -> None:
+    truth = pairs()
+    assert delta_loss(truth, truth).tolist() == [0, 0, 0]
+    silent = WeightPrediction(truth.A, truth.B, torch.zeros_like(truth.alpha))
+    torch.testing.assert_close(delta_loss(silent, truth), torch.ones(3))
+    halved = WeightPrediction(truth.A, truth.B, truth.alpha / 2)
+    torch.testing.assert_close(delta_loss(halved, truth), torch.full((3,), 0.5))
+    assert delta_loss(truth, silent).isfinite().all()
+
+
+def test_first_gradients_stay_above_the_epsilon_of_adam() -> None:
+    truth = pairs()
+    start = WeightPrediction(truth.A.flip(0), torch.zeros_like(truth.B).requires_grad_(), torch.full((3, 4), 1e-3))
+    truth.B.mul_(1e-4)
+    delta_loss(start, truth).mean().backward()
+    assert start.B.grad is not None and start.B.grad.abs().max() > 1e-5
+
+
+@pytest.mark.parametrize("chunk", [1, 200])
+def test_walking_the_layers_in_slices_changes_neither_value_nor_gradient(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    weight, truth = torch.randn(4, 6, 5), pairs()
+
+    def measured() -> list[Tensor]:
+        said, predicted = response(), pairs(2)
+        predicted.A.requires_grad_()
+        total = torch.stack(response_loss(said, weight, truth)).sum() + delta_loss(predicted, truth).sum()
+        return [total, *torch.autograd.grad(total, [said.A, said.B, predicted.A])]
+
+    whole = measured()
+    monkeypatch.setattr(losses_file, "CHUNK_ELEMENTS", chunk)
+    for value, expected in zip(measured(), whole, strict=True):
+        torch.testing.assert_close(value, expected)
+
+
+def test_delta_weights_is_the_one_definition() -> None:
+    p = pairs()
+    expected = torch.einsum("pl,plor,plri->ploi", p.alpha, p.B, p.A)
+    torch.testing.assert_close(delta_weights(p), expected)
+    torch.testing.assert_close(delta_weights(p, slice(1, 3)), expected[:, 1:3])
+
+
+def test_gradient_shares_sum_to_one_and_follow_the_norms() -> None:
+    x, y = torch.randn(4, requires_grad=True), torch.randn(3, requires_grad=True)
+
+    def pull(strength: float) -> Tensor:
+        return strength * (x.square().sum() + y.sum())
+
+    torch.testing.assert_close(gradient_shares([pull(3), pull(1)], [x, y]), torch.tensor([0.75, 0.25]))
+    torch.testing.assert_close(gradient_shares([pull(0), pull(0)], [x, y]), torch.tensor([0.5, 0.5]))
+    shares = gradient_shares([pull(0.1), x.sin().sum() + y.square().sum(), pull(2)], [x, y])
+    torch.testing.assert_close(shares.sum(), torch.tensor(1.0))
+
+
+def test_agreement_of_a_map_with_itself_is_one_and_with_its_opposite_zero() -> None:
+    true = torch.rand(3, 4, 6, 5) > 0.7
+    same = agreement(lambda part: (true[:, part].float(), true[:, part]), 4, 30, 3)
+    assert (same.precision, same.recall) == (1, 1)
+    torch.testing.assert_close(same.cosine, torch.tensor(1.0))
+    torch.testing.assert_close(same.density, true.float().mean())
+    opposite = agreement(lambda part: ((~true[:, part]).float(), true[:, part]), 4, 30, 3)
+    assert (opposite.precision, opposite.recall, opposite.cosine) == (0, 0, 0)
+    constant = agreement(lambda part: (torch.full_like(true[:1, part], 1, dtype=torch.float), true[:1, part]), 4, 30, 1)
+    torch.testing.assert_close(constant.cosine, true[:1].float().mean().sqrt())

@@ -1,0 +1,152 @@
+from pathlib import Path
+
+import pytest
+import torch
+from lightning import Trainer
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.loggers import TensorBoardLogger
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import nn
+
+from lofa.conditions import PoseEncoder
+from lofa.errors import DataError
+from lofa.training import PredictorModule, SampleClips
+from tests.training.pieces import ToyBackbone, adapter_module, batch_of, captions, loader, response_module
+
+QUIET = {"accelerator": "cpu", "enable_progress_bar": False, "enable_model_summary": False, "num_sanity_val_steps": 0}
+
+
+class Losses(Callback):
+    """Keeps the training losses."""
+
+    def __init__(self) -> None:
+        self.seen: list[float] = []
+
+    def on_train_batch_end(self, trainer: Trainer, module: PredictorModule, outputs: dict[str, torch.Tensor], *_: object) -> None:
+        self.seen.append(outputs["loss"].item())
+
+
+def module_of(stage: int, backbone: ToyBackbone) -> PredictorModule:
+    return response_module(backbone) if stage == 1 else adapter_module(backbone)
+
+
+@pytest.mark.parametrize("stage", [1, 2])
+def test_resumed_run_has_the_losses_of_an_uninterrupted_one(stage: int, tmp_path: Path) -> None:
+    def run(epochs: int, folder: str, resume: Path | None = None) -> list[float]:
+        backbone, losses = ToyBackbone(), Losses()
+        torch.manual_seed(len(folder))  # the global state must not matter
+        saved = ModelCheckpoint(tmp_path / folder, filename="{epoch}", save_top_k=-1)
+        trainer = Trainer(max_epochs=epochs, callbacks=[losses, saved], logger=False, **QUIET)
+        trainer.fit(module_of(stage, backbone), loader(backbone, 6, 2, latents=stage == 2), ckpt_path=resume)
+        return losses.seen
+
+    whole = run(4, "whole")
+    first = run(2, "halves-of-it")
+    second = run(4, "second", tmp_path / "halves-of-it" / "epoch=1.ckpt")
+    assert len(whole) == 12 and len(second) == 6
+    assert first + second == whole
+    assert whole[-1] < whole[0]
+
+
+@pytest.mark.parametrize("stage", [1, 2])
+def test_checkpoint_and_optimizer_hold_network_and_encoder_alone(stage: int, tmp_path: Path) -> None:
+    backbone = ToyBackbone()
+    module = module_of(stage, backbone)
+    trainer = Trainer(max_steps=1, default_root_dir=tmp_path, logger=False, enable_checkpointing=False, **QUIET)
+    before = [parameter.clone() for parameter in backbone.net.parameters()]
+    trainer.fit(module, loader(backbone, 2, 2))
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    state = torch.load(tmp_path / "last.ckpt", weights_only=True)["state_dict"]
+    assert set(state) == {f"network.{name}" for name in module.network.state_dict()}
+    assert {id(p) for p in module.network.parameters()} == {id(p) for g in trainer.optimizers[0].param_groups for p in g["params"]}
+    assert all(torch.equal(a, b) for a, b in zip(before, backbone.net.parameters(), strict=True))
+    if stage == 2:
+        assert not any(parameter.requires_grad for frozen in module._response for parameter in frozen.parameters())
+
+
+@pytest.mark.parametrize("stage", [1, 2])
+def test_every_parameter_gets_a_finite_gradient(stage: int) -> None:
+    backbone = ToyBackbone()
+    module = module_of(stage, backbone)
+    Trainer(max_steps=0, logger=False, enable_checkpointing=False, **QUIET).fit(module, loader(backbone, 2, 2))
+    module.training_step(batch_of([0, 1], backbone), 1).backward()
+    for name, parameter in module.named_parameters():
+        assert parameter.grad is not None and parameter.grad.isfinite().all() and parameter.grad.any(), name
+
+
+@pytest.mark.parametrize(("stage", "precision"), [(1, "32-true"), (2, "32-true"), (1, "bf16-mixed"), (2, "bf16-mixed")])
+def test_tensorboard_shows_losses_shares_and_agreement(stage: int, precision: str, tmp_path: Path) -> None:
+    backbone = ToyBackbone()
+    names = {f"s{row}": caption for row, caption in enumerate(captions(4))}
+    trainer = Trainer(
+        max_epochs=2,
+        precision=precision,
+        logger=TensorBoardLogger(tmp_path, name="", version=""),
+        log_every_n_steps=1,
+        callbacks=[SampleClips(names, clips=1)],
+        enable_checkpointing=False,
+        gradient_clip_val=1.0,
+        **QUIET,
+    )
+    trainer.fit(module_of(stage, backbone), loader(backbone, 6, 2), loader(backbone, 4, 2))
+    events = EventAccumulator(str(tmp_path)).Reload()
+    shown = set(events.Tags()["scalars"])
+    maps = {f"{kind}_{measure}" for kind in ("response", "implied")[: stage] for measure in ("precision", "recall", "cosine")}
+    assert {"train/loss", "val/loss"} | {f"val/{name}" for name in maps} <= shown
+    if stage == 1:
+        assert {"train/cross_entropy", "train/response_cosine"} <= shown
+        return
+    assert {"train/delta", "val/denoising", "val/denoising_base", "val/denoising_lora", "val/response_implied_cosine"} <= shown
+    shares = [events.Scalars(f"train/gradient_share_{term}") for term in ("delta", "denoising")]
+    assert len(shares[0]) == 3  # steps 0, 2, 4
+    for delta, denoising in zip(*shares, strict=True):
+        assert delta.value + denoising.value == pytest.approx(1, abs=1e-6) and 0 < delta.value < 1
+    assert events.Tags()["images"] == ["clips/s0: base, LoRA, LoFA"]
+    base = [event.value for event in events.Scalars("val/denoising_base")]
+    assert base[0] == base[1]
+
+
+def test_diagnostics_leave_the_training_as_it_was() -> None:
+    ends = []
+    for every in (1, 10**6):
+        backbone = ToyBackbone()
+        module = adapter_module(backbone, diagnostics_every=every)
+        trainer = Trainer(max_steps=3, logger=False, enable_checkpointing=False, **QUIET)
+        trainer.fit(module, loader(backbone, 6, 2))
+        ends.append([parameter.detach().clone() for parameter in module.parameters()])
+    assert all(torch.equal(a, b) for a, b in zip(*ends, strict=True))
+
+
+def test_pose_encoder_trains_with_the_network() -> None:
+    backbone = ToyBackbone()
+    batch = batch_of([0, 1], backbone)
+    batch.values, batch.lengths = torch.randn(2, 6, 5, 2), torch.tensor([6, 4])
+    module = response_module(backbone)
+    module.encoder = PoseEncoder(joints=5, width=8, channels=8, layers=2)
+    trainer = Trainer(max_steps=0, logger=False, enable_checkpointing=False, **QUIET)
+    trainer.fit(module, loader(backbone, 2, 2))
+    module.training_step(batch, 1).backward()
+    assert all(parameter.grad is not None for parameter in module.encoder.parameters())
+    assert len(module.configure_optimizers()["optimizer"].param_groups[0]["params"]) == len(list(module.parameters()))
+
+
+def test_batches_that_do_not_fit_are_refused() -> None:
+    backbone = ToyBackbone()
+    batch = batch_of([0], backbone)
+    batch.A = torch.cat([batch.A, batch.A], -1)
+    with pytest.raises(DataError, match=r"adapters of s0 .* layers of \(16, 32\)"):
+        response_module(backbone).layers_of(batch)
+    module = adapter_module(backbone)
+    with pytest.raises(DataError, match="sample s0: no latents"):
+        module.training_step(batch_of([0], backbone, latents=False), 0)
+
+
+def test_predicted_adapters_are_those_the_loss_saw() -> None:
+    backbone = ToyBackbone()
+    module, batch = adapter_module(backbone), batch_of([0, 1, 2], backbone)
+    prediction = module(batch)
+    for row, adapter in enumerate(module.predict_adapters(batch)):
+        assert list(adapter) == [layer.name for layer in backbone.layers]
+        stacked = torch.stack([adapter.delta_weight(name) for name in adapter])
+        torch.testing.assert_close(stacked, prediction.delta_weight()[row])
+    assert isinstance(module.network, nn.Module)
