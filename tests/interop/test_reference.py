@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from lofa.errors import ConfigError, DataError
-from lofa.interop.reference import load_hypernet
+from lofa.interop.config import ReferenceConfig
+from lofa.interop.reference import ReferenceAdapterNet, ReferenceResponseNet, load_hypernet
 
 GOLDEN = sorted((Path(__file__).parents[1] / "golden").glob("reference_*.safetensors"))
 BAR = 3e-7
@@ -56,6 +58,78 @@ def test_outputs_and_gradients_match_the_published_network(golden: Golden, stage
     outputs, gradients = golden.part(f"stage{stage}.out."), golden.part(f"stage{stage}.grad.")
     assert outputs.keys() == got.keys()
     parameters = dict(net.named_parameters())
-    figures = {name: difference(got[name], value) for name, value in outputs.items()}
+    figures = {name: difference(got[name].detach(), value) for name, value in outputs.items()}
     figures |= {f"grad {name}": difference(parameters[name].grad, value) for name, value in gradients.items()}
     assert max(figures.values()) <= BAR, figures
+
+
+SMALL = next(path for path in GOLDEN if "small" in path.stem)
+
+
+@pytest.mark.parametrize("text", ["one", "batch of one", "per layer"])
+def test_the_text_may_come_once_or_per_layer(text: str) -> None:
+    golden = Golden(SMALL)
+    net = load_hypernet(golden.part("stage1.state."), 1, golden.config["stage1"]).double()
+    W, depth, kind, tokens = golden.inputs()
+    given = {"one": tokens, "batch of one": tokens[None], "per layer": tokens.expand(len(W), -1, -1)}[text]
+    assert difference(net(W, depth, kind, given).logits.detach(), golden.tensors["stage1.out.logits"]) <= BAR
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_a_file_gives_what_its_state_dict_gives_in_the_stored_dtype(tmp_path: Path, suffix: str) -> None:
+    golden = Golden(SMALL)
+    state = {name: value.bfloat16() for name, value in golden.part("stage2.state.").items()}
+    path = tmp_path / f"weights{suffix}"
+    torch.save(state, path) if suffix == ".pth" else save_file(state, path)
+    loaded = load_hypernet(path, 2, golden.config["stage2"]).state_dict()
+    assert loaded.keys() == state.keys() and all(torch.equal(loaded[name], value) for name, value in state.items())
+
+
+@pytest.mark.parametrize(
+    ("stage", "values", "message"),
+    [
+        (1, {"d_modle": 64}, r"'d_modle'. Did you mean 'd_model'\? It takes: .*tau"),
+        (1, {"alpha_act": "none"}, "stage 1 has no constructor value 'alpha_act'"),
+        (2, {"tau": 0.1}, "stage 2 has no constructor value 'tau'"),
+        (1, {"d_model": "wide"}, "d_model must be int; got 'wide'"),
+        (1, {"out_act": "relu"}, "out_act must be one of .*softplus.*; got 'relu'"),
+        (1, {"patch_size": 7}, "patch_size 7 does not divide input_size 1536"),
+        (2, {"cross_attn_idxs": [3, 9]}, "cross_attn_idxs.*9.*0..7"),
+        (3, {}, "stage 1 and stage 2; got stage 3"),
+    ],
+)
+def test_a_wrong_constructor_value_is_named(stage: int, values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_hypernet({}, stage, values)
+
+
+def test_keys_that_mean_nothing_are_passed_over() -> None:
+    golden = Golden(SMALL)
+    config = golden.config["stage1"] | {"factorized": True, "_target_": "anything"}
+    load_hypernet(golden.part("stage1.state."), 1, config)
+
+
+def test_weights_that_do_not_fit_are_listed() -> None:
+    golden = Golden(SMALL)
+    state = golden.part("stage1.state.")
+    state["extra.weight"] = torch.zeros(1)
+    state["norm.bias"] = torch.zeros(3)
+    del state["head_A.bias"]
+    with pytest.raises(DataError, match=r"missing: head_A.bias; unknown: extra.weight; of another shape: norm.bias \(3,\), expected \(64,\)"):
+        load_hypernet(state, 1, golden.config["stage1"])
+
+
+def test_a_file_that_is_no_checkpoint_is_named(tmp_path: Path) -> None:
+    broken, listing = tmp_path / "broken.pth", tmp_path / "list.pth"
+    broken.write_bytes(b"not a checkpoint")
+    torch.save([1, 2], listing)
+    for path in (broken, listing, tmp_path / "absent.pth", tmp_path / "absent.safetensors"):
+        with pytest.raises(DataError, match=path.name):
+            load_hypernet(path, 1, {})
+
+
+def test_sizes_at_wan_1_3b_are_the_published_ones() -> None:
+    values = ReferenceConfig(patch_size=96)
+    with torch.device("meta"):
+        counts = [sum(p.numel() for p in net(values).parameters()) for net in (ReferenceResponseNet, ReferenceAdapterNet)]
+    assert [round(count / 1e6, 1) for count in counts] == [199.3, 213.5]

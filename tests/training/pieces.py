@@ -1,4 +1,4 @@
-"""Small stand-ins: a backbone of a few linear layers, networks, and batches whose adapters depend on their condition."""
+"""Small stand-ins: a backbone of a few linear layers, networks, and batches of adapters and latents."""
 
 from dataclasses import dataclass, replace
 from functools import partial
@@ -33,7 +33,9 @@ class ToyBackbone:
 
     def __init__(self) -> None:
         generator = torch.Generator().manual_seed(5)
-        self.layers = tuple(ToyLayer(f"transformer.blocks.{d}.{kind}", d, kind) for d in range(2) for kind in self.kinds)
+        self.layers = tuple(
+            ToyLayer(f"transformer.blocks.{d}.{kind}", d, kind) for d in range(2) for kind in self.kinds
+        )
         self.depth_ids = torch.tensor([layer.depth for layer in self.layers])
         self.kind_ids = torch.tensor([self.kinds.index(layer.kind) for layer in self.layers])
         self.net = nn.Sequential(*(nn.Linear(WIDTH, WIDTH) for _ in self.layers)).requires_grad_(False)
@@ -54,7 +56,12 @@ class ToyBackbone:
         return Condition.from_rows([words(prompt) for prompt in prompts])
 
     def denoising_loss(
-        self, latents: Tensor, condition: Condition, adapters: dict[str, LowRankBatch] | None, noise_level: Tensor, noise: Tensor
+        self,
+        latents: Tensor,
+        condition: Condition,
+        adapters: dict[str, LowRankBatch] | None,
+        noise_level: Tensor,
+        noise: Tensor,
     ) -> Tensor:
         sigma = noise_level[:, None, None, None, None]
         x = ((1 - sigma) * latents + sigma * noise).flatten(1)
@@ -72,7 +79,9 @@ class ToyBackbone:
 
 def words(prompt: str) -> Tensor:
     """A fixed random token for each word."""
-    rows = [torch.randn(CONTEXT, generator=torch.Generator().manual_seed(sum(word.encode()))) for word in prompt.split()]
+    rows = [
+        torch.randn(CONTEXT, generator=torch.Generator().manual_seed(sum(word.encode()))) for word in prompt.split()
+    ]
     return torch.stack(rows)
 
 
@@ -89,7 +98,9 @@ class ToyBatch:
     alpha: Tensor
 
     def to(self, device: torch.device, **_: bool) -> "ToyBatch":
-        moved = {name: getattr(self, name).to(device) for name in self.__dataclass_fields__ if name not in {"ids", "latents"}}
+        moved = {
+            name: getattr(self, name).to(device) for name in self.__dataclass_fields__ if name not in {"ids", "latents"}
+        }
         return replace(self, **moved, latents=None if self.latents is None else self.latents.to(device))
 
 
@@ -104,7 +115,9 @@ def batch_of(rows: list[int], backbone: ToyBackbone, latents: bool = True) -> To
     for row in rows:
         generator = torch.Generator().manual_seed(100 + row)
         draw = partial(torch.randn, generator=generator)
-        adapters.append(Adapter({y.name: LowRank(draw(RANK, WIDTH), 0.02 * draw(WIDTH, RANK), 0.5) for y in backbone.layers}))
+        adapters.append(
+            Adapter({y.name: LowRank(draw(RANK, WIDTH), 0.02 * draw(WIDTH, RANK), 0.5) for y in backbone.layers})
+        )
         clips.append(draw(*LATENT))
     stacked = list(stack_adapters(adapters).values())
     prompt = backbone.encode_prompt([captions(row + 1)[row] for row in rows])
@@ -133,7 +146,9 @@ class Rows(Dataset[int]):
 
 
 def loader(backbone: ToyBackbone, count: int, batch_size: int, latents: bool = True) -> DataLoader[ToyBatch]:
-    return DataLoader(Rows(count), batch_size=batch_size, collate_fn=partial(batch_of, backbone=backbone, latents=latents))
+    return DataLoader(
+        Rows(count), batch_size=batch_size, collate_fn=partial(batch_of, backbone=backbone, latents=latents)
+    )
 
 
 def networks(seed: int = 0) -> tuple[ResponseNet, AdapterNet]:
@@ -149,13 +164,21 @@ def networks(seed: int = 0) -> tuple[ResponseNet, AdapterNet]:
 
 def response_module(backbone: ToyBackbone, **options: object) -> ResponseModule:
     optimizer = partial(torch.optim.AdamW, lr=1e-2)
-    options = {"optimizer": optimizer, "scheduler": partial(warmup_schedule, warmup=2), "diagnostics_every": 2} | options
+    options = {
+        "optimizer": optimizer,
+        "scheduler": partial(warmup_schedule, warmup=2),
+        "diagnostics_every": 2,
+    } | options
     return ResponseModule(networks()[0], TextEncoder(width=CONTEXT), backbone, **options)
 
 
 def adapter_module(backbone: ToyBackbone, **options: object) -> AdapterModule:
     response, adapter = networks()
     optimizer = partial(torch.optim.AdamW, lr=1e-2)
-    options = {"optimizer": optimizer, "scheduler": partial(warmup_schedule, warmup=2), "diagnostics_every": 2} | options
+    options = {
+        "optimizer": optimizer,
+        "scheduler": partial(warmup_schedule, warmup=2),
+        "diagnostics_every": 2,
+    } | options
     encoders = TextEncoder(width=CONTEXT), TextEncoder(width=CONTEXT)
     return AdapterModule(adapter, encoders[0], response, encoders[1], backbone, **options)

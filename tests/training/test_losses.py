@@ -7,9 +7,14 @@ from lofa.training import agreement, delta_loss, delta_weights, gradient_shares,
 from lofa.training import losses as losses_file
 
 
-def pairs(seed: int = 0, prompts: int = 3, layers: int = 4, out: int = 6, width: int = 5, rank: int = 2) -> WeightPrediction:
+def pairs(
+    seed: int = 0, prompts: int = 3, layers: int = 4, out: int = 6, width: int = 5, rank: int = 2
+) -> WeightPrediction:
     draw = torch.Generator().manual_seed(seed)
-    A, B = torch.randn(prompts, layers, rank, width, generator=draw), torch.randn(prompts, layers, out, rank, generator=draw)
+    A, B = (
+        torch.randn(prompts, layers, rank, width, generator=draw),
+        torch.randn(prompts, layers, out, rank, generator=draw),
+    )
     return WeightPrediction(A, B, torch.rand(prompts, layers, generator=draw))
 
 
@@ -56,7 +61,9 @@ def test_first_gradients_stay_above_the_epsilon_of_adam() -> None:
 
 
 @pytest.mark.parametrize("chunk", [1, 200])
-def test_walking_the_layers_in_slices_changes_neither_value_nor_gradient(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_walking_the_layers_in_slices_changes_neither_value_nor_gradient(
+    chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     weight, truth = torch.randn(4, 6, 5), pairs()
 
     def measured() -> list[Tensor]:

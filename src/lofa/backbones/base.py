@@ -225,7 +225,7 @@ class Backbone(ABC):
             spec, found = self.layer(name), (pair.B.shape[1], pair.A.shape[2])
             if found != (spec.out_features, spec.in_features):
                 raise BackboneError(
-                    f"{name} of {self.name} is ({spec.out_features}, {spec.in_features}), the adapter is for a layer of "
+                    f"{name} of {self.name} is ({spec.out_features}, {spec.in_features}), the adapter is for one of "
                     f"{found}: it was made for another backbone"
                 )
         return {name: pair.to(self.device) for name, pair in adapters.items()}

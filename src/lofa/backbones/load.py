@@ -115,7 +115,8 @@ def _resolve(name_or_path: str | Path | BackboneConfig) -> BackboneConfig:
         return BackboneConfig(name=Path(text).name, path=text)
     if Path(text).is_absolute() or text.count("/") != 1 or text.startswith("."):
         raise BackboneError(
-            f"no backbone {text!r}: neither a folder, nor a hub id (owner/name), nor one of {', '.join(known_backbones())}"
+            f"no backbone {text!r}: neither a folder, nor a hub id (owner/name), nor one of "
+            f"{', '.join(known_backbones())}"
         )
     return BackboneConfig(name=text, path=text)
 

@@ -5,6 +5,7 @@ sees `max_prompt_tokens` condition tokens: it has no mask, and a zero token is n
 """
 
 from collections.abc import Sequence
+from textwrap import shorten
 
 import torch
 from diffusers import WanPipeline, WanTransformer3DModel
@@ -107,8 +108,8 @@ class WanBackbone(Backbone):
         for prompt, length in zip(prompts, lengths, strict=True):
             if length > self.max_prompt_tokens:
                 raise BackboneError(
-                    f"the prompt {_short(prompt)} has {length} tokens, {self.name} takes at most {self.max_prompt_tokens}: "
-                    "shorten it"
+                    f"the prompt {shorten(prompt, 60, placeholder='...')!r} has {length} tokens, {self.name} takes at "
+                    f"most {self.max_prompt_tokens}: shorten it"
                 )
         tokens, _ = self.pipeline.encode_prompt(
             prompts, do_classifier_free_guidance=False, max_sequence_length=self.max_prompt_tokens, device=self.device
@@ -181,8 +182,8 @@ class WanBackbone(Backbone):
         missing = self.max_prompt_tokens - condition.tokens.shape[1]
         if missing < 0 or condition.tokens.shape[2] != self.condition_width:
             raise BackboneError(
-                f"{self.name} takes conditions of at most {self.max_prompt_tokens} tokens of width {self.condition_width}, "
-                f"got {tuple(condition.tokens.shape)}: they were encoded for another backbone"
+                f"{self.name} takes conditions of at most {self.max_prompt_tokens} tokens of width "
+                f"{self.condition_width}, got {tuple(condition.tokens.shape)}: they were encoded for another backbone"
             )
         return nn.functional.pad(condition.tokens.to(self.device, self.dtype), (0, 0, 0, missing))
 
@@ -218,7 +219,3 @@ class WanBackbone(Backbone):
     def enable_gradient_checkpointing(self) -> None:
         for _, model in self._transformers:
             model.enable_gradient_checkpointing(self.slots.checkpoint)
-
-
-def _short(prompt: str, length: int = 60) -> str:
-    return repr(prompt if len(prompt) <= length else prompt[: length - 3] + "...")

@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import hydra
@@ -36,7 +36,8 @@ class Command:
     """A command: `conf/<name>.yaml` checked against `schema`, given to `task`.
 
     The schema enters the composition as the config `<name>_schema`, first in the defaults list of the yaml file.
-    program: how a user calls it. summary: one line. examples: whole command lines.
+    summary: one line. examples: whole command lines. sections: parts of the configuration that the command reads, for the
+    help page. program: how a user calls it.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Command:
     task: Callable[[Any], object]
     summary: str
     examples: tuple[str, ...]
+    sections: tuple[str, ...] = ()
     program: str = ""
 
     def register(self) -> None:
@@ -64,10 +66,10 @@ def run(command: Command, arguments: Sequence[str]) -> int:
         exception is raised instead. Other exceptions always are: they are faults of the program.
     """
     program = command.program or f"lofa {command.name}"
-    if {"--help", "-h"} & set(arguments):
-        print(command_page(program, command.name, command.schema, command.summary, command.examples), end="")
-        return 0
     command.register()
+    if {"--help", "-h"} & set(arguments):
+        print(_help_page(command, program), end="")
+        return 0
     mistakes: list[str] = []
     before = list(sys.argv)
     start = before[: len(before) - len(arguments)] if before[len(before) - len(arguments) :] == list(arguments) else before[:1]
@@ -84,6 +86,17 @@ def run(command: Command, arguments: Sequence[str]) -> int:
     for message in mistakes:
         print(f"{program}: {message}", file=sys.stderr)
     return 2 if mistakes else 0
+
+
+def _help_page(command: Command, program: str) -> str:
+    with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        defaults = hydra.compose(command.name)
+    options = [
+        replace(item, default=OmegaConf.select(defaults, item.name, default=MISSING))
+        for item in list_options(command.schema)
+        if "." not in item.name or item.name.partition(".")[0] in command.sections
+    ]
+    return command_page(program, command.name, command.summary, command.examples, options)
 
 
 def _job(command: Command, start: list[str], mistakes: list[str], verbose: bool) -> Callable[[DictConfig], object]:

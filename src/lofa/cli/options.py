@@ -9,7 +9,7 @@ from dataclasses import MISSING as NO_DEFAULT
 from dataclasses import Field, dataclass, field, fields, is_dataclass, make_dataclass
 from functools import cache
 from itertools import pairwise
-from types import UnionType
+from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from omegaconf import MISSING, DictConfig, OmegaConf
@@ -92,9 +92,15 @@ def list_options(schema: type, prefix: str = "") -> Iterator[Option]:
 
 
 def _kind(hint: object) -> str:
-    name = hint.__name__ if isinstance(hint, type) and not hasattr(hint, "__args__") else str(hint)
-    name = name.replace(" | None", "").replace("tuple[", "list[").replace(", ...]", "]")
-    return "value" if name == "typing.Any" else name.replace("list[", "list of ").rstrip("]")
+    """A type in words: "int", "list of str"."""
+    arguments = [part for part in get_args(hint) if part not in (NoneType, Ellipsis)]
+    if get_origin(hint) in (Union, UnionType):
+        return " or ".join(map(_kind, arguments))
+    if get_origin(hint) in (list, tuple):
+        return f"list of {_kind(arguments[0])}"
+    if get_origin(hint) is dict:
+        return "mapping"
+    return hint.__name__ if isinstance(hint, type) else "value"
 
 
 def _mutable(hint: object) -> object:

@@ -35,28 +35,26 @@ def list_groups(config_name: str) -> Iterator[tuple[str, list[str]]]:
             yield group, sorted(path.stem for path in (conf_dir() / group.partition("@")[0]).glob("*.yaml"))
 
 
-def command_page(program: str, name: str, schema: type, summary: str, examples: Sequence[str]) -> str:
-    """The help page of one command."""
-    options = list(list_options(schema))
+def command_page(program: str, name: str, summary: str, examples: Sequence[str], options: Sequence[Option]) -> str:
+    """The help page of one command; `options` hold the values that would be used."""
+    options = sorted(options, key=lambda item: "." in item.name)
     width = max(len(item.name) for item in options) + 2
     lines = [f"{program}: {summary}", "", "Usage:", *(f"  {example}" for example in examples), "", "Keys:"]
     for item in options:
         lines += _entry(item, width)
     groups = list(list_groups(name))
     if groups:
-        lines += ["", f"Groups, each a folder of {_shown(conf_dir())} (group=option):"]
-        lines += [f"  {group:<{width}}{', '.join(options)}" for group, options in groups]
+        lines += ["", f"Groups, each a folder of {_shown(conf_dir())} (group=option); --cfg job shows what they set:"]
+        lines += [f"  {group:<{width}}{', '.join(found)}" for group, found in groups]
     return "\n".join(lines) + "\n\n" + _FLAGS
 
 
 def _entry(item: Option, width: int) -> list[str]:
     if isinstance(item.default, str) and item.default == MISSING:
         default = "required"
-    elif item.default in (None, (), []):
-        default = "none"
     else:
-        default = f"default {item.default}"
-    body = wrap(f"{item.help} [{item.kind}, {default}]", 118 - width)
+        default = f"= {item.default}" if item.default not in (None, "", (), []) else "none"
+    body = wrap(f"{item.help.rstrip('.')} [{item.kind}, {default}]", max(60, 118 - width))
     return [f"  {item.name:<{width}}{body[0]}", *(" " * (width + 2) + line for line in body[1:])]
 
 

@@ -253,5 +253,6 @@ COMMAND = Command(
         "python train.py -m stage=1 hypernet.lora_rank=2,4      two runs",
         "python train.py resume=<run>",
     ),
+    sections=("stages", "hypernet", "task", "datamodule", "strategy", "trainer", "backbone", "paths"),
     program="train.py",
 )

@@ -24,8 +24,8 @@ CONDITIONS = {"text": TEXT, "pose": POSE}
 class ZooDataset(Dataset[ZooBatch]):
     """One item a LoRA; asked for a `BatchKey` it reads the batch.
 
-    A LoRA stands for its group, so a sibling (another sample of the group, same split and shape) may lend the prompt and
-    the latents while the LoRA stays the anchor's.
+    A LoRA stands for its group, so a sibling (another sample of the group, same split and shape) may lend the prompt
+    and the latents while the LoRA stays the anchor's.
 
     Args:
         set_dir: folder of the set

@@ -63,7 +63,7 @@ class LoFADataModule(pl.LightningDataModule):
         """Pairs samples and LoRAs.
 
         Raises:
-            DataError: no set, no zoo, no LoRA of a training sample, samples without the condition, or another backbone's zoo.
+            DataError: no set, no zoo for this backbone, no LoRA of a training sample, or samples without the condition.
         """
         if self.train is not None:
             return
@@ -80,8 +80,8 @@ class LoFADataModule(pl.LightningDataModule):
         without = [sample.id for sample in samples if tensor not in sample.encoded]
         if without:
             raise DataError(
-                f"{self.set_dir}: {len(without)} samples have no {tensor} (the first: {without[0]}); a {self.condition} task needs a "
-                f"set whose clips have it"
+                f"{self.set_dir}: {len(without)} samples have no {tensor} (the first: {without[0]}); "
+                f"a {self.condition} task needs a set whose clips all have it"
             )
         store.read(anchors[0].id, [layer.name for layer in self.layers], self.fingerprint)  # a wrong zoo stops here
         self.train = self._dataset([s for s in anchors if s.split == "train"], samples, self.siblings)

@@ -1,8 +1,8 @@
 """Real 2-D pose sequences out of an npz, drawn with the world's figure.
 
 The npz holds `keypoints` (sum of lengths, 15, 2) in any unit with y down and the joints in the world's order, `lengths`
-(S,) and `labels` (S,). Every sequence is resampled to the clip's frames over its whole length, placed in the frame by one
-shift and one scale, and drawn in a look of its own, which its caption names.
+(S,) and `labels` (S,). Every sequence is resampled to the clip's frames over its whole length, placed in the frame by
+one shift and one scale, and drawn in a look of its own, which its caption names.
 """
 
 from collections.abc import Sequence
@@ -105,7 +105,8 @@ def _read(path: Path) -> tuple[list[NDArray[np.floating]], list[str]]:
     for name in ("keypoints", "lengths", "labels"):
         if name not in held:
             raise DataError(
-                f"{path}: no array {name!r} in it; it has {', '.join(held) or 'none'}, and needs keypoints, lengths, labels"
+                f"{path}: no array {name!r} in it; it has {', '.join(held) or 'none'} and needs "
+                "keypoints, lengths, labels"
             )
     points, lengths, labels = held["keypoints"], held["lengths"], [str(label) for label in held["labels"]]
     if points.ndim != 3 or points.shape[1:] != (len(JOINTS), 2):

@@ -1,8 +1,8 @@
 """Which items make a batch: all of one shape, in an order that seed and epoch alone decide, shared out among processes.
 
 Lightning leaves a `DistributedSampler` alone and tells it the epoch; this one yields whole batches (a DataLoader takes
-it as `sampler` with `batch_size=None`). A global batch of `batch_size * world` items is cut into one part a process, so W
-processes with batch size b see what one process with batch size W b sees.
+it as `sampler` with `batch_size=None`). A global batch of `batch_size * world` items is cut into one part a process, so
+W processes with batch size b see what one process with batch size W b sees.
 """
 
 from collections.abc import Hashable, Iterator, Sequence

@@ -196,9 +196,10 @@ def check_backbone(path: Path, metadata: dict[str, str], fingerprint: str) -> No
     """DataError naming the file where its metadata tells of another backbone."""
     found = metadata.get("backbone_fingerprint")
     if found != fingerprint:
+        name = metadata.get("backbone", "unknown")
         raise DataError(
-            f"{path}: made for backbone {metadata.get('backbone', 'unknown')!r} (fingerprint {found or 'missing'}), not for "
-            f"the one in use (fingerprint {fingerprint}). Choose that backbone, or prepare a set of another name: data=<name>"
+            f"{path}: made for backbone {name!r} (fingerprint {found or 'missing'}), not for the one in use ("
+            f"fingerprint {fingerprint}). Choose that backbone, or prepare a set of another name with data=<name>"
         )
 
 

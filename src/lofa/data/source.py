@@ -1,4 +1,4 @@
-"""What a source of clips gives: a plan of samples first (captions, splits, no pixels), then the pixels of a few at a time."""
+"""What a source of clips gives: a plan of samples first (captions, splits, no pixels), then pixels, a few at a time."""
 
 import hashlib
 from collections.abc import Sequence
@@ -34,7 +34,8 @@ class ClipShape:
             raise DataError(f"source={source} is drawn in clips of at least 2 frames, got frames={self.frames}")
         if self.height != self.width:
             raise DataError(
-                f"source={source} is drawn in square clips, got height={self.height} width={self.width}; give both one value"
+                f"source={source} is drawn in square clips, got height={self.height} and "
+                f"width={self.width}; give both one value"
             )
         return self.height
 
@@ -66,7 +67,7 @@ class PrepareOptions:
     test_score: int = 4
     """world: clips of a test class kept for scoring"""
     captions: str | None = None
-    """folder: a csv or jsonl of captions; None looks for captions.* or metadata.* in it, then for a .txt beside a clip"""
+    """folder: a csv or jsonl of captions; None looks for captions.* or metadata.* in it, then for .txt beside clips"""
     clips_per_video: int = 1
     """folder: clips cut out of one video, evenly placed"""
     val_fraction: float = 0.1

@@ -1,8 +1,8 @@
 """Reads a clip of fixed length, rate and size out of a video file (mp4, avi, mkv, webm, gif: whatever PyAV decodes).
 
 The frames wanted stand at times t_k = start + k / fps; the frame shown nearest to each is taken, centre-cropped to the
-goal's shape and resized. A video shorter than the clip is spread over it: its own rate is lost, but no frame is invented
-at the end. Decoding streams, so memory holds the clip's frames alone.
+goal's shape and resized. A video shorter than the clip is spread over it: its own rate is lost, but no frame is
+invented at the end. Decoding streams, so memory holds the clip's frames alone.
 """
 
 from bisect import bisect_left

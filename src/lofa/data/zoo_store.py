@@ -132,9 +132,10 @@ class ZooStore:
 
     def _slices(self, path: Path, layers: Sequence[str]) -> dict[str, LowRank]:
         """Pairs of a file whose multiplier is 1."""
+        one = torch.ones(())
         tensors = read_tensors(path, [f"{layer}.lora_{part}.weight" for layer in layers for part in "AB"])
         return {
-            layer: LowRank(tensors[f"{layer}.lora_A.weight"].float(), tensors[f"{layer}.lora_B.weight"].float())
+            layer: LowRank(tensors[f"{layer}.lora_A.weight"].float(), tensors[f"{layer}.lora_B.weight"].float(), one)
             for layer in layers
         }
 
@@ -145,8 +146,8 @@ class ZooStore:
         lacking = [layer for layer in layers if layer not in there]
         if lacking:
             raise DataError(
-                f"{path}: no LoRA for {len(lacking)} of the backbone's {len(layers)} layers (the first: {lacking[0]}); it "
-                f"has {len(there)}. Set backbone.kinds to the layer kinds the zoo was built with, or build a zoo anew"
+                f"{path}: no LoRA for {len(lacking)} of the backbone's {len(layers)} layers (the first: {lacking[0]}); "
+                f"it has {len(there)}. Set backbone.kinds to the kinds the zoo was built with, or build a zoo anew"
             )
 
     def stack(self, sample_ids: Sequence[str], layers: Sequence[str], fingerprint: str) -> ZooStack:

@@ -1,9 +1,9 @@
-"""Paired bootstrap over prompts: what the value of a metric, or of a difference of two methods, would be on other prompts.
+"""Paired bootstrap over prompts: what a metric, or the difference of two methods, would be on other prompts.
 
-Prompts are drawn with replacement, with all their clips; the same draws serve every method, so a difference is taken draw by
-draw. A 95 % interval holds the 2.5th to 97.5th percentile of the draws, shifted so that their mean is the value itself. For
-means that shift is nothing. For the Frechet distance it is needed: drawn again, a set of clips has repeats and so a poorer
-covariance, every draw lies above the value, and the plain percentile interval does not even contain it.
+Prompts are drawn with replacement, with all their clips; the same draws serve every method, so a difference is taken
+draw by draw. A 95 % interval holds the 2.5th to 97.5th percentile of the draws, shifted so that their mean is the value
+itself. For means that shift is nothing. For the Fréchet distance it is needed: drawn again, a set of clips has repeats
+and so a poorer covariance, every draw lies above the value, and the plain percentile interval does not even contain it.
 """
 
 from collections.abc import Sequence
@@ -59,7 +59,7 @@ def mean_draws(means: Tensor, indices: Tensor) -> Tensor:
 
 
 def fvd_draws(generated: Sequence[Tensor], real: Tensor, unit: Tensor, indices: Tensor) -> Tensor:
-    """Frechet distances (R, M) of M methods over drawn units; generated and real clips are drawn together.
+    """Fréchet distances (R, M) of M methods over drawn units; generated and real clips are drawn together.
 
     Args:
         generated: features (n, D) of each method.

@@ -1,7 +1,7 @@
 """What is held out: prompts, the clips that adaptation may see, and the sibling clips that scores are taken on.
 
-A LoRA trained on a clip knows that clip; whether it knows the action shows on siblings alone, that is other clips of the same
-class, with another look and another wording. So a case hands `adapt` clips out and keeps `score` clips back.
+A LoRA trained on a clip knows that clip; whether it knows the action shows on siblings alone, that is other clips of
+the same class, with another look and another wording. So a case hands `adapt` clips out and keeps `score` clips back.
 """
 
 from collections import Counter
@@ -98,9 +98,9 @@ def plan_cases(samples: Sequence[Sample], protocol: Protocol) -> list[Case]:
     if len(cases) < 2:
         splits = ", ".join(f"{split} {count}" for split, count in Counter(sample.split for sample in samples).items())
         raise DataError(
-            f"split={protocol.split}: {len(names)} of its {len(groups)} classes have clips both to adapt on and to score, and a "
-            f"comparison with intervals needs two prompts (samples by split: {splits}). Prepare more held-out classes or clips "
-            "(test_classes, test_score, held_out_labels), or choose another split"
+            f"split={protocol.split}: {len(names)} of its {len(groups)} classes have clips both to adapt on and to "
+            f"score, and a comparison with intervals needs two prompts (samples by split: {splits}). Prepare more "
+            "held-out classes or clips (test_classes, test_score, held_out_labels), or choose another split"
         )
     return cases
 

@@ -1,9 +1,9 @@
 """The methods compared, each as adapters of the cases and the seconds that one adapter takes.
 
-    base         no adapter
-    lora         a LoRA trained on the class's adapt clips, by the trainer that made the zoo
-    lofa         the predictor's adapter for the anchor's prompt
-    *_shuffled   the same adapters, each given to the next case of another class: what they gain without fitting their prompt
+base         no adapter
+lora         a LoRA trained on the class's adapt clips, by the trainer that made the zoo
+lofa         the predictor's adapter for the anchor's prompt
+*_shuffled   the same adapters, each given to a case of another class: what they gain without fitting their prompt
 """
 
 import statistics
@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -22,7 +23,7 @@ from lofa.evaluation.cases import Case
 from lofa.predict import Predictor
 from lofa.zoo import LoraJob, LoraOptions, lora_seed, read_clips, train_loras
 
-__all__ = ["Method", "Timing", "base_method", "lofa_method", "lora_method", "shuffled"]
+__all__ = ["Method", "Timing", "base_method", "lofa_method", "lora_method", "prompts_of", "shuffled"]
 
 
 @dataclass(frozen=True)
@@ -109,8 +110,8 @@ def lora_method(
         {case.id: adapters[case.group] for case in cases},
         Timing(
             alone,
-            f"one LoRA by itself, {options.steps} steps of {options.clips_per_step} clips at most, median of {repeats}; "
-            f"in_batch: {min(options.batch, len(jobs))} at once",
+            f"one LoRA by itself, at most {options.steps} steps of {options.clips_per_step} clips, median of "
+            f"{repeats}; in_batch: {min(options.batch, len(jobs))} at once",
             in_batch,
         ),
         f"rank {options.rank}, {options.steps} steps at {options.lr:g}, trained on {clips} clips of the class{chosen}",
@@ -143,30 +144,35 @@ def lofa_method(
     Raises:
         DataError: a predictor of poses and an anchor without joints.
     """
-    if predictor.condition == "pose":
-        fingerprint = predictor.backbone.fingerprint
-        poses = [read_encoded(set_dir, case.anchor, fingerprint, [POSE]).pose for case in cases]
-        joints = [pose for pose in poses if pose is not None]
-        made = predictor.predict(pose=joints)
+    prompts = prompts_of(set_dir, predictor, cases)
+    made: Any = predictor.predict(**prompts)
+    ((kind, inputs),) = prompts.items()
 
-        def one(turn: int) -> object:
-            return predictor.predict(pose=joints[turn % len(joints)])
-    else:
-        prompts = [case.anchor.caption for case in cases]
-        made = predictor.predict(prompt=prompts)
-
-        def one(turn: int) -> object:
-            return predictor.predict(prompt=prompts[turn % len(prompts)])
+    def one(turn: int) -> object:
+        return predictor.predict(**{kind: inputs[turn % len(inputs)]})
 
     for turn in range(2):
         one(turn)
     seconds = _measure(one, repeats, predictor.backbone)
+    source = "caption" if predictor.condition == "text" else "pose sequence"
     return Method(
         name,
         dict(zip((case.id for case in cases), made, strict=True)),
         Timing(seconds, f"{predictor.condition} prompt to adapter, warm, one prompt at a time, median of {repeats}"),
-        f"predicted from one {'caption' if predictor.condition == 'text' else 'pose sequence'} in one pass of each stage",
+        f"predicted from one {source} in one pass of each stage",
     )
+
+
+def prompts_of(set_dir: str | Path, predictor: Predictor, cases: Sequence[Case]) -> dict[str, Any]:
+    """What `predictor` takes of each case's anchor, as its argument: {"prompt": captions} or {"pose": joint arrays}.
+
+    Raises:
+        DataError: a predictor of poses and an anchor without joints.
+    """
+    if predictor.condition == "text":
+        return {"prompt": [case.anchor.caption for case in cases]}
+    fingerprint = predictor.backbone.fingerprint
+    return {"pose": [read_encoded(set_dir, case.anchor, fingerprint, [POSE]).pose for case in cases]}
 
 
 def shuffled(method: Method, cases: Sequence[Case]) -> Method:

@@ -1,7 +1,8 @@
 """The comparison itself: methods, cases and judges in, the content of metrics.json and of the report out.
 
-Denoising loss, CLIP-T: mean over prompts of the mean over a prompt's clips. FVD: all generated clips against the real clips
-they stand for. Intervals: `lofa.evaluation.bootstrap`. Of the seconds, low and high are the least and the most measured.
+Denoising loss, CLIP-T: mean over prompts of the mean over a prompt's clips. FVD: all generated clips against the real
+clips they stand for. Intervals: `lofa.evaluation.bootstrap`; of the seconds, low and high are the least and the most
+measured.
 """
 
 from collections.abc import Mapping, Sequence
@@ -141,7 +142,9 @@ def _metrics(
         },
         "differences": {
             f"{later}-{earlier}": {
-                key: interval(values[later][key] - values[earlier][key], draws[later][key] - draws[earlier][key]).to_json()
+                key: interval(
+                    values[later][key] - values[earlier][key], draws[later][key] - draws[earlier][key]
+                ).to_json()
                 for key in METRICS[:3]
             }
             | {"seconds": _seconds_between(timings[later], timings[earlier])}
@@ -170,14 +173,18 @@ def _seconds_between(later: Timing, earlier: Timing) -> dict[str, float]:
     return Interval(later.median - earlier.median, low, high).to_json()
 
 
-def _gap_closed(values: dict[str, dict[str, float]], draws: dict[str, dict[str, Tensor]]) -> dict[str, dict[str, float]]:
-    """Share of the way from base to lora, in denoising loss, that the other methods go; only where lora is the better."""
+def _gap_closed(
+    values: dict[str, dict[str, float]], draws: dict[str, dict[str, Tensor]]
+) -> dict[str, dict[str, float]]:
+    """Share of the way from base to lora, in denoising loss, that others go; nothing where lora is not the better."""
     key = "denoising_loss"
     if not {"base", "lora"} <= set(values) or values["base"][key] <= values["lora"][key]:
         return {}
     gap, gaps = values["base"][key] - values["lora"][key], draws["base"][key] - draws["lora"][key]
     return {
-        name: interval((values["base"][key] - values[name][key]) / gap, (draws["base"][key] - draws[name][key]) / gaps).to_json()
+        name: interval(
+            (values["base"][key] - values[name][key]) / gap, (draws["base"][key] - draws[name][key]) / gaps
+        ).to_json()
         for name in values
         if name not in ("base", "lora")
     }
@@ -197,9 +204,7 @@ def _prompts(scorer: Scorer, scores: Mapping[str, MethodScores]) -> list[PromptS
     ]
 
 
-def _clips(
-    scorer: Scorer, scores: Mapping[str, MethodScores], real: RealClips
-) -> list[tuple[str, dict[str, Tensor]]]:
+def _clips(scorer: Scorer, scores: Mapping[str, MethodScores], real: RealClips) -> list[tuple[str, dict[str, Tensor]]]:
     shown = [sample for _, sample in scorer.generated if sample.id in scorer.shown]
     return [
         (sample.caption, {"real": real.shown[sample.id]} | {name: own.shown[sample.id] for name, own in scores.items()})

@@ -1,4 +1,4 @@
-"""Scores of one method, clip by clip: denoising loss, CLIP-T and video features, with the noise that all methods share."""
+"""Scores of one method, clip by clip: denoising loss, CLIP-T and video features, with noise that all methods share."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -102,7 +102,8 @@ class Scorer:
 
     def real(self) -> RealClips:
         """Reference features, scores and pictures; once for all methods."""
-        features, scores, texts, shown = [], [], [], {}
+        features, scores, texts = [], [], []
+        shown: dict[str, Tensor] = {}
         for rows in self._batches(self.generated):
             clips = self.backbone.decode_latents(self._read(rows).latents.to(self.backbone.device)).cpu()
             features.append(self.judges.video(clips).cpu())
@@ -114,7 +115,8 @@ class Scorer:
     def method(self, method: Method, real: RealClips) -> MethodScores:
         """All scores of one method."""
         loss = torch.cat([self._losses(method, rows) for rows in self._batches(self.scored)])
-        features, scores, shown, start = [], [], {}, 0
+        features, scores, start = [], [], 0
+        shown: dict[str, Tensor] = {}
         for rows in self._batches(self.generated):
             clips = self._generate(method, rows)
             features.append(self.judges.video(clips).cpu())

@@ -39,11 +39,13 @@ def block_flow(clips: Tensor, reach: int = 6, window: int = 7) -> Tensor:
     padded = torch.nn.functional.pad(after, (reach,) * 4, mode="replicate")
     best = torch.full((before.shape[0], height, width), torch.inf, device=clips.device)
     flow = torch.zeros(before.shape[0], 2, height, width, device=clips.device)
+    half = window // 2
     span = range(-reach, reach + 1)
     for dx, dy in sorted(((x, y) for x in span for y in span), key=lambda shift: shift[0] ** 2 + shift[1] ** 2):
         moved = padded[..., reach + dy : reach + dy + height, reach + dx : reach + dx + width]
         difference = (before - moved).abs().mean(1, keepdim=True)
-        cost = avg_pool2d(difference, window, stride=1, padding=window // 2).squeeze(1)
+        rows = avg_pool2d(difference, (window, 1), stride=1, padding=(half, 0))
+        cost = avg_pool2d(rows, (1, window), stride=1, padding=(0, half)).squeeze(1)
         better = cost < best - 1e-3  # a gain below a quarter of a grey level is noise
         best = torch.where(better, cost, best)
         flow = torch.where(better[:, None], flow.new_tensor([dx, dy]).view(1, 2, 1, 1), flow)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from lofa.backbones import Backbone
+from lofa.backbones import Backbone, BackboneConfig
 from lofa.conditions import CONDITION_ENCODERS
 from lofa.errors import DataError
 from lofa.files import atomic_write, read_json, read_tensors, save_tensors, write_json
@@ -56,7 +56,7 @@ class Description:
     Attributes:
         folder: where it lies
         condition: what the predictor takes, a key of `CONDITION_ENCODERS`
-        backbone: `load_backbone` finds it under this name or path
+        backbone: what `load_backbone` takes to load it
         fingerprint: of that backbone
         layers: names of the adapted layers
         depth: depth id of each layer
@@ -67,7 +67,7 @@ class Description:
 
     folder: Path
     condition: str
-    backbone: str
+    backbone: BackboneConfig
     fingerprint: str
     layers: tuple[str, ...]
     depth: tuple[int, ...]
@@ -78,7 +78,7 @@ class Description:
 
 def _table_name(module: nn.Module, table: Mapping[str, type[nn.Module]]) -> str:
     for name, known in table.items():
-        if type(module) is known:
+        if isinstance(module, known):  # sharding (FSDP2) makes a subclass
             return name
     raise TypeError(f"{type(module).__name__} is none of the classes a predictor may hold: {', '.join(table)}")
 
@@ -102,6 +102,7 @@ def save_predictor(
     condition: str,
     response: Stage,
     adapter: Stage | None = None,
+    backbone_path: str | Path | None = None,
     metadata: Mapping[str, str] | None = None,
 ) -> None:
     """Writes a predictor folder, whole or not at all; one that stands there is replaced.
@@ -114,6 +115,7 @@ def save_predictor(
         condition: key of `CONDITION_ENCODERS` that both encoders are of
         response: stage I
         adapter: stage II, if it has been trained
+        backbone_path: the folder, shipped name or hub id the backbone was loaded from; None: its name
         metadata: strings to keep: run name, data set ...
     """
     stages = {"response": response} | ({"adapter": adapter} if adapter else {})
@@ -143,11 +145,23 @@ def save_predictor(
                 "format": FORMAT,
                 "version": VERSION,
                 "condition": condition,
-                "backbone": {"name": backbone.name, "fingerprint": backbone.fingerprint, "layers": layers},
+                "backbone": {
+                    "name": backbone.name,
+                    "path": _lasting_path(backbone_path or backbone.name),
+                    "kinds": list(backbone.kinds),
+                    "dtype": str(backbone.dtype).removeprefix("torch."),
+                    "fingerprint": backbone.fingerprint,
+                    "layers": layers,
+                },
                 "stages": {name: _describe(stage, f"{name}.safetensors") for name, stage in stages.items()},
                 "metadata": dict(metadata or {}),
             },
         )
+
+
+def _lasting_path(path: str | Path) -> str:
+    """A folder by its absolute path, so that the predictor can be used from elsewhere; other names as they are."""
+    return str(Path(path).resolve()) if Path(path).is_dir() else str(path)
 
 
 def find_predictor(path: str | Path) -> Path:
@@ -186,12 +200,13 @@ def read_description(path: str | Path) -> Description:
             "use the LoFA that wrote it"
         )
     try:
-        layers = content["backbone"]["layers"]
+        backbone = content["backbone"]
+        layers = backbone["layers"]
         return Description(
             folder,
             content["condition"],
-            content["backbone"]["name"],
-            content["backbone"]["fingerprint"],
+            BackboneConfig(backbone["name"], backbone["path"], kinds=tuple(backbone["kinds"]), dtype=backbone["dtype"]),
+            backbone["fingerprint"],
             tuple(layer["name"] for layer in layers),
             tuple(layer["depth"] for layer in layers),
             tuple(layer["kind"] for layer in layers),

@@ -30,7 +30,7 @@ from lofa.pretrain.fit import Schedule, fit
 from lofa.worlds import Appearance, random_motion, render
 
 __all__ = [
-    "figure_psnr", "init_vae", "new_vae", "normalise_latents", "psnr", "random_scenes", "reconstruct", "reconstruction_loss",
+    "encode_means", "figure_psnr", "init_vae", "new_vae", "normalise_latents", "psnr", "random_scenes", "reconstruct", "reconstruction_loss",
     "to_pixels", "train_vae",
 ]  # fmt: skip
 
@@ -234,3 +234,9 @@ def train_vae(vae: AutoencoderKLWan, plan: Mapping[int, Schedule], seed: int, co
             f"held-out scenes of {frames} frames: {psnr(output, shown):.2f} dB, "
             f"{figure_psnr(output, shown, joints[:, :frames]):.2f} dB inside the figure's box"
         )
+
+
+@torch.no_grad()
+def encode_means(vae: AutoencoderKLWan, pixels: Tensor) -> Tensor:
+    """Posterior means (B, C, T', H', W') of pixels (B, 3, T, H, W), not normalised."""
+    return torch.cat([vae.encode(part).latent_dist.mode() for part in pixels.split(8)])

@@ -92,7 +92,7 @@ class AdapterModule(PredictorModule):
         self.log_dict({f"train/{name}": term for name, term in terms.items()})
         self.log("train/alpha", prediction.alpha.mean())
         if self.diagnostics_due(batch_idx):
-            self.log_dict(self._shares(prediction, batch, draw))
+            self.log_now(self._shares(prediction, batch, draw))
         return loss
 
     def validation_step(self, batch: PairedBatch, batch_idx: int) -> None:
@@ -138,7 +138,7 @@ class AdapterModule(PredictorModule):
     def _draw(self, batch: PairedBatch, seed: int, step: int, draws: int) -> NoiseDraw:
         if batch.latents is None:
             raise DataError(
-                f"sample {batch.ids[0]}: no latents; stage II trains through the backbone and needs those of all samples"
+                f"sample {batch.ids[0]}: no latents; stage II trains through the backbone and needs those of every clip"
             )
         draw = self._noise.draw(batch.ids, batch.latents.shape[1:], seed=seed, step=step, draws=draws)
         return NoiseDraw(draw.noise.to(batch.latents), draw.level.to(batch.latents), draw.weight.to(self.device))
@@ -159,7 +159,7 @@ class AdapterModule(PredictorModule):
 
     def _shares(self, prediction: WeightPrediction, batch: PairedBatch, draw: NoiseDraw) -> dict[str, Tensor]:
         """Measured on copies that are cut off the network, so that its own backward pass stays as it is."""
-        A, B = (value.detach().requires_grad_() for value in (prediction.A, prediction.B))
+        A, B = (value.detach().float().requires_grad_() for value in (prediction.A, prediction.B))
         terms = self._terms(replace(prediction, A=A, B=B, alpha=prediction.alpha.detach()), batch, draw)
         shares = gradient_shares([self._scales[name] * term for name, term in terms.items()], [A, B])
         return {f"train/gradient_share_{name}": share for name, share in zip(terms, shares, strict=True)}

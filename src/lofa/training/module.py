@@ -1,6 +1,6 @@
 """What the LightningModules of both stages share: frozen layers, optimizer, sharding. No architecture, no formula."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
 from lightning import LightningModule
@@ -75,6 +75,11 @@ class PredictorModule(LightningModule):
         """Whether this training batch is one to look at closely; once for all batches of an accumulated step."""
         first = batch_idx % self.trainer.accumulate_grad_batches == 0
         return first and self.global_step % self._diagnostics_every == 0
+
+    def log_now(self, values: Mapping[str, Tensor]) -> None:
+        """Writes values of this very step; `log` would repeat them at every later step of the epoch."""
+        for logger in self.loggers:
+            logger.log_metrics({name: float(value) for name, value in values.items()}, self.global_step)
 
     def configure_model(self) -> None:
         """Shards network and encoder where the strategy spreads a model over processes (FSDP2)."""

@@ -1,6 +1,6 @@
 """Noise for the denoising loss: levels of the training grid, their weights, and draws that a seed, step and sample fix.
 
-    w(t) = exp(-2 ((t - 500) / 1000)^2), its minimum over the grid subtracted, scaled to mean 1 over the grid;   t = 1000 sigma
+    w(t) = exp(-2 ((t - 500) / 1000)^2), t = 1000 sigma, minus its minimum, scaled to mean 1 over the grid
 
 A draw depends on (seed, step, sample id) alone: a resumed run sees the noise of an uninterrupted one, and a batch split
 over processes the noise of the whole batch.

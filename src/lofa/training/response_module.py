@@ -46,7 +46,7 @@ class ResponseModule(PredictorModule):
         self.log("train/loss", loss, prog_bar=True)
         self.log_dict({"train/cross_entropy": cross_entropy, "train/penalty": penalty})
         if self.diagnostics_due(batch_idx):
-            self.log_dict(self._agreement(response, batch).named("train/response"))
+            self.log_now(self._agreement(response, batch).named("train/response"))
         return loss
 
     def validation_step(self, batch: PairedBatch, batch_idx: int) -> None:

@@ -22,7 +22,7 @@ def finished(store: ZooStore, backbone: Backbone, options: ZooOptions) -> set[st
         DataError: they were trained for another backbone or with other options; what differs is named.
     """
     ready = store.ready()
-    now = options.recipe()
+    now = json.loads(json.dumps(options.recipe()))
     for name in ready[:: max(1, len(ready) // _CHECKED)]:
         path = store.path(name)
         metadata = read_metadata(path)
@@ -33,8 +33,8 @@ def finished(store: ZooStore, backbone: Backbone, options: ZooOptions) -> set[st
             changed.insert(0, f"backbone {found} (now {backbone.name!r}, fingerprint {backbone.fingerprint})")
         if changed:
             raise DataError(
-                f"{path}: this zoo was begun with {', '.join(changed)}. Go on with that, delete the folder {store.folder}, "
-                "or prepare a set of another name: data=<name>"
+                f"{path}: this zoo was begun with {', '.join(changed)}. Go on with that, delete "
+                f"the folder {store.folder}, or prepare a set of another name: data=<name>"
             )
     return set(ready)
 

@@ -1,7 +1,8 @@
 """The diffusers format: one .safetensors, `<component>.<path>.lora_A.weight` (r, in) and `.lora_B.weight` (out, r).
 
 diffusers takes no alpha tensors here and loses alpha without its own header entry, so alpha is folded into B on
-writing: whoever reads the file gets the right delta weight. On reading, diffusers' header entry and alpha tensors are obeyed.
+writing: whoever reads the file gets the right delta weight. On reading, diffusers' header entry and alpha tensors are
+obeyed.
 """
 
 import json
@@ -23,8 +24,8 @@ _COMPONENTS = ("transformer.", "transformer_2.", "unet.", "text_encoder.", "text
 
 
 def matches(raw: RawFile) -> bool:
-    """Whether every tensor belongs to a pipeline component and some are PEFT's lora_A."""
-    return all(name.startswith(_COMPONENTS) for name in raw.tensors) and any(".lora_A." in name for name in raw.tensors)
+    """Whether every tensor belongs to a pipeline component and some are LoRA's (older files say lora.down, lora.up)."""
+    return all(name.startswith(_COMPONENTS) for name in raw.tensors) and any(".lora" in name for name in raw.tensors)
 
 
 def read(raw: RawFile) -> tuple[dict[str, LowRank], dict[str, str]]:

@@ -1,0 +1,46 @@
+# Everything runs in .venv, which is made if it is missing. Needs python3 (>= 3.11), make and a package index.
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.PHONY: help demo smoke test slow lint types floors check bench clean
+
+help:  ## what there is to make
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --constraint constraints.txt torch
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev,sweep]'
+	touch $@
+
+demo: $(INSTALLED)  ## from clips to an evaluated LoRA predictor; writes runs/demo/report.html
+	$(BIN)/lofa demo
+
+smoke: $(INSTALLED)  ## the same way in less than two minutes
+	$(BIN)/lofa demo experiment=smoke
+
+test: $(INSTALLED)  ## the fast tests
+	$(BIN)/pytest -m 'not slow'
+
+slow: $(INSTALLED)  ## the slow tests: processes, wheel, notebook, the whole way
+	$(BIN)/pytest -m slow
+
+lint: $(INSTALLED)  ## ruff, style and format
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+types: $(INSTALLED)  ## mypy
+	$(BIN)/mypy
+
+floors: $(INSTALLED)  ## which room may import which
+	$(BIN)/lint-imports
+
+check: test lint types floors  ## what has to pass before a commit
+
+bench: $(INSTALLED)  ## benchmarks; results go to benchmarks/results
+	$(BIN)/python benchmarks/zoo.py
+
+clean:  ## removes caches and build products, keeps .venv, data and runs
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache
+	find src tests -name __pycache__ -type d -exec rm -rf {} +

@@ -1,0 +1,57 @@
+"""lofa prepare: clips, captions and joints -> a data set of encoded samples."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from omegaconf import MISSING
+
+from lofa.backbones import Backbone
+from lofa.cli.command import Command
+from lofa.cli.objects import open_backbone, pick_device
+from lofa.cli.options import build, text
+from lofa.cli.runs import find_set
+from lofa.cli.schema import WayConfig
+from lofa.data import PrepareOptions, PrepareReport, open_source
+from lofa.data import prepare as prepare_set
+
+__all__ = ["COMMAND", "PrepareConfig", "prepare_source"]
+
+
+@dataclass
+class PrepareConfig(WayConfig):
+    """Keys of lofa prepare."""
+
+    source: str = text(MISSING, "folder of videos, csv or jsonl of captions, npz of poses, or world")
+
+
+def prepare(config: Any) -> PrepareReport:
+    """Prepares the set `data` from `source`."""
+    return prepare_source(config.source, config, open_backbone(config.backbone, pick_device(config.device)))
+
+
+def prepare_source(source: str, config: Any, backbone: Backbone) -> PrepareReport:
+    """Prepares the set `data` from a source for a backbone; sizes that are not given are the backbone's own."""
+    options: PrepareOptions = build(PrepareOptions, config.prepare, seed=config.seed)
+    sampling = backbone.sampling
+    opened = open_source(
+        source,
+        options,
+        frames=options.frames or sampling.frames,
+        size=(options.height or sampling.height, options.width or sampling.width),
+        fps=options.fps or sampling.fps,
+    )
+    return prepare_set(opened, find_set(config), backbone, options)
+
+
+COMMAND = Command(
+    "prepare",
+    PrepareConfig,
+    prepare,
+    "decode clips, encode latents and conditions once: a data set",
+    (
+        "lofa prepare source=world data=world",
+        "lofa prepare source=videos/ data=mine                     captions in captions.csv, or clip.txt beside clip.mp4",
+        "lofa prepare source=poses.npz data=poses prepare.held_out_labels=[wave,run]",
+    ),
+    sections=("prepare", "backbone", "paths"),
+)

@@ -1,0 +1,34 @@
+"""Methods compared on held-out prompts: scores with intervals, metrics.json and a report."""
+
+from lofa.evaluation.bootstrap import Interval
+from lofa.evaluation.cases import Case, Protocol, plan_cases
+from lofa.evaluation.curves import Curves, read_curves
+from lofa.evaluation.maps import LayerMaps, response_maps
+from lofa.evaluation.methods import Method, Timing, base_method, lofa_method, lora_method, prompts_of, shuffled
+from lofa.evaluation.protocol import METRICS, Evaluation, PromptScores, evaluate
+from lofa.evaluation.report import write_report
+from lofa.evaluation.scoring import Judges
+
+__all__ = [
+    "METRICS",
+    "Case",
+    "Curves",
+    "Evaluation",
+    "Interval",
+    "Judges",
+    "LayerMaps",
+    "Method",
+    "PromptScores",
+    "Protocol",
+    "Timing",
+    "base_method",
+    "evaluate",
+    "lofa_method",
+    "lora_method",
+    "plan_cases",
+    "prompts_of",
+    "read_curves",
+    "response_maps",
+    "shuffled",
+    "write_report",
+]

@@ -1,0 +1,138 @@
+"""The recipe of the shipped tiny models: everything from nothing, each part kept as soon as it is done.
+
+    autoencoder, text encoder  ->  transformer          tiny-wan/      a diffusers WanPipeline folder
+    CLIP, video network                                 tiny-metrics/  the judges
+
+A part whose folder exists is not made again, so that an interrupted run goes on where it stopped.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler, WanPipeline
+from rich.console import Console
+from transformers import PreTrainedTokenizerFast, UMT5EncoderModel
+
+from lofa.backbones import load_backbone
+from lofa.files import atomic_write, read_json, write_json
+from lofa.pretrain.base import new_transformer, train_transformer
+from lofa.pretrain.fit import Schedule
+from lofa.pretrain.judges import save_preprocessor, train_clip, train_video_network
+from lofa.pretrain.text import new_text_encoder, new_tokenizer, train_text_encoder
+from lofa.pretrain.vae import encode_means, new_vae, normalise_latents, random_scenes, train_vae
+
+__all__ = ["Recipe", "pretrain"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Sizes and schedules; the defaults made the shipped models."""
+
+    vae_base: int = 16
+    vae_latents: int = 16
+    vae_images: Schedule = field(default_factory=lambda: Schedule(2200, 24, 2e-3))
+    vae_short_clips: Schedule = field(default_factory=lambda: Schedule(500, 4, 7e-4))
+    vae_full_clips: Schedule = field(default_factory=lambda: Schedule(350, 4, 5e-4))
+    text_width: int = 64
+    text_layers: int = 3
+    text_tokens: int = 64
+    text: Schedule = field(default_factory=lambda: Schedule(1200, 256, 2e-3))
+    heads: int = 4
+    layers: int = 4
+    shift: float = 3.0
+    clips: int = 4000
+    transformer: Schedule = field(default_factory=lambda: Schedule(6000, 64, 2e-3))
+    clip: Schedule = field(default_factory=lambda: Schedule(900, 64, 1e-3))
+    video: Schedule = field(default_factory=lambda: Schedule(2500, 32, 1e-3))
+    video_width: int = 48
+    sampling_steps: int = 8
+    guidance: float = 1.5
+    seed: int = 0
+
+
+def pretrain(out: Path, recipe: Recipe, console: Console) -> None:
+    """Makes `out/tiny-wan` and `out/tiny-metrics`, or what is missing of them."""
+    work = out / "tiny-wan.parts"
+    steps: list[tuple[Path, Callable[[Path], None]]] = [
+        (work / "vae", lambda path: _vae(path, recipe, console)),
+        (work / "text", lambda path: _text(path, recipe, console)),
+        (work / "untrained", lambda path: _assemble(path, work, recipe)),
+        (out / "tiny-wan", lambda path: _transformer(path, work / "untrained", recipe, console)),
+        (out / "tiny-metrics" / "clip", lambda path: _clip(path, work / "text", recipe, console)),
+        (out / "tiny-metrics" / "video", lambda path: _video(path, recipe, console)),
+    ]
+    for path, make in steps:
+        if path.is_dir():
+            console.print(f"{path.relative_to(out)}: is there")
+            continue
+        started = time.perf_counter()
+        torch.manual_seed(recipe.seed)
+        with atomic_write(path) as temporary:
+            temporary.mkdir()
+            make(temporary)
+        console.print(f"{path.relative_to(out)}: {(time.perf_counter() - started) / 60:.1f} minutes")
+
+
+def _vae(path: Path, recipe: Recipe, console: Console) -> None:
+    vae = new_vae(recipe.vae_base, recipe.vae_latents)
+    plan = {1: recipe.vae_images, 9: recipe.vae_short_clips, 17: recipe.vae_full_clips}
+    train_vae(vae, plan, recipe.seed, console)
+    pixels, _ = random_scenes(64, 17, np.random.default_rng(recipe.seed + 2))
+    normalise_latents(vae, encode_means(vae, pixels))
+    vae.half().save_pretrained(path)
+
+
+def _text(path: Path, recipe: Recipe, console: Console) -> None:
+    tokenizer = new_tokenizer(recipe.text_tokens)
+    encoder = new_text_encoder(tokenizer, recipe.text_width, recipe.text_layers)
+    train_text_encoder(tokenizer, encoder, recipe.text, recipe.seed, console)
+    encoder.half().save_pretrained(path / "text_encoder")
+    tokenizer.save_pretrained(path / "tokenizer")
+
+
+def _assemble(path: Path, work: Path, recipe: Recipe) -> None:
+    """A pipeline folder of the trained parts and an untrained transformer."""
+    WanPipeline(
+        tokenizer=PreTrainedTokenizerFast.from_pretrained(work / "text" / "tokenizer"),
+        text_encoder=UMT5EncoderModel.from_pretrained(work / "text" / "text_encoder", dtype=torch.float16),
+        vae=AutoencoderKLWan.from_pretrained(work / "vae", torch_dtype=torch.float16),
+        transformer=new_transformer(recipe.heads, recipe.layers, recipe.vae_latents, recipe.text_width).half(),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=recipe.shift),
+    ).save_pretrained(path)
+    write_json(
+        path / "lofa.json",
+        {
+            "frames": 17,
+            "height": 64,
+            "width": 64,
+            "steps": recipe.sampling_steps,
+            "guidance": recipe.guidance,
+            "fps": 8,
+        },
+    )
+
+
+def _transformer(path: Path, untrained: Path, recipe: Recipe, console: Console) -> None:
+    backbone = load_backbone(untrained)
+    train_transformer(backbone, recipe.transformer, recipe.clips, recipe.seed + 1, console)
+    backbone.slots.remove()
+    pipeline = backbone.pipeline
+    pipeline.to(torch.float16)
+    pipeline.save_pretrained(path)
+    write_json(path / "lofa.json", read_json(untrained / "lofa.json"))
+
+
+def _clip(path: Path, text: Path, recipe: Recipe, console: Console) -> None:
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(text / "tokenizer")
+    train_clip(tokenizer, recipe.clip, recipe.seed + 7, console).half().save_pretrained(path)
+    tokenizer.save_pretrained(path)
+    save_preprocessor(path, 64)
+
+
+def _video(path: Path, recipe: Recipe, console: Console) -> None:
+    train_video_network(recipe.video, recipe.seed + 11, console, recipe.video_width).half().save_pretrained(path)
+    save_preprocessor(path, 64)

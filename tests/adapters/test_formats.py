@@ -1,0 +1,218 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from lofa.adapters import Adapter, LowRank
+from lofa.adapters.formats import FORMATS
+from lofa.adapters.names import WAN
+from lofa.errors import AdapterFormatError
+from lofa.files import read_json, read_metadata, read_tensors, tensor_shapes
+
+SUFFIX = {"diffusers": "a.safetensors", "comfyui": "a.safetensors", "peft": "a", "reference": "a.pth"}
+SD_LORA = Path(__file__).parents[2] / "../shared/assets/loras/sd15_lora_disney.safetensors"
+
+
+def adapter(component: str = "transformer", dtype: torch.dtype = torch.float32) -> Adapter:
+    """Every kind of layer, ranks and alphas that differ and are no powers of two."""
+    generator = torch.Generator().manual_seed(0)
+    pairs = {}
+    for depth in (0, 1, 11):
+        for index, kind in enumerate(WAN.kinds):
+            rank = 3 + index % 3
+            A, B = (torch.randn(*size, generator=generator).to(dtype) for size in ((rank, 10), (12, rank)))
+            alpha = torch.tensor(0.1 + 0.037 * (depth + index))
+            pairs[f"{component}.{WAN.layer_path(depth, kind)}"] = LowRank(A, B, alpha)
+    return Adapter(pairs, {"prompt": "it's (here), now!", "rank": "3"})
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_round_trip_is_exact(format: str, dtype: torch.dtype, tmp_path: Path) -> None:
+    before = adapter(dtype=dtype)
+    before.save(tmp_path / SUFFIX[format], format)
+    after = Adapter.load(tmp_path / SUFFIX[format])
+    assert set(after) == set(before)
+    assert all(torch.equal(after.delta_weight(name), before.delta_weight(name)) for name in before)
+    assert after.metadata == ({} if format == "reference" else before.metadata)
+    assert [entry.name for entry in tmp_path.iterdir()] == [SUFFIX[format]]
+
+
+@pytest.mark.parametrize("second", FORMATS)
+@pytest.mark.parametrize("first", FORMATS)
+def test_conversion_between_any_two_formats(first: str, second: str, tmp_path: Path) -> None:
+    before = adapter()
+    before.save(tmp_path / "1" / SUFFIX[first], first)
+    Adapter.load(tmp_path / "1" / SUFFIX[first]).save(tmp_path / "2" / SUFFIX[second], second)
+    after = Adapter.load(tmp_path / "2" / SUFFIX[second])
+    assert all(torch.equal(after.delta_weight(name), before.delta_weight(name)) for name in before)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("alpha", [1e-4, 1.0, 100.0])
+def test_half_precision_keeps_the_delta_weight(format: str, dtype: torch.dtype, alpha: float, tmp_path: Path) -> None:
+    """Also for an alpha that would push alpha * B out of float16's range."""
+    pair = next(iter(adapter().values()))
+    before = Adapter({"transformer.blocks.0.attn1.to_q": LowRank(pair.A, pair.B * 1e-2, torch.tensor(alpha))})
+    before.save(tmp_path / SUFFIX[format], format, dtype)
+    ((name, expected),) = before.items()
+    stored = Adapter.load(tmp_path / SUFFIX[format])[name]
+    assert stored.A.dtype == stored.B.dtype == dtype
+    error = stored.to(dtype=torch.float32).delta_weight() - expected.delta_weight()
+    assert error.norm() / expected.delta_weight().norm() < (1e-3 if dtype == torch.float16 else 8e-3)
+
+
+def test_stored_names_and_alphas(tmp_path: Path) -> None:
+    """What other tools rely on: alpha * r where the format divides by r, folded into B where it has no alpha."""
+    pair = LowRank(torch.ones(4, 6), torch.ones(5, 4), torch.tensor(0.5))
+    for format, suffix in SUFFIX.items():
+        Adapter({"transformer.blocks.2.attn2.to_out.0": pair}).save(tmp_path / format / suffix, format)
+    stem = "transformer.blocks.2.attn2.to_out.0"
+    diffusers = read_tensors(tmp_path / "diffusers/a.safetensors")
+    assert set(diffusers) == {f"{stem}.lora_A.weight", f"{stem}.lora_B.weight"}
+    assert torch.equal(diffusers[f"{stem}.lora_B.weight"], torch.full((5, 4), 0.5))
+    comfyui = read_tensors(tmp_path / "comfyui/a.safetensors")
+    stem = "diffusion_model.blocks.2.cross_attn.o"
+    assert set(comfyui) == {f"{stem}.lora_down.weight", f"{stem}.lora_up.weight", f"{stem}.alpha"}
+    assert comfyui[f"{stem}.alpha"].item() == 2.0
+    assert read_json(tmp_path / "peft/a/adapter_config.json")["lora_alpha"] == 2.0
+    reference = torch.load(tmp_path / "reference/a.pth", weights_only=True)
+    stem = "blocks.2.cross_attn.o"
+    assert set(reference) == {f"{stem}.lora_A.default.weight", f"{stem}.lora_B.default.weight"}
+    assert torch.equal(reference[f"{stem}.lora_B.default.weight"], torch.full((5, 4), 0.5))
+
+
+def test_kohya_names_are_read(tmp_path: Path) -> None:
+    stem = "lora_unet_blocks_11_ffn_0"
+    tensors = {
+        f"{stem}.lora_down.weight": torch.ones(4, 6),
+        f"{stem}.lora_up.weight": torch.ones(5, 4),
+        f"{stem}.alpha": torch.tensor(1.0),
+    }
+    save_file(tensors, tmp_path / "k.safetensors")
+    loaded = Adapter.load(tmp_path / "k.safetensors")
+    assert torch.equal(loaded.delta_weight("transformer.blocks.11.ffn.net.0.proj"), torch.ones(5, 6))
+
+
+def test_diffusers_header_scales_are_obeyed_and_not_written_on(tmp_path: Path) -> None:
+    """diffusers writes alpha into a header entry; an entry carried over to another file would scale twice."""
+    stem = "transformer.blocks.{}.attn1.to_q"
+    tensors = {}
+    for depth in (0, 1):
+        tensors[f"{stem.format(depth)}.lora_A.weight"] = torch.ones(4, 6)
+        tensors[f"{stem.format(depth)}.lora_B.weight"] = torch.ones(5, 4)
+    entry = {"transformer.r": 4, "transformer.lora_alpha": 2, "transformer.alpha_pattern": {"blocks.1.attn1.to_q": 8}}
+    save_file(tensors, tmp_path / "a.safetensors", {"format": "pt", "lora_adapter_metadata": json.dumps(entry)})
+    loaded = Adapter.load(tmp_path / "a.safetensors")
+    assert [loaded[stem.format(depth)].alpha.item() for depth in (0, 1)] == [0.5, 2.0]
+    loaded.save(tmp_path / "b.safetensors")
+    assert "lora_adapter_metadata" not in read_metadata(tmp_path / "b.safetensors")
+    assert torch.equal(Adapter.load(tmp_path / "b.safetensors").delta_weight(stem.format(1)), torch.full((5, 6), 8.0))
+
+
+def test_second_expert_has_its_place(tmp_path: Path) -> None:
+    both = Adapter({**adapter("transformer"), **adapter("transformer_2")})
+    both.save(tmp_path / "a.safetensors")
+    assert set(Adapter.load(tmp_path / "a.safetensors")) == set(both)
+    for format in ("comfyui", "peft", "reference"):
+        with pytest.raises(AdapterFormatError, match="transformer, transformer_2"):
+            both.save(tmp_path / "b", format)
+    adapter("transformer_2").save(tmp_path / "p", "peft")
+    assert set(Adapter.load(tmp_path / "p")) == set(adapter("transformer_2"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.safetensors", "p"]
+
+
+def refused(path: Path, *parts: str) -> None:
+    with pytest.raises(AdapterFormatError) as caught:
+        Adapter.load(path)
+    for part in (str(path), *parts):
+        assert part in str(caught.value)
+
+
+def test_missing_damaged_and_foreign_files_are_named(tmp_path: Path) -> None:
+    refused(tmp_path / "none.safetensors", "no such file")
+    refused(tmp_path / "none.pth", "no such file")
+    refused(tmp_path, "found nothing")
+    adapter().save(tmp_path / "whole.safetensors")
+    content = (tmp_path / "whole.safetensors").read_bytes()
+    for length in (0, 4, 100, len(content) - 1):
+        (tmp_path / "cut.safetensors").write_bytes(content[:length])
+        refused(tmp_path / "cut.safetensors")
+    (tmp_path / "text.pth").write_text("no torch file")
+    refused(tmp_path / "text.pth")
+    torch.save({"state_dict": {"a": torch.ones(1)}}, tmp_path / "nested.pth")
+    refused(tmp_path / "nested.pth", "dict of tensors")
+    save_file({"encoder.weight": torch.ones(2)}, tmp_path / "foreign.safetensors")
+    refused(tmp_path / "foreign.safetensors", "encoder.weight")
+    save_file({}, tmp_path / "empty.safetensors")
+    refused(tmp_path / "empty.safetensors", "0 tensors")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder/adapter_config.json").write_text("{}")
+    refused(tmp_path / "folder", "adapter_model.safetensors")
+
+
+def test_a_torch_file_with_code_in_it_is_not_run(tmp_path: Path) -> None:
+    class Trap:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return (Path.touch, (tmp_path / "sprung",))  # type: ignore[return-value]
+
+    torch.save({"a": Trap()}, tmp_path / "trap.pth")
+    refused(tmp_path / "trap.pth")
+    assert not (tmp_path / "sprung").exists()
+
+
+@pytest.mark.parametrize(
+    ("key", "shape", "found"),
+    [
+        ("transformer.blocks.0.attn1.to_q.dora_scale", (5,), "dora_scale"),
+        ("transformer.blocks.0.attn1.to_q.lora_B.bias", (5,), "lora_B.bias"),
+        ("transformer.blocks.0.attn1.to_k.lora_A.weight", (4, 6), "to_k"),
+    ],
+)
+def test_what_is_more_or_less_than_a_pair_is_refused(
+    key: str, shape: tuple[int, ...], found: str, tmp_path: Path
+) -> None:
+    stem = "transformer.blocks.0.attn1.to_q"
+    tensors = {f"{stem}.lora_A.weight": torch.ones(4, 6), f"{stem}.lora_B.weight": torch.ones(5, 4)}
+    save_file({**tensors, key: torch.ones(shape)}, tmp_path / "a.safetensors")
+    refused(tmp_path / "a.safetensors", found)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_nan_is_refused_both_ways(value: float, tmp_path: Path) -> None:
+    spoilt = adapter()
+    name = "transformer.blocks.1.attn1.to_v"
+    spoilt[name].B[0, 0] = value
+    with pytest.raises(AdapterFormatError, match=name):
+        spoilt.save(tmp_path / "a.safetensors")
+    assert not list(tmp_path.iterdir())
+    stem = f"{name}.lora_B.weight"
+    save_file({stem: spoilt[name].B, f"{name}.lora_A.weight": spoilt[name].A}, tmp_path / "n.safetensors")
+    refused(tmp_path / "n.safetensors", stem)
+
+
+def test_unknown_format_and_unknown_layers(tmp_path: Path) -> None:
+    with pytest.raises(AdapterFormatError, match="diffusers, comfyui, peft, reference"):
+        adapter().save(tmp_path / "a", "kohya")
+    pair = next(iter(adapter().values()))
+    foreign = Adapter({"unet.down_blocks.0.attentions.0.proj_in": pair})
+    foreign.save(tmp_path / "u.safetensors")
+    assert set(Adapter.load(tmp_path / "u.safetensors")) == set(foreign)
+    for format in ("comfyui", "reference"):
+        with pytest.raises(AdapterFormatError, match="down_blocks"):
+            foreign.save(tmp_path / "b", format)
+
+
+def test_header_alone_tells_the_shapes(tmp_path: Path) -> None:
+    adapter().save(tmp_path / "a.safetensors")
+    shapes = tensor_shapes(tmp_path / "a.safetensors")
+    assert shapes["transformer.blocks.0.attn1.to_q.lora_A.weight"] == (3, 10)
+
+
+def test_a_real_foreign_lora_is_named() -> None:
+    if not SD_LORA.is_file():
+        pytest.skip(f"{SD_LORA} is not there")
+    refused(SD_LORA, "386 tensors", "text_encoder:0:down")

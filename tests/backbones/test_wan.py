@@ -1,0 +1,298 @@
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from lofa.adapters import Adapter, LowRankBatch, stack_adapters
+from lofa.backbones import Backbone, BackboneConfig, load_backbone
+from lofa.conditions import Condition
+from lofa.errors import BackboneError
+from tests.helpers.adapters import random_adapter
+
+
+@pytest.fixture(scope="module")
+def backbone(tiny_wan_random: Path) -> Backbone:
+    return load_backbone(tiny_wan_random)
+
+
+@pytest.fixture(scope="module")
+def adapters(backbone: Backbone) -> list[Adapter]:
+    return [random_adapter(backbone.layers, rank=2 + seed, seed=seed) for seed in range(3)]
+
+
+@pytest.fixture
+def latents() -> Tensor:
+    return torch.randn(3, 16, 2, 4, 4, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="module")
+def condition(backbone: Backbone) -> Condition:
+    return backbone.encode_prompt(["a figure waves the left arm", "", 'right arm (up), it\'s "fast"!'])
+
+
+# -- layers --------------------------------------------------------------------------------------------------------
+
+
+def test_layers_block_by_block(backbone: Backbone) -> None:
+    assert [layer.name for layer in backbone.layers[:2]] == [
+        "transformer.blocks.0.attn1.to_q",
+        "transformer.blocks.0.attn1.to_k",
+    ]
+    assert len(backbone.layers) == 2 * 8 and backbone.num_depths == 2
+    assert backbone.depth_ids.tolist() == [0] * 8 + [1] * 8
+    assert backbone.kind_ids.tolist() == list(range(8)) * 2
+    assert backbone.kinds[3] == "attn1.to_out.0" and backbone.kinds[7] == "attn2.to_out.0"
+    assert {(layer.out_features, layer.in_features) for layer in backbone.layers} == {(96, 96)}
+
+
+def test_weights(backbone: Backbone, tiny_wan_random: Path) -> None:
+    state = backbone.pipeline.transformer.state_dict()
+    for index in (0, 11):
+        layer = backbone.layers[index]
+        weight = backbone.weight(layer.name)
+        assert torch.equal(weight, state[layer.name.removeprefix("transformer.") + ".weight"])
+        assert not weight.requires_grad
+        assert torch.equal(backbone.weights()[index], weight)
+    names = [backbone.layers[3].name, backbone.layers[1].name]
+    assert torch.equal(backbone.weights(names), torch.stack([backbone.weight(name) for name in names]))
+    with pytest.raises(BackboneError, match=r"no adapted layer 'transformer\.proj_out'"):
+        backbone.weight("transformer.proj_out")
+    mixed = BackboneConfig(name="m", path=str(tiny_wan_random), kinds=("attn1.to_q", "ffn.net.2"))
+    with pytest.raises(ValueError, match="can't be stacked"):
+        load_backbone(mixed).weights()
+
+
+def test_everything_is_frozen(backbone: Backbone) -> None:
+    modules = [backbone.pipeline.transformer, backbone.pipeline.vae, backbone.pipeline.text_encoder]
+    assert not any(p.requires_grad for module in modules for p in module.parameters())
+    assert not any(module.training for module in modules)
+
+
+# -- conditions and latents ----------------------------------------------------------------------------------------
+
+
+def test_prompts_are_encoded_as_in_the_pipeline(backbone: Backbone, condition: Condition) -> None:
+    prompts = ["a figure waves the left arm", "", 'right arm (up), it\'s "fast"!']
+    expected, _ = backbone.pipeline.encode_prompt(
+        prompts, do_classifier_free_guidance=False, max_sequence_length=backbone.max_prompt_tokens
+    )
+    assert condition.tokens.shape == (3, int(condition.lengths.max()), backbone.condition_width)
+    assert torch.equal(condition.tokens, expected[:, : condition.tokens.shape[1]])
+    for row, length in zip(condition.tokens, condition.lengths, strict=True):
+        assert not row[length:].any() and row[:length].any(dim=1).all()
+    alone = backbone.encode_prompt(prompts[:1])
+    torch.testing.assert_close(alone.row(0), condition.row(0))
+
+
+def test_a_prompt_too_long_is_named(backbone: Backbone) -> None:
+    longest = " ".join(["waves"] * (backbone.max_prompt_tokens - 1))
+    assert backbone.encode_prompt([longest]).lengths.tolist() == [backbone.max_prompt_tokens]
+    with pytest.raises(BackboneError, match=r"'waves waves.*49 tokens.*at most 48"):
+        backbone.encode_prompt(["fine", longest + " waves"])
+    with pytest.raises(ValueError, match="no prompts"):
+        backbone.encode_prompt([])
+
+
+def test_latents_are_the_normalised_posterior_mean(backbone: Backbone) -> None:
+    clips = torch.randint(0, 256, (10, 5, 32, 16, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    latents = backbone.encode_video(clips)
+    assert latents.shape == (10, backbone.latent_channels, 2, 4, 2)
+    vae = backbone.pipeline.vae
+    with torch.no_grad():
+        z = vae.encode(clips.permute(0, 4, 1, 2, 3) / 127.5 - 1).latent_dist.mean
+    mean, std = (torch.tensor(v).view(-1, 1, 1, 1) for v in (vae.config.latents_mean, vae.config.latents_std))
+    torch.testing.assert_close(latents, (z - mean) / std)
+    torch.testing.assert_close(backbone.encode_video(clips[7:9]), latents[7:9])
+    decoded = backbone.decode_latents(latents)
+    assert decoded.shape == clips.shape and decoded.dtype == torch.uint8
+    assert (backbone.decode_latents(latents[9:]).int() - decoded[9:].int()).abs().max() <= 1
+
+
+@pytest.mark.parametrize("shape", [(1, 4, 32, 32, 3), (1, 5, 40, 32, 3), (1, 5, 32, 0, 3), (1, 0, 32, 32, 3)])
+def test_sizes_the_model_would_cut_are_refused(backbone: Backbone, shape: tuple[int, ...]) -> None:
+    with pytest.raises(BackboneError, match=r"4k \+ 1 frames"):
+        backbone.encode_video(torch.zeros(shape, dtype=torch.uint8))
+
+
+def test_clips_that_are_no_clips_are_refused(backbone: Backbone) -> None:
+    for clips in (torch.zeros(1, 3, 5, 32, 32, dtype=torch.uint8), torch.zeros(1, 5, 32, 32, 3)):
+        with pytest.raises(ValueError, match="must be uint8"):
+            backbone.encode_video(clips)
+
+
+# -- loss ----------------------------------------------------------------------------------------------------------
+
+
+def test_loss_is_flow_matching(backbone: Backbone, latents: Tensor, condition: Condition) -> None:
+    sigma, n = torch.tensor([0.1, 0.5, 0.9]), torch.randn(latents.shape)
+    tokens = torch.zeros(3, backbone.max_prompt_tokens, 64)
+    tokens[:, : condition.tokens.shape[1]] = condition.tokens
+    levels = sigma.view(-1, 1, 1, 1, 1)
+    with torch.no_grad():
+        v = backbone.pipeline.transformer((1 - levels) * latents + levels * n, 1000 * sigma, tokens).sample
+    expected = (v - (n - latents)).square().mean(dim=(1, 2, 3, 4))
+    found = backbone.denoising_loss(latents, condition, noise_level=sigma, noise=n)
+    assert found.shape == (3,) and found.dtype == torch.float32
+    torch.testing.assert_close(found, expected)
+
+
+def test_loss_draws_from_the_generator_alone(backbone: Backbone, latents: Tensor, condition: Condition) -> None:
+    first, again = (
+        backbone.denoising_loss(latents, condition, generator=torch.Generator().manual_seed(5)) for _ in range(2)
+    )
+    assert torch.equal(first, again)
+
+
+def test_each_row_has_its_adapter(
+    backbone: Backbone, latents: Tensor, condition: Condition, adapters: list[Adapter]
+) -> None:
+    given = {"noise_level": torch.tensor([0.3, 0.6, 0.9]), "noise": torch.randn(latents.shape)}
+    bare = backbone.denoising_loss(latents, condition, **given)
+    together = backbone.denoising_loss(latents, condition, adapters, **given)
+    assert torch.equal(backbone.denoising_loss(latents, condition, stack_adapters(adapters), **given), together)
+    for n, adapter in enumerate(adapters):
+        row = slice(n, n + 1)
+        own = {key: value[row] for key, value in given.items()}
+        alone = backbone.denoising_loss(latents[row], condition[row], adapter, **own)
+        torch.testing.assert_close(together[row], alone)
+        assert not torch.allclose(alone, bare[row])
+    assert torch.equal(backbone.denoising_loss(latents, condition, **given), bare)
+
+
+def trainable(adapters: list[Adapter]) -> dict[str, LowRankBatch]:
+    batch = stack_adapters(adapters)
+    for pair in batch.values():
+        for tensor in (pair.A, pair.B, pair.alpha):
+            tensor.requires_grad_()
+    return batch
+
+
+def test_gradients_reach_every_adapter_and_checkpointing_keeps_them(
+    latents: Tensor, condition: Condition, adapters: list[Adapter], tiny_wan_random: Path
+) -> None:
+    own = load_backbone(tiny_wan_random)
+
+    def gradients() -> list[Tensor]:
+        batch = trainable(adapters)
+        loss = own.denoising_loss(latents, condition, batch, generator=torch.Generator().manual_seed(1))
+        loss.sum().backward()
+        found = [t.grad for pair in batch.values() for t in (pair.A, pair.B, pair.alpha)]
+        assert all(g is not None for g in found)
+        return [g for g in found if g is not None]
+
+    plain = gradients()
+    assert all(g.isfinite().all() for g in plain)
+    assert all(g.flatten(1).any(dim=1).all() for g in plain if g.ndim > 1)
+    own.enable_gradient_checkpointing()
+    for ours, expected in zip(gradients(), plain, strict=True):
+        torch.testing.assert_close(ours, expected)
+
+
+def test_loss_under_autocast_is_close(backbone: Backbone, latents: Tensor, condition: Condition) -> None:
+    exact = backbone.denoising_loss(latents, condition, generator=torch.Generator().manual_seed(1))
+    with torch.autocast("cpu", torch.bfloat16):
+        half = backbone.denoising_loss(latents, condition, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(half, exact, rtol=0.02, atol=0.02)
+
+
+def test_what_belongs_to_another_backbone_is_refused(
+    backbone: Backbone, latents: Tensor, condition: Condition, adapters: list[Adapter]
+) -> None:
+    pair = next(iter(adapters[0].values()))
+    with pytest.raises(BackboneError, match=r"no adapted layer 'unet\.x'"):
+        backbone.denoising_loss(latents, condition, Adapter({"unet.x": pair}))
+    small = LowRankBatch(torch.ones(1, 2, 8), torch.ones(1, 8, 2), torch.ones(1))
+    with pytest.raises(BackboneError, match="another backbone"):
+        backbone.denoising_loss(latents, condition, {backbone.layers[0].name: small})
+    with pytest.raises(BackboneError, match="another backbone"):
+        backbone.denoising_loss(latents, Condition(torch.ones(3, 4, 32), torch.full((3,), 4)))
+    with pytest.raises(ValueError, match="as many conditions"):
+        backbone.denoising_loss(latents, condition[:2])
+
+
+# -- samples -------------------------------------------------------------------------------------------------------
+
+
+def test_generate_is_the_pipeline_with_that_lora(
+    backbone: Backbone, adapters: list[Adapter], tiny_wan_random: Path, tmp_path: Path
+) -> None:
+    adapters[1].save(tmp_path / "a.safetensors")
+    own = load_backbone(tiny_wan_random).pipeline
+    own.load_lora_weights(str(tmp_path), weight_name="a.safetensors")
+    noise = torch.randn(1, 16, 2, 4, 4, generator=torch.Generator().manual_seed(7))
+    frames = own(
+        "a figure waves",
+        negative_prompt="left",
+        latents=noise,
+        height=32,
+        width=32,
+        num_frames=5,
+        num_inference_steps=3,
+        guidance_scale=4.0,
+        max_sequence_length=backbone.max_prompt_tokens,
+        output_type="pt",
+    ).frames
+    expected = (frames * 255).round().permute(0, 1, 3, 4, 2)
+    found = backbone.generate("a figure waves", adapters[1], seed=7, steps=3, guidance=4.0, negative_prompt="left")
+    assert found.shape == (1, 5, 32, 32, 3) and found.dtype == torch.uint8
+    assert (found.float() - expected).abs().max() <= 1
+
+
+def test_rows_don_t_depend_on_their_neighbours(backbone: Backbone, adapters: list[Adapter]) -> None:
+    prompts = ["a figure", "waves the left arm", "right"]
+    together = backbone.generate(prompts, [adapters[0], None, adapters[2]], seed=[3, 4, 9])
+    for row, (prompt, adapter, seed) in enumerate(
+        zip(prompts, [adapters[0], None, adapters[2]], [3, 4, 9], strict=True)
+    ):
+        alone = backbone.generate(prompt, adapter, seed=seed)
+        assert (alone[0].int() - together[row].int()).abs().max() <= 1
+    assert torch.equal(backbone.generate(prompts, seed=3), backbone.generate(prompts, seed=[3, 4, 5]))
+
+
+def test_one_prompt_under_many_adapters(backbone: Backbone, adapters: list[Adapter]) -> None:
+    clips = backbone.generate("a figure", adapters, seed=[1, 1, 1])
+    assert clips.shape[0] == 3
+    assert (clips[0] != clips[1]).any()
+    base = backbone.generate("a figure", seed=1)
+    assert (backbone.generate("a figure", adapters[0], strength=0.0, seed=1).int() - base.int()).abs().max() <= 1
+    assert (clips[0] != base[0]).any()
+
+
+def test_generate_refuses_what_does_not_go_together(backbone: Backbone, adapters: list[Adapter]) -> None:
+    for prompts, given, seed in ((["a", "b"], adapters, 0), ([], None, 0), (["a"], [], 0), (["a", "b"], None, [1])):
+        with pytest.raises(ValueError, match="don't go together"):
+            backbone.generate(prompts, given, seed=seed)
+    with pytest.raises(BackboneError, match=r"4k \+ 1 frames"):
+        backbone.generate("a", frames=6)
+
+
+# -- two experts ---------------------------------------------------------------------------------------------------
+
+
+def test_wan_2_2_has_two_experts(tiny_wan_random: Path, latents: Tensor, condition: Condition) -> None:
+    """Noise levels from the boundary on go to `transformer`, the others to `transformer_2`, rows keep their adapter."""
+    from diffusers import WanPipeline
+
+    from lofa.backbones.wan import WanBackbone
+
+    parts = [WanPipeline.from_pretrained(tiny_wan_random, dtype=torch.float32) for _ in range(2)]
+    second = parts[1].transformer
+    with torch.no_grad():
+        second.proj_out.weight.mul_(0.5)
+    single = WanBackbone("low", parts[1])
+    pipeline = WanPipeline(
+        **{name: part for name, part in parts[0].components.items() if name != "transformer_2"},
+        transformer_2=WanPipeline.from_pretrained(tiny_wan_random, transformer=second).transformer,
+        boundary_ratio=0.875,
+    )
+    both = WanBackbone("two", pipeline)
+    assert len(both.layers) == 32 and both.num_depths == 4
+    assert both.layers[16].name == "transformer_2.blocks.0.attn1.to_q" and both.layers[16].depth == 2
+    given = {"noise_level": torch.tensor([0.9, 0.2, 0.95]), "noise": torch.randn(latents.shape)}
+    adapter = [random_adapter(both.layers, seed=seed) for seed in range(3)]
+    found = both.denoising_loss(latents, condition, adapter, **given)
+    row = slice(1, 2)
+    low = Adapter({name.replace("transformer_2", "transformer"): p for name, p in adapter[1].items() if "_2." in name})
+    own = {key: value[row] for key, value in given.items()}
+    torch.testing.assert_close(found[row], single.denoising_loss(latents[row], condition[row], low, **own))

@@ -1,0 +1,69 @@
+"""A prepared set of the world, judges and a predictor, all of random weights and seconds to make."""
+
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from lofa.backbones import Backbone, load_backbone
+from lofa.conditions import TextEncoder
+from lofa.data import PrepareOptions, clip_shape, open_source, prepare, read_samples
+from lofa.evaluation import Case, Judges, Protocol, plan_cases
+from lofa.hypernets import AdapterNet, ResponseNet
+from lofa.metrics import load_clip, load_video_features
+from lofa.predict import Predictor, Stage, save_predictor
+from tests.metrics.networks import make_clip, make_video_features
+
+PROTOCOL = Protocol(noise_levels=2, batch=4, draws=100, pictures=1, generated_per_prompt=1)
+
+
+@pytest.fixture(scope="session")
+def backbone(tiny_wan_random: Path) -> Backbone:
+    """The random backbone, its prompts long enough for the world's captions."""
+    loaded = load_backbone(tiny_wan_random)
+    loaded.pipeline.tokenizer.model_max_length = 200
+    return loaded
+
+
+@pytest.fixture(scope="session")
+def world_set(tmp_path_factory: pytest.TempPathFactory, backbone: Backbone) -> Path:
+    """Three held-out classes with two clips of each role."""
+    folder = tmp_path_factory.mktemp("sets") / "world"
+    options = PrepareOptions(train_classes=0, val_classes=0, test_classes=3, test_adapt=2, test_score=2)
+    source = open_source("world", options, clip_shape(backbone, options))
+    prepare(source, folder, backbone, options, Console(quiet=True))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def cases(world_set: Path) -> list[Case]:
+    return plan_cases(read_samples(world_set), PROTOCOL)
+
+
+@pytest.fixture(scope="session")
+def judges(tmp_path_factory: pytest.TempPathFactory) -> Judges:
+    folder = tmp_path_factory.mktemp("judges")
+    return Judges(load_clip(make_clip(folder / "clip")), load_video_features(make_video_features(folder / "video")))
+
+
+@pytest.fixture(scope="session")
+def predictor(tmp_path_factory: pytest.TempPathFactory, backbone: Backbone) -> Predictor:
+    layer = backbone.layers[0]
+    values = {
+        "out_features": layer.out_features,
+        "in_features": layer.in_features,
+        "num_depths": backbone.num_depths,
+        "num_kinds": len(backbone.kinds),
+        "context_width": backbone.condition_width,
+        "patch_size": 48,
+        "d_model": 32,
+        "n_heads": 2,
+        "n_blocks": 1,
+        "lora_rank": 2,
+    }
+    encoder = TextEncoder(width=backbone.condition_width)
+    response = Stage(ResponseNet(**values), encoder)
+    adapter = Stage(AdapterNet(**values, response_width=32, read_after=(0,), alpha_init=0.1), encoder)
+    folder = tmp_path_factory.mktemp("run")
+    save_predictor(folder / "predictor", backbone, condition="text", response=response, adapter=adapter)
+    return Predictor.load(folder, backbone=backbone)

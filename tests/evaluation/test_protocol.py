@@ -1,0 +1,142 @@
+"""The comparison: its numbers, their shape in metrics.json, and the page written from them."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+from torch.utils.tensorboard import SummaryWriter
+
+from lofa.adapters import Adapter, LowRank
+from lofa.backbones import Backbone
+from lofa.errors import ConfigError, DataError
+from lofa.evaluation import (
+    METRICS,
+    Case,
+    Evaluation,
+    Judges,
+    Method,
+    Timing,
+    base_method,
+    evaluate,
+    lofa_method,
+    read_curves,
+    response_maps,
+    write_report,
+)
+from lofa.predict import Predictor
+from tests.evaluation.conftest import PROTOCOL
+
+QUIET = Console(quiet=True)
+
+
+def random_adapter(backbone: Backbone, seed: int, scale: float) -> Adapter:
+    generator = torch.Generator().manual_seed(seed)
+    return Adapter(
+        {
+            layer.name: LowRank(
+                torch.randn(2, layer.in_features, generator=generator),
+                torch.randn(layer.out_features, 2, generator=generator),
+                torch.tensor(scale),
+            )
+            for layer in backbone.layers
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def methods(backbone: Backbone, cases: list[Case]) -> list[Method]:
+    return [
+        Method(
+            name,
+            {case.id: random_adapter(backbone, seed + place, scale) for place, case in enumerate(cases)},
+            Timing((2.0, 3.0, 7.0), "by hand", in_batch),
+            "random",
+        )
+        for name, seed, scale, in_batch in (("lofa", 0, 0.05, None), ("lora", 50, 0.02, 1.5))
+    ] + [base_method()]
+
+
+@pytest.fixture(scope="module")
+def outcome(
+    world_set: Path, backbone: Backbone, cases: list[Case], methods: list[Method], judges: Judges
+) -> Evaluation:
+    return evaluate(world_set, backbone, cases, methods, judges, PROTOCOL, QUIET)
+
+
+def test_metrics_have_the_shape_others_rely_on(outcome: Evaluation) -> None:
+    metrics = json.loads(json.dumps(outcome.metrics, allow_nan=False))
+    assert list(metrics["methods"]) == ["base", "lora", "lofa"]
+    assert list(metrics["differences"]) == ["lora-base", "lofa-base", "lofa-lora"]
+    for row in (*metrics["methods"].values(), *metrics["differences"].values()):
+        assert set(row) == set(METRICS)
+        for value in row.values():
+            assert value["low"] <= value["value"] <= value["high"]
+    for pair, row in metrics["differences"].items():
+        later, earlier = (metrics["methods"][name] for name in pair.split("-"))
+        for key in METRICS:
+            assert row[key]["value"] == pytest.approx(later[key]["value"] - earlier[key]["value"])
+    assert (
+        metrics["methods"]["lora"]["seconds"]["value"] == 3 and metrics["methods"]["lora"]["seconds"]["in_batch"] == 1.5
+    )
+    assert metrics["methods"]["base"]["seconds"]["value"] == 0
+    assert metrics["held_out"] == {"classes": 3, "prompts": 3, "clips": 6, "generated": 3, "feature_size": 16}
+
+
+def test_scores_do_not_depend_on_the_batch_or_on_the_other_methods(
+    world_set: Path, backbone: Backbone, cases: list[Case], methods: list[Method], judges: Judges, outcome: Evaluation
+) -> None:
+    alone = evaluate(world_set, backbone, cases, methods[:1], judges, replace(PROTOCOL, batch=3), QUIET)
+    for key in METRICS:
+        for end in ("value", "low", "high"):
+            expected = outcome.metrics["methods"]["lofa"][key][end]
+            assert alone.metrics["methods"]["lofa"][key][end] == pytest.approx(expected, rel=1e-2, abs=1e-4)
+    assert alone.metrics["differences"] == {} and alone.metrics["gap_closed"] == {}
+
+
+def test_an_adapter_that_changes_nothing_scores_as_the_base(
+    world_set: Path, backbone: Backbone, cases: list[Case], judges: Judges
+) -> None:
+    nothing = Method("nothing", {case.id: random_adapter(backbone, 0, 0.0) for case in cases}, Timing(), "zeros")
+    metrics = evaluate(world_set, backbone, cases, [base_method(), nothing], judges, PROTOCOL, QUIET).metrics
+    difference = metrics["differences"]["nothing-base"]
+    assert all(abs(difference[key][end]) < 1e-4 for key in METRICS for end in ("value", "low", "high"))
+
+
+def test_methods_of_one_name_are_refused(
+    world_set: Path, backbone: Backbone, cases: list[Case], judges: Judges
+) -> None:
+    with pytest.raises(ConfigError, match="methods=base,base"):
+        evaluate(world_set, backbone, cases, [base_method(), base_method()], judges, PROTOCOL, QUIET)
+
+
+def test_the_report_is_one_page_with_everything_in_it(
+    outcome: Evaluation, tmp_path: Path, world_set: Path, predictor: Predictor, cases: list[Case], backbone: Backbone
+) -> None:
+    with SummaryWriter(str(tmp_path / "run" / "log")) as writer:
+        for step in range(80):
+            writer.add_scalar("train/loss", 1 / (step + 1), step)
+            writer.add_scalar("val/loss", 2 / (step + 1), step)
+            writer.add_scalar("epoch", 0, step)
+    curves = read_curves(tmp_path / "run", "stage 1")
+    assert [chart.title for chart in curves] == ["stage 1 loss"] and set(curves[0].series) == {"train", "val"}
+    predicted = lofa_method(world_set, predictor, cases, repeats=1).adapters
+    assert predicted is not None
+    truth = random_adapter(backbone, 3, 0.01)
+    maps = response_maps(world_set, predictor, cases[0], truth, predicted[cases[0].id], layers=3)
+    assert len(maps) == 3 and all(-1 <= layer.cosine <= 1 for layer in maps)
+    path = tmp_path / "report.html"
+    write_report(path, outcome, maps={"<b>prompt & co</b>": maps}, curves=curves, facts={"seed": "<0>"}, fps=8)
+    page = path.read_text(encoding="utf-8")
+    assert "&lt;b&gt;prompt &amp; co&lt;/b&gt;" in page and "&lt;0&gt;" in page and "<b>prompt" not in page
+    assert page.count("data:image/webp") == 1 and page.count("data:image/png") == 9
+    assert 'src="http' not in page and "href=" not in page and "$" not in page
+    for text in ("lofa − base", "lora − base", "stage 1 loss", *(case.group for case in cases)):
+        assert text in page
+
+
+def test_a_run_without_a_log_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no TensorBoard log"):
+        read_curves(tmp_path)

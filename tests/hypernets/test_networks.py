@@ -1,0 +1,148 @@
+"""Laws both hypernetworks obey."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from lofa.hypernets import NETWORKS, AdapterNet, Response, ResponseNet, WeightPrediction
+from tests.hypernets.nets import SIZES, Inputs, adapter_net, response_net
+
+MAKERS = {"ResponseNet": response_net, "AdapterNet": adapter_net}
+both = pytest.mark.parametrize("name", list(MAKERS))
+TOKENS = torch.randn(3, 6, 6, 16, generator=torch.Generator().manual_seed(4)).double()
+
+
+def outputs(net: nn.Module, inputs: Inputs, tokens: Tensor = TOKENS) -> dict[str, Tensor]:
+    """Everything a network predicts, prompts first, layers second."""
+    if isinstance(net, ResponseNet):
+        out: Response = net(*inputs.all())
+        return {"tokens": out.tokens, "A": out.A, "B": out.B, "logits": out.logits(), "probability": out.probability()}
+    predicted: WeightPrediction = net(*inputs.all(), tokens)
+    return {"A": predicted.A, "B": predicted.B, "alpha": predicted.alpha, "delta_w": predicted.delta_weight()}
+
+
+def gradients(net: nn.Module) -> dict[str, Tensor]:
+    net.zero_grad()
+    sum(value.square().sum() for value in outputs(net, Inputs.make()).values()).backward()
+    return {name: parameter.grad for name, parameter in net.named_parameters()}
+
+
+def agree(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.allclose(a[name], b[name], rtol=1e-10, atol=1e-12) for name in a)
+
+
+def test_shapes() -> None:
+    P, L, r, n_out, n_in = 3, 6, 2, 12, 8
+    response, adapter = outputs(response_net(), Inputs.make()), outputs(adapter_net(), Inputs.make())
+    assert response["tokens"].shape == (P, L, 6, 16)
+    assert response["logits"].shape == response["probability"].shape == adapter["delta_w"].shape == (P, L, n_out, n_in)
+    for out in (response, adapter):
+        assert out["A"].shape == (P, L, r, n_in) and out["B"].shape == (P, L, n_out, r)
+    assert adapter["alpha"].shape == (P, L) and bool((adapter["alpha"] > 0).all())
+
+
+@both
+def test_every_parameter_gets_a_finite_gradient(name: str) -> None:
+    for parameter, gradient in gradients(MAKERS[name]()).items():
+        assert gradient is not None and gradient.isfinite().all() and gradient.any(), parameter
+
+
+@both
+def test_checkpointed_gradient_is_the_plain_gradient(name: str) -> None:
+    plain, checkpointed = (gradients(MAKERS[name](gradient_checkpointing=on)) for on in (False, True))
+    assert agree(plain, checkpointed)
+
+
+@both
+def test_prompts_of_a_batch_do_not_touch_each_other(name: str) -> None:
+    net, inputs = MAKERS[name](), Inputs.make()
+    together = outputs(net, inputs)
+    for i in range(3):
+        alone = outputs(net, inputs.prompts(slice(i, i + 1)), TOKENS[i : i + 1])
+        assert agree({key: value[i : i + 1] for key, value in together.items()}, alone)
+
+
+@both
+def test_layers_do_not_touch_each_other(name: str) -> None:
+    net, inputs, order = MAKERS[name](), Inputs.make(), torch.tensor([4, 1, 5, 0])
+    picked = outputs(net, inputs.layers(order), TOKENS[:, order])
+    assert agree({key: value[:, order] for key, value in outputs(net, inputs).items()}, picked)
+
+
+@both
+def test_padding_does_not_matter(name: str) -> None:
+    net, inputs = MAKERS[name](), Inputs.make()
+    expected = outputs(net, inputs)
+    inputs.context = torch.cat([inputs.context, torch.zeros(3, 4, 5).double()], 1)
+    inputs.context[torch.arange(11) >= inputs.lengths[:, None]] = 9.0
+    assert agree(expected, outputs(net, inputs))
+
+
+@both
+def test_the_condition_the_depth_and_the_kind_matter(name: str) -> None:
+    net, inputs = MAKERS[name](), Inputs.make()
+    expected = outputs(net, inputs)["A"]
+    for change in ("context", "depth", "kind"):
+        changed = Inputs.make()
+        setattr(changed, change, getattr(changed, change).flip(0))
+        assert not torch.allclose(outputs(net, changed)["A"], expected, atol=1e-6), change
+
+
+@both
+def test_the_scale_of_a_weight_matrix_does_not_matter(name: str) -> None:
+    net, inputs = MAKERS[name](), Inputs.make()
+    expected = outputs(net, inputs)
+    inputs.weights = inputs.weights * torch.tensor([0.01, 1, 3, 100, 0.5, 7]).double()[:, None, None]
+    got = outputs(net, inputs)
+    assert all(torch.allclose(got[key], expected[key], atol=1e-6) for key in got)
+
+
+@both
+def test_a_network_is_rebuilt_from_its_config_and_state(name: str) -> None:
+    net = MAKERS[name](gradient_checkpointing=True)
+    twin = NETWORKS[name](**net.config).double()
+    twin.load_state_dict(net.state_dict())
+    assert twin.config == net.config
+    expected, got = outputs(net, Inputs.make()), outputs(twin, Inputs.make())
+    assert all(torch.equal(expected[key], got[key]) for key in expected)
+
+
+@both
+def test_bf16_autocast_stays_close_and_keeps_the_product_in_float32(name: str) -> None:
+    net, inputs = MAKERS[name]().float(), Inputs.make()
+    inputs.weights, inputs.context = inputs.weights.float(), inputs.context.float()
+    plain = outputs(net, inputs, TOKENS.float())
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = outputs(net, inputs, TOKENS.float())
+    product = "logits" if name == "ResponseNet" else "delta_w"
+    assert mixed[product].dtype == torch.float32
+    assert (mixed[product] - plain[product]).norm() < 0.05 * plain[product].norm()
+
+
+@pytest.mark.parametrize(
+    ("change", "value", "message"),
+    [
+        ("weights", torch.full((6, 12, 8), float("nan")), r"\[0, 1, 2, 3, 4, 5\] of 6 hold NaN"),
+        ("weights", torch.zeros(6, 8, 12), r"\(L, 12, 8\)"),
+        ("depth", torch.zeros(5, dtype=torch.int64), "one a layer"),
+        ("context", torch.zeros(3, 7, 4), r"\(P, N, 5\)"),
+        ("lengths", torch.tensor([4, 8, 2]), r"1\.\.7"),
+        ("lengths", torch.tensor([4, 0, 2]), r"1\.\.7"),
+    ],
+)
+def test_wrong_input_is_named(change: str, value: Tensor, message: str) -> None:
+    inputs = Inputs.make()
+    setattr(inputs, change, value)
+    with pytest.raises(ValueError, match=message):
+        response_net()(*inputs.all())
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [({"patch_size": 5}, "patch_size 5"), ({"n_heads": 3}, "n_heads 3"), ({"read_after": (1, 3)}, r"\[3\]")],
+)
+def test_sizes_that_contradict_each_other_are_named(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        AdapterNet(**(SIZES | {"response_width": 16, "read_after": ()} | values))

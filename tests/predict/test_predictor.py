@@ -1,0 +1,258 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from lofa.adapters import Adapter
+from lofa.backbones import Backbone, load_backbone
+from lofa.conditions import PoseEncoder, TextEncoder
+from lofa.errors import DataError, LofaError
+from lofa.files import read_json, read_tensors, save_tensors, write_json
+from lofa.hypernets import AdapterNet, ResponseNet
+from lofa.predict import Predictor, Stage, load_response, save_predictor
+from tests.helpers.tiny_wan import make_tiny_wan
+
+PROMPTS = ["a figure waves the left arm", "the figure waves", "a right arm!"]
+
+
+@pytest.fixture(scope="module")
+def backbone(tiny_wan_random: Path) -> Backbone:
+    return load_backbone(tiny_wan_random)
+
+
+def stages(backbone: Backbone, encoder: Callable[[], torch.nn.Module]) -> tuple[Stage, Stage]:
+    """Both stages with random weights, heads included."""
+    torch.manual_seed(3)
+    trunk = {"patch_size": 48, "d_model": 32, "n_heads": 2, "n_blocks": 2, "lora_rank": 2}
+    spec = backbone.layers[0]
+    sizes = {"out_features": spec.out_features, "in_features": spec.in_features, "num_depths": backbone.num_depths}
+    sizes |= {"num_kinds": len(backbone.kinds), "context_width": encoder().width}
+    response, adapter = (
+        ResponseNet(**sizes, **trunk),
+        AdapterNet(**sizes, **trunk, response_width=32, read_after=[0, 1]),
+    )
+    for network in (response, adapter):
+        torch.nn.init.normal_(network.head.B.weight, std=0.1)
+    return Stage(response, encoder()), Stage(adapter, encoder())
+
+
+@pytest.fixture(scope="module")
+def text_run(backbone: Backbone, tiny_wan_random: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run directory with the predictor of a text task."""
+    run = tmp_path_factory.mktemp("text-run")
+    response, adapter = stages(backbone, lambda: TextEncoder(width=backbone.condition_width))
+    save_predictor(
+        run / "predictor", backbone, condition="text", response=response, adapter=adapter, backbone_path=tiny_wan_random
+    )
+    return run
+
+
+@pytest.fixture(scope="module")
+def pose_run(backbone: Backbone, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("pose-run")
+    response, adapter = stages(backbone, lambda: PoseEncoder(joints=5, width=16, channels=8, layers=2))
+    save_predictor(run / "predictor", backbone, condition="pose", response=response, adapter=adapter)
+    return run
+
+
+@pytest.fixture
+def damaged(text_run: Path, tmp_path: Path) -> Path:
+    """A copy of the text predictor that a test may spoil."""
+    folder = tmp_path / "predictor"
+    folder.mkdir()
+    for file in (text_run / "predictor").iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    return folder
+
+
+def equal(one: Adapter, other: Adapter) -> bool:
+    return list(one) == list(other) and all(
+        torch.equal(getattr(one[name], part), getattr(other[name], part))
+        for name in one
+        for part in ("A", "B", "alpha")
+    )
+
+
+def test_saved_and_loaded_predicts_what_the_networks_do(backbone: Backbone, text_run: Path) -> None:
+    response, adapter = stages(backbone, lambda: TextEncoder(width=backbone.condition_width))
+    condition = backbone.encode_prompt(PROMPTS[:1])
+    table = backbone.weights(), backbone.depth_ids, backbone.kind_ids
+    with torch.no_grad():
+        tokens = response.network(*table, condition.tokens, condition.lengths).tokens
+        expected = adapter.network(*table, condition.tokens, condition.lengths, tokens)
+    loaded = Predictor.load(text_run).predict(PROMPTS[0])  # loads the backbone it names
+    assert list(loaded) == [layer.name for layer in backbone.layers]
+    for i, name in enumerate(loaded):
+        assert torch.equal(loaded[name].A, expected.A[0, i]) and torch.equal(loaded[name].B, expected.B[0, i])
+        assert torch.equal(loaded[name].alpha, expected.alpha[0, i])
+    assert loaded.metadata["prompt"] == PROMPTS[0] and loaded.metadata["backbone_fingerprint"] == backbone.fingerprint
+
+
+def test_run_and_predictor_folder_are_the_same(backbone: Backbone, text_run: Path) -> None:
+    one, other = (Predictor.load(path, backbone=backbone) for path in (text_run, text_run / "predictor"))
+    assert equal(one.predict(prompt=PROMPTS[1]), other.predict(prompt=PROMPTS[1]))
+
+
+def test_a_list_gives_a_list_and_batches_do_not_matter(backbone: Backbone, text_run: Path) -> None:
+    predictor = Predictor.load(text_run, backbone=backbone)
+    together = predictor.predict(PROMPTS * 6)  # more than go through at once
+    assert isinstance(together, list) and len(together) == 18
+    for prompt, adapter in zip(PROMPTS * 6, together, strict=True):
+        alone = predictor.predict(prompt)
+        assert isinstance(alone, Adapter)
+        for name in alone:
+            torch.testing.assert_close(adapter.delta_weight(name), alone.delta_weight(name), rtol=1e-4, atol=1e-6)
+    assert predictor.predict([]) == [] and len(predictor.predict(PROMPTS[:1])) == 1
+
+
+def test_response_map_is_a_probability_of_every_layer(backbone: Backbone, text_run: Path) -> None:
+    maps = Predictor.load(text_run, backbone=backbone).response_map(PROMPTS[0])
+    assert list(maps) == [layer.name for layer in backbone.layers]
+    for layer in backbone.layers:
+        assert maps[layer.name].shape == (layer.out_features, layer.in_features)
+        assert 0 < maps[layer.name].min() and maps[layer.name].max() < 1
+
+
+def test_adapter_goes_through_a_file_onto_the_backbone(backbone: Backbone, text_run: Path, tmp_path: Path) -> None:
+    adapter = Predictor.load(text_run, backbone=backbone).predict(PROMPTS[0])
+    adapter.save(tmp_path / "x.safetensors")
+    read = Adapter.load(tmp_path / "x.safetensors")
+    for name in adapter:
+        torch.testing.assert_close(read.delta_weight(name), adapter.delta_weight(name), rtol=1e-6, atol=1e-9)
+    latents, condition = torch.randn(1, 16, 2, 4, 4), backbone.encode_prompt(PROMPTS[:1])
+    noise = torch.randn(latents.shape)
+    losses = [
+        backbone.denoising_loss(latents, condition, a, noise_level=torch.tensor([0.7]), noise=noise)
+        for a in (adapter, None)
+    ]
+    assert not torch.equal(*losses)
+
+
+def test_another_backbone_is_refused(text_run: Path, tmp_path: Path) -> None:
+    other = load_backbone(make_tiny_wan(tmp_path / "another", seed=1))
+    with pytest.raises(
+        LofaError, match=rf"{text_run}.*trained for the backbone 'tiny-wan-random'.*{other.fingerprint}"
+    ):
+        Predictor.load(text_run, backbone=other)
+
+
+def test_one_stage_alone_serves_stage_two_but_does_not_predict(
+    backbone: Backbone, text_run: Path, tmp_path: Path
+) -> None:
+    response, _ = stages(backbone, lambda: TextEncoder(width=backbone.condition_width))
+    save_predictor(tmp_path / "predictor", backbone, condition="text", response=response)
+    with pytest.raises(LofaError, match="stage=2"):
+        Predictor.load(tmp_path, backbone=backbone)
+    loaded, description = load_response(tmp_path)
+    assert description.condition == "text" and not any(p.requires_grad for p in loaded.network.parameters())
+    state = loaded.network.state_dict()
+    assert all(torch.equal(state[name], value) for name, value in response.network.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({}, "takes prompt=.*got nothing"),
+        ({"prompt": "a", "pose": np.zeros((3, 5, 2))}, "takes prompt=.*got prompt, pose"),
+        ({"pose": np.zeros((3, 5, 2))}, "takes prompt=.*got pose"),
+        ({"image": "face.png"}, "takes prompt=.*got image"),
+    ],
+)
+def test_exactly_what_the_predictor_takes(
+    arguments: dict[str, object], message: str, backbone: Backbone, text_run: Path
+) -> None:
+    predictor = Predictor.load(text_run, backbone=backbone)
+    for call in (predictor.predict, predictor.response_map):
+        with pytest.raises(LofaError, match=message):
+            call(**arguments)
+
+
+def test_pose_as_array_and_file(backbone: Backbone, pose_run: Path, tmp_path: Path) -> None:
+    predictor = Predictor.load(pose_run, backbone=backbone)
+    pose = np.random.default_rng(0).normal(size=(7, 5, 2))
+    np.save(tmp_path / "p.npy", pose)
+    np.savez(tmp_path / "one.npz", pose)
+    np.savez(tmp_path / "named.npz", keypoints=pose, labels=np.zeros(7))
+    write_json(tmp_path / "p.json", pose.tolist())
+    expected = predictor.predict(pose=pose)
+    assert isinstance(expected, Adapter) and "prompt" not in expected.metadata
+    for given in (torch.from_numpy(pose), *(tmp_path / name for name in ("p.npy", "one.npz", "named.npz", "p.json"))):
+        assert equal(predictor.predict(pose=given), expected)
+    shorter = predictor.predict(pose=[pose[:4], str(tmp_path / "p.npy")])
+    torch.testing.assert_close(
+        shorter[1].delta_weight(next(iter(expected))), expected.delta_weight(next(iter(expected)))
+    )
+    with pytest.raises(LofaError, match="takes pose="):
+        predictor.predict("a figure waves")
+
+
+def test_bad_poses_name_what_is_wrong(backbone: Backbone, pose_run: Path, tmp_path: Path) -> None:
+    predictor = Predictor.load(pose_run, backbone=backbone)
+    hole = np.zeros((4, 5, 2))
+    hole[2, 1, 0] = np.nan
+    (tmp_path / "text.npy").write_text("nothing")
+    np.savez(tmp_path / "two.npz", a=hole, b=hole)
+    cases = [
+        (np.zeros((4, 6, 2)), r"\(4, 6, 2\).*\(frames, 5, 2\)"),
+        (np.zeros((0, 5, 2)), r"\(0, 5, 2\)"),
+        (hole, "frame 2"),
+        (tmp_path / "none.npy", "none.npy: no such file"),
+        (tmp_path / "text.npy", "text.npy: can't be read"),
+        (tmp_path / "two.npz", "two.npz: holds a, b"),
+        (tmp_path / "x.mp4", r"x.mp4: the ending '.mp4'"),
+    ]
+    for pose, message in cases:
+        with pytest.raises(DataError, match=message):
+            predictor.predict(pose=pose)
+
+
+def test_no_predictor_says_what_is_there(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no such folder"):
+        Predictor.load(tmp_path / "nowhere")
+    (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(DataError, match=r"no predictor.json here .*checkpoints"):
+        Predictor.load(tmp_path)
+
+
+def test_damaged_files_are_refused_by_name(damaged: Path, backbone: Backbone) -> None:
+    def spoilt(change: Callable[[], None], message: str) -> None:
+        before = {file: file.read_bytes() for file in damaged.iterdir()}
+        change()
+        with pytest.raises(DataError, match=message):
+            Predictor.load(damaged, backbone=backbone)
+        for file, content in before.items():
+            file.write_bytes(content)
+
+    def entry(value: object, *keys: str) -> None:
+        content = read_json(damaged / "predictor.json")
+        place = content
+        for key in keys[:-1]:
+            place = place[key]
+        place[keys[-1]] = value
+        (damaged / "predictor.json").write_text(json.dumps(content))
+
+    weights = damaged / "adapter.safetensors"
+    network = ("stages", "adapter", "network")
+    spoilt(lambda: weights.write_bytes(weights.read_bytes()[:1000]), "adapter.safetensors: not a whole safetensors")
+    spoilt(weights.unlink, "adapter.safetensors: no such file")
+    tensors = read_tensors(weights)
+    broken = dict(tensors) | {"network.head.A.bias": tensors["network.head.A.bias"] * torch.nan}
+    spoilt(lambda: save_tensors(weights, broken), "network.head.A.bias holds NaN")
+    spoilt(lambda: save_tensors(weights, {"network.head.A.bias": torch.zeros(3)}), "does not fit predictor.json")
+    spoilt(lambda: entry("os.system", *network, "class"), "class 'os.system' is not one of ResponseNet, AdapterNet")
+    spoilt(lambda: entry({"d_model": 3}, *network, "config"), "AdapterNet can't be built from its config")
+    spoilt(lambda: entry(7, "version"), "version 7")
+    spoilt(lambda: entry("else", "format"), "not the description of a predictor")
+    spoilt(lambda: entry({}, "backbone"), "damaged")
+    spoilt(lambda: (damaged / "predictor.json").write_text("{"), "not a json file")
+
+
+def test_networks_of_other_classes_are_not_saved(backbone: Backbone, tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="Linear is none of the classes"):
+        save_predictor(
+            tmp_path / "p", backbone, condition="text", response=Stage(torch.nn.Linear(1, 1), TextEncoder(width=64))
+        )
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,56 @@
+"""One training step of each stage, alone or as one of two processes.
+
+Run as `python two_processes.py <folder>` under torchrun's variables. Every step leaves <folder>/<strategy>-<stage>/, a predictor
+folder with the parameters after it.
+"""
+
+import sys
+from functools import partial
+from pathlib import Path
+
+import torch
+from lightning import Trainer
+from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, Strategy
+from torch.utils.data import DataLoader
+
+from lofa.predict import Stage, save_predictor
+from tests.training.pieces import ToyBackbone, adapter_module, batch_of, response_module
+
+
+def train_step(stage: int, rows: list[int], folder: Path, strategy: Strategy | str = "auto", devices: int = 1) -> None:
+    """Takes one clipped SGD step on these rows and writes what came of it."""
+    backbone = ToyBackbone()
+    make = response_module if stage == 1 else adapter_module
+    module = make(backbone, optimizer=partial(torch.optim.SGD, lr=1.0), scheduler=None)
+    data = DataLoader([batch_of(rows, backbone)], batch_size=None)
+    trainer = Trainer(
+        accelerator="cpu",
+        devices=devices,
+        strategy=strategy,
+        max_steps=1,
+        gradient_clip_val=0.05,
+        use_distributed_sampler=False,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(module, data, data)
+    save_predictor(folder, backbone, condition="text", response=Stage(module.network, module.encoder))
+
+
+def main(folder: Path, rank: int) -> None:
+    torch.set_num_threads(1)
+    for stage in (1, 2):
+        rows = [0, 1, 2, 3][rank::2]
+        train_step(stage, rows, folder / f"ddp-{stage}", DDPStrategy(process_group_backend="gloo"), devices=2)
+        sharded = ModelParallelStrategy(data_parallel_size=2, tensor_parallel_size=1, process_group_backend="gloo")
+        train_step(stage, rows, folder / f"fsdp-{stage}", sharded, devices=2)
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    from os import environ
+
+    main(Path(sys.argv[1]), int(environ["RANK"]))

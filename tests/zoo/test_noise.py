@@ -1,0 +1,48 @@
+import torch
+
+from lofa.backbones import noise_levels
+from lofa.zoo.noise import NoiseStream, probe_noise
+
+GRID = noise_levels(5.0)
+CPU = torch.device("cpu")
+
+
+def stream(seeds: list[int], counts: list[int], width: int = 3) -> NoiseStream:
+    return NoiseStream(seeds, counts, width, (2, 1, 4, 4), GRID, CPU)
+
+
+def test_a_lora_draws_the_same_in_any_company() -> None:
+    alone, together = stream([7], [4]), stream([3, 7, 9], [1, 4, 2])
+    for _ in range(130):  # more than a block of steps
+        a, b = alone.next(), together.next()
+        assert torch.equal(a.noise[0], b.noise[1])
+        assert torch.equal(a.levels[0], b.levels[1])
+        assert torch.equal(a.clips[0], b.clips[1])
+
+
+def test_a_lora_draws_the_same_after_others_have_gone() -> None:
+    alone, together = stream([7], [4]), stream([3, 7], [1, 4])
+    for step in range(130):
+        a, b = alone.next(), together.next()
+        assert torch.equal(a.noise[0], b.noise[-1])
+        if step == 70:
+            together.keep(torch.tensor([False, True]))
+    assert len(b.noise) == 1
+
+
+def test_clips_of_a_step_differ_where_there_are_enough() -> None:
+    draws = [stream([0, 1], [5, 2]).next().clips for _ in range(5)]
+    for clips in draws:
+        assert len(set(clips[0].tolist())) == 3 and clips[0].max() < 5
+        assert set(clips[1].tolist()) == {0, 1}
+
+
+def test_levels_are_of_the_grid_one_in_each_part() -> None:
+    source = stream([0], [1], width=4)
+    for _ in range(20):
+        index = (source.next().levels[0][:, None] - GRID).abs().argmin(1)
+        assert torch.equal(index // 250, torch.arange(4))
+
+
+def test_probe_noise_of_a_row_is_fixed() -> None:
+    assert torch.equal(probe_noise(range(4), (2, 3))[2], probe_noise([2], (2, 3))[0])
