@@ -1,4 +1,4 @@
-"""Compare methods on held-out prompts: `python eval.py data=<set> methods=[base,lora,lofa]`. `--help` lists every key."""
+"""Compare methods on held-out prompts: `python eval.py methods=[base,lora,lofa]`. `--help` lists every key."""
 
 import sys
 

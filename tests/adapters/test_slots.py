@@ -181,6 +181,8 @@ def test_misuse_is_refused(network: nn.Module) -> None:
     with pytest.raises(RuntimeError, match="install"), slots.attached(batch):
         pass
     slots.install()
+    with pytest.raises(ValueError, match="other slots"):
+        Slots(network, LAYERS).install()
     with pytest.raises(ValueError, match="no slot"), slots.attached({"net.other": batch["net.first"]}):
         pass
     with pytest.raises(ValueError, match="layer of"), slots.attached({"net.last": batch["net.first"]}):

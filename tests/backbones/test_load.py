@@ -58,8 +58,8 @@ def test_sampling_defaults_lie_beside_the_model(tiny_wan_random: Path, tmp_path:
 
 def test_fingerprint_tells_backbones_apart_and_not_precisions(tiny_wan_random: Path, tmp_path: Path) -> None:
     first = load_backbone(tiny_wan_random)
-    assert load_backbone(tiny_wan_random, dtype=torch.bfloat16).dtype == torch.bfloat16
-    assert load_backbone(tiny_wan_random, dtype=torch.bfloat16).fingerprint == first.fingerprint
+    half = load_backbone(tiny_wan_random, dtype=torch.bfloat16)
+    assert half.dtype == torch.bfloat16 and half.fingerprint == first.fingerprint
     shutil.copytree(tiny_wan_random, tmp_path / "moved")
     assert load_backbone(tmp_path / "moved").fingerprint == first.fingerprint
     assert load_backbone(make_tiny_wan(tmp_path / "other", seed=1)).fingerprint != first.fingerprint

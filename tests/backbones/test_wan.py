@@ -1,11 +1,14 @@
+import copy
 from pathlib import Path
 
 import pytest
 import torch
+from diffusers import WanPipeline
 from torch import Tensor
 
 from lofa.adapters import Adapter, LowRankBatch, stack_adapters
 from lofa.backbones import Backbone, BackboneConfig, load_backbone
+from lofa.backbones.wan import WanBackbone
 from lofa.conditions import Condition
 from lofa.errors import BackboneError
 from tests.helpers.adapters import random_adapter
@@ -265,6 +268,8 @@ def test_generate_refuses_what_does_not_go_together(backbone: Backbone, adapters
             backbone.generate(prompts, given, seed=seed)
     with pytest.raises(BackboneError, match=r"4k \+ 1 frames"):
         backbone.generate("a", frames=6)
+    with pytest.raises(BackboneError, match="steps=0"):
+        backbone.generate("a", steps=0)
 
 
 # -- two experts ---------------------------------------------------------------------------------------------------
@@ -272,20 +277,15 @@ def test_generate_refuses_what_does_not_go_together(backbone: Backbone, adapters
 
 def test_wan_2_2_has_two_experts(tiny_wan_random: Path, latents: Tensor, condition: Condition) -> None:
     """Noise levels from the boundary on go to `transformer`, the others to `transformer_2`, rows keep their adapter."""
-    from diffusers import WanPipeline
-
-    from lofa.backbones.wan import WanBackbone
-
-    parts = [WanPipeline.from_pretrained(tiny_wan_random, dtype=torch.float32) for _ in range(2)]
-    second = parts[1].transformer
+    first, second = load_backbone(tiny_wan_random), load_backbone(tiny_wan_random)
     with torch.no_grad():
-        second.proj_out.weight.mul_(0.5)
-    single = WanBackbone("low", parts[1])
-    pipeline = WanPipeline(
-        **{name: part for name, part in parts[0].components.items() if name != "transformer_2"},
-        transformer_2=WanPipeline.from_pretrained(tiny_wan_random, transformer=second).transformer,
-        boundary_ratio=0.875,
-    )
+        second.pipeline.transformer.proj_out.weight.mul_(0.5)
+    parts = {name: part for name, part in first.pipeline.components.items() if name != "transformer_2"}
+    first.slots.remove()
+    second.slots.remove()
+    experts = [copy.deepcopy(expert.pipeline.transformer) for expert in (first, second)]
+    pipeline = WanPipeline(**{**parts, "transformer": experts[0], "transformer_2": experts[1]}, boundary_ratio=0.875)
+    second.slots.install()
     both = WanBackbone("two", pipeline)
     assert len(both.layers) == 32 and both.num_depths == 4
     assert both.layers[16].name == "transformer_2.blocks.0.attn1.to_q" and both.layers[16].depth == 2
@@ -295,4 +295,6 @@ def test_wan_2_2_has_two_experts(tiny_wan_random: Path, latents: Tensor, conditi
     row = slice(1, 2)
     low = Adapter({name.replace("transformer_2", "transformer"): p for name, p in adapter[1].items() if "_2." in name})
     own = {key: value[row] for key, value in given.items()}
-    torch.testing.assert_close(found[row], single.denoising_loss(latents[row], condition[row], low, **own))
+    torch.testing.assert_close(found[row], second.denoising_loss(latents[row], condition[row], low, **own))
+    low_only = {"noise_level": torch.full((3,), 0.2), "noise": given["noise"]}
+    assert not torch.allclose(found[0], both.denoising_loss(latents, condition, adapter, **low_only)[0])

@@ -1,7 +1,7 @@
 """Videos, pose files, a backbone and a prepared set with a zoo, all small."""
 
-from collections.abc import Callable
 from pathlib import Path
+from shutil import copytree
 
 import av
 import numpy as np
@@ -80,16 +80,19 @@ def random_adapter(backbone: Backbone, seed: int, rank: int = 2) -> Adapter:
     )
 
 
-@pytest.fixture
-def make_zoo(backbone: Backbone) -> Callable[[Path], ZooStore]:
-    """Gives every train and val class of a set one LoRA, anchored at its first sample."""
-
-    def make(set_dir: Path) -> ZooStore:
-        store = ZooStore(set_dir)
-        anchors = {sample.group: sample for sample in reversed(read_samples(set_dir)) if sample.split != "test"}
-        header = {"backbone": backbone.name, "backbone_fingerprint": backbone.fingerprint}
-        for seed, sample in enumerate(reversed(anchors.values())):
+def add_zoo(set_dir: Path, backbone: Backbone) -> ZooStore:
+    """Gives every training and validation class of a set one LoRA, anchored at its first sample."""
+    store = ZooStore(set_dir)
+    header = {"backbone": backbone.name, "backbone_fingerprint": backbone.fingerprint}
+    for seed, sample in enumerate(read_samples(set_dir)):
+        if sample.split != "test" and sample.id.endswith("-000"):
             store.add(random_adapter(backbone, seed), ZooEntry(sample.id, "ok", 0.2, 0.1), "1-of-1", header)
-        return store
+    return store
 
-    return make
+
+@pytest.fixture(scope="session")
+def zoo_set(prepared: Path, backbone: Backbone, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The prepared set with a zoo; not to be changed."""
+    set_dir = copytree(prepared, tmp_path_factory.mktemp("zoo") / "set")
+    add_zoo(set_dir, backbone)
+    return set_dir

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from lofa.backbones import Backbone, load_backbone
 from lofa.conditions import TextEncoder
-from lofa.data import PrepareOptions, clip_shape, open_source, prepare, read_samples
+from lofa.data import PrepareOptions, prepare, read_samples
 from lofa.evaluation import Case, Judges, Protocol, plan_cases
 from lofa.hypernets import AdapterNet, ResponseNet
 from lofa.metrics import load_clip, load_video_features
@@ -30,8 +30,7 @@ def world_set(tmp_path_factory: pytest.TempPathFactory, backbone: Backbone) -> P
     """Three held-out classes with two clips of each role."""
     folder = tmp_path_factory.mktemp("sets") / "world"
     options = PrepareOptions(train_classes=0, val_classes=0, test_classes=3, test_adapt=2, test_score=2)
-    source = open_source("world", options, clip_shape(backbone, options))
-    prepare(source, folder, backbone, options, Console(quiet=True))
+    prepare("world", folder, backbone, options, Console(quiet=True))
     return folder
 
 

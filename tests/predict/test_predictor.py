@@ -113,7 +113,7 @@ def test_response_map_is_a_probability_of_every_layer(backbone: Backbone, text_r
     assert list(maps) == [layer.name for layer in backbone.layers]
     for layer in backbone.layers:
         assert maps[layer.name].shape == (layer.out_features, layer.in_features)
-        assert 0 < maps[layer.name].min() and maps[layer.name].max() < 1
+        assert maps[layer.name].min() > 0 and maps[layer.name].max() < 1
 
 
 def test_adapter_goes_through_a_file_onto_the_backbone(backbone: Backbone, text_run: Path, tmp_path: Path) -> None:

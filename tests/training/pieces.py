@@ -71,10 +71,9 @@ class ToyBackbone:
                 x = x + torch.tanh(layer(x[:, None])[:, 0] + steer)
         return (x - (noise - latents).flatten(1)).square().mean(1)
 
-    def generate(self, prompt: str, adapter: Adapter | None = None, seed: int = 0) -> Tensor:
-        generator = torch.Generator().manual_seed(seed)
-        frames = torch.randint(0, 255, (1, 3, 8, 8, 3), generator=generator, dtype=torch.uint8)
-        return frames if adapter is None else frames // 2
+    def generate(self, prompt: str, adapter: list[Adapter | None], seed: list[int], steps: int | None) -> Tensor:
+        generators = [torch.Generator().manual_seed(number) for number in seed]
+        return torch.stack([torch.randint(0, 255, (3, 8, 8, 3), generator=g, dtype=torch.uint8) for g in generators])
 
 
 def words(prompt: str) -> Tensor:

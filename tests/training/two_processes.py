@@ -1,9 +1,11 @@
 """One training step of each stage, alone or as one of two processes.
 
-Run as `python two_processes.py <folder>` under torchrun's variables. Every step leaves <folder>/<strategy>-<stage>/, a predictor
-folder with the parameters after it.
+Run as `python two_processes.py <folder>` it forks the two. Every step leaves a predictor folder
+<folder>/<strategy>-<stage>/ with the parameters after it.
 """
 
+import os
+import socket
 import sys
 from functools import partial
 from pathlib import Path
@@ -11,6 +13,7 @@ from pathlib import Path
 import torch
 from lightning import Trainer
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, Strategy
+from torch.multiprocessing import start_processes
 from torch.utils.data import DataLoader
 
 from lofa.predict import Stage, save_predictor
@@ -39,8 +42,11 @@ def train_step(stage: int, rows: list[int], folder: Path, strategy: Strategy | s
     save_predictor(folder, backbone, condition="text", response=Stage(module.network, module.encoder))
 
 
-def main(folder: Path, rank: int) -> None:
-    torch.set_num_threads(1)
+def process(rank: int, folder: Path, port: int) -> None:
+    """What one of the two does; the variables are those torchrun sets."""
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "GROUP_RANK": 0}
+    variables = shared | {"RANK": rank, "LOCAL_RANK": rank, "TORCHELASTIC_RUN_ID": "test"}
+    os.environ.update({name: str(value) for name, value in variables.items()})
     for stage in (1, 2):
         rows = [0, 1, 2, 3][rank::2]
         train_step(stage, rows, folder / f"ddp-{stage}", DDPStrategy(process_group_backend="gloo"), devices=2)
@@ -51,6 +57,8 @@ def main(folder: Path, rank: int) -> None:
 
 
 if __name__ == "__main__":
-    from os import environ
-
-    main(Path(sys.argv[1]), int(environ["RANK"]))
+    torch.set_num_threads(1)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        free = probe.getsockname()[1]
+    start_processes(process, args=(Path(sys.argv[1]), free), nprocs=2, start_method="fork")

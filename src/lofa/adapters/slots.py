@@ -104,20 +104,30 @@ class Slots:
         return bool(self._replaced)
 
     def install(self) -> None:
-        """Puts a `SlotLinear` in the place of every layer; without adapters the network computes what it did before."""
+        """Puts a `SlotLinear` in the place of every layer; without adapters the network computes what it did before.
+
+        Raises:
+            ValueError: a layer is no plain `nn.Linear` any more: it has another slot, or PEFT wrapped it.
+        """
         if self.installed:
             return
         for name, path in self._paths.items():
             linear = self._root.get_submodule(path)
-            if not isinstance(linear, nn.Linear):
-                raise ValueError(f"layer {name}: {path!r} has become a {type(linear).__name__} since")
+            if not isinstance(linear, nn.Linear) or isinstance(linear, SlotLinear):
+                raise ValueError(f"layer {name}: {path!r} is a {type(linear).__name__} now, other slots hold it")
             self._replaced[name] = linear
             self._put(path, SlotLinear(linear, name, self._holder))
 
     def remove(self) -> None:
-        """Puts the plain layers back, with the parameters as they are now."""
+        """Puts the plain layers back, with the parameters as they are now.
+
+        Raises:
+            ValueError: somebody (PEFT) has put another layer in a slot's place.
+        """
         for name, linear in self._replaced.items():
             slot = self._root.get_submodule(self._paths[name])
+            if not isinstance(slot, SlotLinear):
+                raise ValueError(f"layer {name}: its slot was replaced by a {type(slot).__name__}; undo that first")
             linear.weight, linear.bias = slot.weight, slot.bias
             self._put(self._paths[name], linear)
         self._replaced = {}

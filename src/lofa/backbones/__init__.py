@@ -1,7 +1,8 @@
 """Backbones: frozen generators on diffusers classes, behind one contract."""
 
-from lofa.backbones.base import Adapters, Backbone, LayerSpec, Sampling
+from lofa.backbones.base import Backbone, Sampling
 from lofa.backbones.load import BackboneConfig, known_backbones, load_backbone, meta_backbone, read_config
+from lofa.backbones.networks import Adapters, LayerSpec
 from lofa.backbones.noise import NOISE_STEPS, noise_levels
 
 __all__ = [

@@ -4,45 +4,21 @@ A backbone is a frozen diffusers pipeline whose adapted linear layers stand in s
 a batch can carry one adapter a row. It never trains: gradients flow through it to the adapters only.
 """
 
-import hashlib
-import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
-from diffusers import DiffusionPipeline
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from torch import Tensor, nn
 
-from lofa.adapters import Adapter, AdapterBatch, LowRankBatch, Slots, stack_adapters
+from lofa.adapters import Adapter, AdapterBatch, LowRankBatch
+from lofa.backbones.networks import Adapters, LayerSpec, SlottedNetworks
 from lofa.backbones.noise import add_noise, draw_noise_levels, velocity_target
 from lofa.conditions import Condition
 from lofa.errors import BackboneError
 
-__all__ = ["Adapters", "Backbone", "LayerSpec", "Sampling"]
-
-Adapters = Adapter | Sequence[Adapter | None] | AdapterBatch | None
-"""One adapter for the whole batch, one a row (or a group of rows), a stack of N, or none."""
-
-
-@dataclass(frozen=True)
-class LayerSpec:
-    """An adapted linear layer.
-
-    Attributes:
-        name: pipeline component and module path, "transformer.blocks.0.attn1.to_q"
-        depth: index of its block, counted on through the components
-        kind: what it is in its block, "attn1.to_q"
-        out_features: rows of its weight
-        in_features: columns of its weight
-    """
-
-    name: str
-    depth: int
-    kind: str
-    out_features: int
-    in_features: int
+__all__ = ["Backbone", "Sampling"]
 
 
 @dataclass(frozen=True)
@@ -57,31 +33,21 @@ class Sampling:
     fps: float
 
 
-class Backbone(ABC):
+class Backbone(SlottedNetworks, ABC):
     """A frozen generator with slots for adapters.
 
     Args:
         name: what it was loaded as
-        pipeline: the diffusers pipeline; its modules are frozen and put in eval mode
+        pipeline: the diffusers pipeline
         layers: the adapted layers
         sampling: defaults of `generate`
-
-    Attributes:
-        kinds: layer kinds, in the order that `kind_ids` counts
-        slots: the installed slots of all layers
     """
 
     def __init__(self, name: str, pipeline: DiffusionPipeline, layers: Sequence[LayerSpec], sampling: Sampling) -> None:
-        self.name = name
+        parts = {part: module for part, module in pipeline.components.items() if isinstance(module, nn.Module)}
+        super().__init__(name, parts, layers)
         self.pipeline = pipeline
-        self.layers = tuple(layers)
         self.sampling = sampling
-        self.kinds = tuple(dict.fromkeys(layer.kind for layer in self.layers))
-        self._by_name = {layer.name: layer for layer in self.layers}
-        self._networks = nn.ModuleDict({n: m for n, m in pipeline.components.items() if isinstance(m, nn.Module)})
-        self._networks.requires_grad_(False).eval()
-        self.slots = Slots(self._networks, {layer.name: layer.name for layer in self.layers})
-        self.slots.install()
         pipeline.set_progress_bar_config(disable=True)
 
     # -- what a family fills in ------------------------------------------------------------------------------------
@@ -142,93 +108,6 @@ class Backbone(ABC):
     @abstractmethod
     def enable_gradient_checkpointing(self) -> None:
         """Recomputes the activations of the blocks in the backward pass; adapters are attached again for it."""
-
-    # -- layers ----------------------------------------------------------------------------------------------------
-
-    def layer(self, name: str) -> LayerSpec:
-        """The layer of that name (BackboneError if there is none)."""
-        try:
-            return self._by_name[name]
-        except KeyError:
-            raise BackboneError(
-                f"{self.name} has no adapted layer {name!r}; it has {len(self.layers)}, "
-                f"{self.layers[0].name} to {self.layers[-1].name}"
-            ) from None
-
-    def weight(self, name: str) -> Tensor:
-        """W (out, in) of a layer, detached, not copied."""
-        weight = self._networks.get_submodule(self.layer(name).name).weight
-        if not isinstance(weight, Tensor):
-            raise TypeError(f"{name} has no weight tensor")
-        return weight.detach()
-
-    def weights(self, names: Sequence[str] | None = None) -> Tensor:
-        """W of several layers (all by default), stacked (L, out, in).
-
-        Raises:
-            ValueError: the layers are not all of one shape.
-        """
-        specs = self.layers if names is None else [self.layer(name) for name in names]
-        shapes = sorted({(spec.out_features, spec.in_features) for spec in specs})
-        if len(shapes) != 1:
-            raise ValueError(f"layers of shapes {shapes} can't be stacked; choose layer kinds of one shape")
-        return torch.stack([self.weight(spec.name) for spec in specs])
-
-    @property
-    def depth_ids(self) -> Tensor:
-        """Depth of each layer (L,) int64."""
-        return torch.tensor([layer.depth for layer in self.layers])
-
-    @property
-    def kind_ids(self) -> Tensor:
-        """Index in `kinds` of each layer's kind (L,) int64."""
-        return torch.tensor([self.kinds.index(layer.kind) for layer in self.layers])
-
-    @property
-    def num_depths(self) -> int:
-        """Number of depths that `depth_ids` can hold."""
-        return 1 + max(layer.depth for layer in self.layers)
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """Hash of configurations and a weight sample: two backbones with the same one make interchangeable data."""
-        digest = hashlib.sha256()
-        for name, module in sorted(self._networks.items()):
-            config = getattr(module, "config", None)
-            if isinstance(config, Mapping):  # diffusers; a transformers configuration changes with the library
-                kept = {key: value for key, value in config.items() if not key.startswith("_")}
-                digest.update(json.dumps([name, kept], sort_keys=True, default=str).encode())
-            for path, parameter in module.named_parameters():
-                flat = parameter.detach().reshape(-1)
-                sample = flat[:: max(1, flat.numel() // 4)][:4]
-                digest.update(path.encode())
-                if not sample.is_meta:
-                    # bfloat16, so that loading in another precision doesn't make another backbone
-                    digest.update(sample.to("cpu", torch.bfloat16).view(torch.int16).numpy().tobytes())
-        return digest.hexdigest()[:16]
-
-    # -- adapters --------------------------------------------------------------------------------------------------
-
-    def adapter_batch(self, adapters: Adapters) -> dict[str, LowRankBatch]:
-        """N adapters in one stack on this device (empty where there are none); None in a list is no adapter.
-
-        Raises:
-            BackboneError: an adapter for a layer this backbone hasn't, or of another size.
-        """
-        if adapters is None:
-            return {}
-        if isinstance(adapters, Adapter):
-            adapters = [adapters]
-        if not isinstance(adapters, Mapping):
-            adapters = stack_adapters([{} if adapter is None else adapter for adapter in adapters])
-        for name, pair in adapters.items():
-            spec, found = self.layer(name), (pair.B.shape[1], pair.A.shape[2])
-            if found != (spec.out_features, spec.in_features):
-                raise BackboneError(
-                    f"{name} of {self.name} is ({spec.out_features}, {spec.in_features}), the adapter is for one of "
-                    f"{found}: it was made for another backbone"
-                )
-        return {name: pair.to(self.device) for name, pair in adapters.items()}
 
     # -- loss and samples ------------------------------------------------------------------------------------------
 
@@ -307,28 +186,22 @@ class Backbone(ABC):
             raise ValueError(
                 f"{len(prompts)} prompts, {len(adapters)} adapters and {len(seeds)} seeds don't go together"
             )
-        asked = {"steps": steps, "guidance": guidance, "frames": frames, "height": height, "width": width}
-        sampling = replace(self.sampling, **{key: value for key, value in asked.items() if value is not None})
+        own = self.sampling
+        sampling = Sampling(
+            frames=own.frames if frames is None else frames,
+            height=own.height if height is None else height,
+            width=own.width if width is None else width,
+            steps=own.steps if steps is None else steps,
+            guidance=own.guidance if guidance is None else guidance,
+            fps=own.fps,
+        )
+        if sampling.steps < 1:
+            raise BackboneError(f"steps={steps}: sampling takes at least one step")
         batch = self.adapter_batch(None if all(a is None for a in adapters) else adapters)
         scaled = {name: LowRankBatch(pair.A, pair.B, pair.alpha * strength) for name, pair in batch.items()}
         prompts = prompts * (count // len(prompts))
         with torch.no_grad():
             return self.decode_latents(self._sample(prompts, negative_prompt, scaled, seeds, sampling))
-
-    # -- device ----------------------------------------------------------------------------------------------------
-
-    @property
-    def device(self) -> torch.device:
-        """Where the adapted network is."""
-        return self._first_weight().device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Precision of the adapted layers."""
-        return self._first_weight().dtype
-
-    def _first_weight(self) -> Tensor:
-        return self.weight(self.layers[0].name)
 
     def to(self, device: torch.device | str) -> "Backbone":
         """Moves all its modules."""

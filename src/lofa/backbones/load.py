@@ -10,7 +10,9 @@ from typing import Any
 
 import torch
 import yaml
-from diffusers import FlowMatchEulerDiscreteScheduler, WanPipeline, WanTransformer3DModel
+from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
+from diffusers.pipelines.wan.pipeline_wan import WanPipeline
+from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
 from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
@@ -202,11 +204,6 @@ def meta_backbone(config: BackboneConfig) -> Backbone:
     architecture = json.loads(json.dumps(dict(config.architecture)))
     with torch.device("meta"):
         transformer = WanTransformer3DModel(**architecture)
-    pipeline = WanPipeline(
-        tokenizer=None,
-        text_encoder=None,
-        vae=None,
-        scheduler=FlowMatchEulerDiscreteScheduler(shift=5.0),
-        transformer=transformer,
-    )
-    return WanBackbone(config.name, pipeline, config.kinds)
+    absent: dict[str, Any] = {"tokenizer": None, "text_encoder": None, "vae": None}
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=5.0)
+    return WanBackbone(config.name, WanPipeline(scheduler=scheduler, transformer=transformer, **absent), config.kinds)

@@ -8,13 +8,14 @@ from collections.abc import Sequence
 from textwrap import shorten
 
 import torch
-from diffusers import WanPipeline, WanTransformer3DModel
-from diffusers.pipelines.wan.pipeline_wan import prompt_clean
+from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
+from diffusers.pipelines.wan.pipeline_wan import WanPipeline, prompt_clean
 from torch import Tensor, nn
 
 from lofa.adapters import AdapterBatch
 from lofa.adapters.names import WAN, join_name
-from lofa.backbones.base import Backbone, LayerSpec, Sampling
+from lofa.backbones.base import Backbone, Sampling
+from lofa.backbones.networks import LayerSpec
 from lofa.backbones.noise import NOISE_STEPS
 from lofa.conditions import Condition
 from lofa.errors import BackboneError
@@ -44,12 +45,9 @@ def wan_layers(transformers: Sequence[tuple[str, WanTransformer3DModel]], kinds:
     for component, model in transformers:
         for index, block in enumerate(model.blocks):
             for kind in kinds:
-                try:
-                    linear = block.get_submodule(kind)
-                except AttributeError:
-                    raise BackboneError(
-                        f"backbone kinds: Wan has no layer kind {kind!r}; there are {', '.join(WAN.kinds)}"
-                    ) from None
+                linear = dict(block.named_modules()).get(kind)
+                if not isinstance(linear, nn.Linear):
+                    raise BackboneError(f"backbone.kinds: no linear layer {kind!r}; there are {', '.join(WAN.kinds)}")
                 name = join_name(component, WAN.layer_path(index, kind))
                 layers.append(LayerSpec(name, depth, kind, linear.out_features, linear.in_features))
             depth += 1
@@ -158,7 +156,7 @@ class WanBackbone(Backbone):
         self, x_t: Tensor, sigma: Tensor, condition: Condition, batch: AdapterBatch, rows: Tensor | None
     ) -> Tensor:
         tokens = self._padded(condition).expand(x_t.shape[0], -1, -1)
-        boundary = self.pipeline.config.boundary_ratio
+        boundary = self.pipeline.config["boundary_ratio"]
         if boundary is None or len(self._transformers) == 1:
             with self.slots.attached(batch, rows):
                 return self._velocity(self._transformers[0][1], x_t, sigma, tokens)

@@ -36,7 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments or arguments[0] in ("--help", "-h"):
         width = max(map(len, COMMANDS)) + 2
-        print("lofa: predict LoRA weights for frozen video generators\n\nUsage: lofa <command> key=value ...\n\nCommands:")
+        print(
+            "lofa: predict LoRA weights for frozen video generators\n\nUsage: lofa <command> key=value ...\n\nCommands:"
+        )
         print("\n".join(f"  {name:<{width}}{summary}" for name, summary in COMMANDS.items()))
         print("\n`lofa <command> --help` lists the keys of a command.")
         return 0

@@ -1,16 +1,16 @@
 """The one wrapper around every command: Hydra's application with verbatim text and one message for a user's mistake.
 
-    arguments -> text quoted -> Hydra composes and checks -> task(config) -> 0
-                                        |  mistake               |  mistake
-                                        +-> one message, 2 <-----+
+arguments -> text quoted -> Hydra composes and checks -> task(config) -> 0
+                                    |  mistake               |  mistake
+                                    +-> one message, 2 <-----+
 """
 
 import functools
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import hydra
@@ -36,8 +36,9 @@ class Command:
     """A command: `conf/<name>.yaml` checked against `schema`, given to `task`.
 
     The schema enters the composition as the config `<name>_schema`, first in the defaults list of the yaml file.
-    summary: one line. examples: whole command lines. sections: parts of the configuration that the command reads, for the
-    help page. program: how a user calls it.
+    summary: one line. examples: whole command lines. sections: parts of the configuration that the command reads, for
+    the help page. aliases: keys as users write them -> fields, for keys that are no names in Python. program: how a
+    user calls it.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Command:
     summary: str
     examples: tuple[str, ...]
     sections: tuple[str, ...] = ()
+    aliases: Mapping[str, str] = field(default_factory=dict)
     program: str = ""
 
     def register(self) -> None:
@@ -72,10 +74,15 @@ def run(command: Command, arguments: Sequence[str]) -> int:
         return 0
     mistakes: list[str] = []
     before = list(sys.argv)
-    start = before[: len(before) - len(arguments)] if before[len(before) - len(arguments) :] == list(arguments) else before[:1]
+    start = (
+        before[: len(before) - len(arguments)]
+        if before[len(before) - len(arguments) :] == list(arguments)
+        else before[:1]
+    )
     application = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=command.name)
     verbose = os.environ.get(_FULL_ERROR) == "1"
-    with _environment([program, *quote_text(arguments, command.text_keys)]):
+    named = [_rename(argument, command.aliases) for argument in arguments]
+    with _environment([program, *quote_text(named, command.text_keys)]):
         try:
             application(_job(command, start, mistakes, verbose))()
         except Exception as error:
@@ -88,11 +95,19 @@ def run(command: Command, arguments: Sequence[str]) -> int:
     return 2 if mistakes else 0
 
 
+def _rename(argument: str, aliases: Mapping[str, str]) -> str:
+    key, equals, value = argument.partition("=")
+    return f"{aliases.get(key, key)}{equals}{value}"
+
+
 def _help_page(command: Command, program: str) -> str:
     with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
         defaults = hydra.compose(command.name)
+    shown = {name: alias for alias, name in command.aliases.items()}
     options = [
-        replace(item, default=OmegaConf.select(defaults, item.name, default=MISSING))
+        replace(
+            item, name=shown.get(item.name, item.name), default=OmegaConf.select(defaults, item.name, default=MISSING)
+        )
         for item in list_options(command.schema)
         if "." not in item.name or item.name.partition(".")[0] in command.sections
     ]

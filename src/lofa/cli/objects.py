@@ -12,11 +12,13 @@ from torch import nn
 from lofa.backbones import Backbone, BackboneConfig, known_backbones, load_backbone, read_config
 from lofa.cli.options import build
 from lofa.cli.problems import nearest
+from lofa.cli.runs import find_run
 from lofa.conditions import CONDITION_ENCODERS
 from lofa.errors import ConfigError
 from lofa.hypernets import AdapterNet, ResponseNet
+from lofa.predict import Predictor
 
-__all__ = ["build_encoder", "build_network", "open_backbone", "pick_device"]
+__all__ = ["build_encoder", "build_network", "load_predictor", "open_backbone", "pick_device", "pick_dtype"]
 
 
 def pick_device(name: str) -> torch.device:
@@ -31,8 +33,28 @@ def pick_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"device={name}: {str(error).splitlines()[0]}; give cpu, cuda, cuda:<number> or auto") from None
+        raise ConfigError(
+            f"device={name}: {str(error).splitlines()[0]}; give cpu, cuda, cuda:<number> or auto"
+        ) from None
     return device
+
+
+def pick_dtype(name: str | None) -> torch.dtype | None:
+    """The floating-point type of that name, None for None (ConfigError for another name)."""
+    types = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    if name is not None and name not in types:
+        raise ConfigError(f"dtype={name}: {nearest(name, types)}")
+    return None if name is None else types[name]
+
+
+def load_predictor(config: Any) -> Predictor:
+    """The predictor of the keys `predictor` (none: the one finished last in `runs`), `backbone` and `device`."""
+    device = pick_device(config.device)
+    run = find_run(config.runs, {"stage": 2}) if config.predictor is None else Path(config.predictor)
+    if config.predictor is None:
+        print(f"predictor: {run} (the one finished last; choose another with predictor=<run>)")
+    backbone = None if config.backbone is None else load_backbone(config.backbone, device)
+    return Predictor.load(run, device, backbone)
 
 
 def open_backbone(config: Any, device: torch.device | str) -> Backbone:
@@ -43,7 +65,9 @@ def open_backbone(config: Any, device: torch.device | str) -> Backbone:
     chosen: BackboneConfig = build(BackboneConfig, config)
     if chosen.name not in known_backbones() or read_config(chosen.name).path != chosen.path:
         folder = Path(chosen.path)
-        chosen = build(BackboneConfig, OmegaConf.merge(config, {"name": str(folder.resolve()) if folder.is_dir() else chosen.path}))
+        chosen = build(
+            BackboneConfig, OmegaConf.merge(config, {"name": str(folder.resolve()) if folder.is_dir() else chosen.path})
+        )
     return load_backbone(chosen, device=device)
 
 
@@ -61,7 +85,9 @@ def build_encoder(task: Any, backbone: Backbone, joints: int | None) -> nn.Modul
     return _construct(CONDITION_ENCODERS[task.condition], given | values, "task.encoder")
 
 
-def build_network(hypernet: Any, backbone: Backbone, context_width: int, response: ResponseNet | None = None) -> nn.Module:
+def build_network(
+    hypernet: Any, backbone: Backbone, context_width: int, response: ResponseNet | None = None
+) -> nn.Module:
     """The hypernetwork of stage I, or of stage II where stage I's is given.
 
     Raises:
@@ -69,7 +95,9 @@ def build_network(hypernet: Any, backbone: Backbone, context_width: int, respons
     """
     shapes = sorted({(layer.out_features, layer.in_features) for layer in backbone.layers})
     if len(shapes) != 1:
-        raise ConfigError(f"backbone.kinds: layers of one shape are needed, these have {shapes}; choose kinds of one shape")
+        raise ConfigError(
+            f"backbone.kinds: layers of one shape are needed, these have {shapes}; choose kinds of one shape"
+        )
     values = OmegaConf.to_container(hypernet, resolve=True)
     assert isinstance(values, dict)
     facts = {

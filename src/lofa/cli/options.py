@@ -1,4 +1,4 @@
-"""Typed options of a command: the dataclass fields that schemas are made of, and options taken over from other rooms."""
+"""Typed options of a command: the fields that schemas are made of, and options taken over from other rooms."""
 
 import ast
 import inspect
@@ -7,8 +7,9 @@ import textwrap
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import MISSING as NO_DEFAULT
 from dataclasses import Field, dataclass, field, fields, is_dataclass, make_dataclass
-from functools import cache
+from functools import cache, partial, reduce
 from itertools import pairwise
+from operator import or_
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
@@ -59,7 +60,11 @@ def section(options: type, without: Collection[str] = (), verbatim: Collection[s
     hints = get_type_hints(options)
     helps = _read_helps(options)
     entries = [
-        (item.name, _mutable(hints[item.name]), _copy(item, helps.get(item.name, ""), item.name in verbatim))
+        (
+            item.name,
+            Any if _nested(item) else _mutable(hints[item.name]),
+            _copy(item, helps.get(item.name, ""), item.name in verbatim),
+        )
         for item in fields(options)
         if item.name not in without
     ]
@@ -68,14 +73,26 @@ def section(options: type, without: Collection[str] = (), verbatim: Collection[s
 
 def _copy(item: "Field[Any]", help: str, verbatim: bool) -> Any:
     metadata = {"help": help, "verbatim": verbatim}
+    nested = _nested(item)
+    if nested is not None:
+        return field(default_factory=partial(section(type(nested)), **vars(nested)))
     if item.default_factory is not NO_DEFAULT:
         return field(default_factory=item.default_factory, metadata=metadata)
     return field(default=MISSING if item.default is NO_DEFAULT else item.default, metadata=metadata)
 
 
+def _nested(item: "Field[Any]") -> Any:
+    """The options object that is the field's default, None for plain values."""
+    default = item.default if item.default_factory is NO_DEFAULT else item.default_factory()
+    return default if is_dataclass(default) and default is not NO_DEFAULT else None
+
+
 def build(options: type, config: DictConfig, **more: object) -> Any:
     """An object of the class `options` from its filled schema and the fields that were left out of it."""
-    return options(**OmegaConf.to_container(config, resolve=True), **more)
+    values = OmegaConf.to_container(config, resolve=True)
+    nested = {item.name: type(_nested(item)) for item in fields(options) if _nested(item) is not None}
+    made = {name: build(kind, config[name]) for name, kind in nested.items() if name not in more}
+    return options(**{**values, **made, **more})
 
 
 def list_options(schema: type, prefix: str = "") -> Iterator[Option]:
@@ -108,7 +125,7 @@ def _mutable(hint: object) -> object:
     if get_origin(hint) is Mapping:
         return dict[get_args(hint)]  # type: ignore[misc]
     if get_origin(hint) in (Union, UnionType):
-        return Union[tuple(_mutable(part) for part in get_args(hint))]
+        return reduce(or_, map(_mutable, get_args(hint)))
     return hint
 
 

@@ -6,7 +6,7 @@ from textwrap import wrap
 
 from omegaconf import MISSING, OmegaConf
 
-from lofa.cli.options import Option, list_options
+from lofa.cli.options import Option
 from lofa.resources import conf_dir
 
 __all__ = ["command_page", "list_groups"]

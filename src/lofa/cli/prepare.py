@@ -11,7 +11,7 @@ from lofa.cli.objects import open_backbone, pick_device
 from lofa.cli.options import build, text
 from lofa.cli.runs import find_set
 from lofa.cli.schema import WayConfig
-from lofa.data import PrepareOptions, PrepareReport, open_source
+from lofa.data import PrepareOptions, PrepareReport
 from lofa.data import prepare as prepare_set
 
 __all__ = ["COMMAND", "PrepareConfig", "prepare_source"]
@@ -30,17 +30,9 @@ def prepare(config: Any) -> PrepareReport:
 
 
 def prepare_source(source: str, config: Any, backbone: Backbone) -> PrepareReport:
-    """Prepares the set `data` from a source for a backbone; sizes that are not given are the backbone's own."""
+    """Prepares the set `data` from a source for a backbone."""
     options: PrepareOptions = build(PrepareOptions, config.prepare, seed=config.seed)
-    sampling = backbone.sampling
-    opened = open_source(
-        source,
-        options,
-        frames=options.frames or sampling.frames,
-        size=(options.height or sampling.height, options.width or sampling.width),
-        fps=options.fps or sampling.fps,
-    )
-    return prepare_set(opened, find_set(config), backbone, options)
+    return prepare_set(source, find_set(config), backbone, options)
 
 
 COMMAND = Command(
@@ -50,7 +42,7 @@ COMMAND = Command(
     "decode clips, encode latents and conditions once: a data set",
     (
         "lofa prepare source=world data=world",
-        "lofa prepare source=videos/ data=mine                     captions in captions.csv, or clip.txt beside clip.mp4",
+        "lofa prepare source=videos/ data=mine            captions in captions.csv, or clip.txt beside clip.mp4",
         "lofa prepare source=poses.npz data=poses prepare.held_out_labels=[wave,run]",
     ),
     sections=("prepare", "backbone", "paths"),

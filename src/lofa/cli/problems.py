@@ -1,4 +1,4 @@
-"""A user's mistakes, ours or found by Hydra and OmegaConf, as one message each: what, where, what exists, what to do."""
+"""A user's mistakes, found by us, Hydra or OmegaConf, as one message each: what, where, what exists, what to do."""
 
 import difflib
 from collections.abc import Iterable

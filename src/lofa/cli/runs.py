@@ -1,10 +1,10 @@
 """Run directories: one that explains itself, and finding the one that is meant.
 
-    runs/<name>/config.yaml        resolved configuration
-                environment.json   code revision, versions, machine, command line
-                tensorboard/  checkpoints/
-                predictor/         weights and description
-                run.json           what was trained and how it ended; written last, so its presence means "finished"
+runs/<name>/config.yaml        resolved configuration
+            environment.json   code revision, versions, machine, command line
+            tensorboard/  checkpoints/
+            predictor/         weights and description
+            run.json           what was trained and how it ended; written last, so its presence means "finished"
 """
 
 import os
@@ -60,11 +60,15 @@ def new_run(config: Any, kind: str) -> Path:
         return Path(HydraConfig.get().runtime.output_dir)
     if config.name is None:
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-            raise ConfigError("several processes were started from outside: give name=... so that they share one run directory")
+            raise ConfigError(
+                "several processes were started from outside: give name=... so that they share one run directory"
+            )
         return runs / config.task.name / f"{kind}-{datetime.now():%Y-%m-%d_%H-%M-%S}"
     run = runs / config.name
     if (run / CONFIG).exists() and is_first_process():
-        raise ConfigError(f"name={config.name}: there is a run in {run}; go on with it by resume={run}, or choose another name")
+        raise ConfigError(
+            f"name={config.name}: there is a run in {run}; go on with it by resume={run}, or choose another name"
+        )
     return run
 
 
@@ -147,7 +151,16 @@ def _version(package: str) -> str | None:
 
 def _revision() -> str | None:
     """Commit of the code, with "+" after it where files differ from it; None outside a git checkout."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"]
+    command = [
+        "git",
+        "-C",
+        str(Path(__file__).parent),
+        "describe",
+        "--always",
+        "--abbrev=40",
+        "--dirty=+",
+        "--exclude=*",
+    ]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
     except (OSError, subprocess.SubprocessError):

@@ -1,7 +1,7 @@
-"""The typed configuration of the way from clips to an evaluated predictor: a wrong key or type stops before anything runs.
+"""The typed configuration of the way from clips to an evaluated predictor: wrong keys and types stop before it runs.
 
-`prepare`, `zoo`, `train`, `eval` and `demo` share this tree (conf/way.yaml) and an `experiment` may set any part of it; each
-adds its own keys at the root. A schema holds types and meanings; the values that matter stand in conf/.
+`prepare`, `zoo`, `train`, `eval` and `demo` share this tree (conf/way.yaml) and an `experiment` may set any part of it;
+each adds its own keys at the root. A schema holds types and meanings; the values that matter stand in conf/.
 """
 
 from dataclasses import dataclass, field
@@ -12,7 +12,8 @@ from omegaconf import MISSING
 from lofa.backbones import BackboneConfig
 from lofa.cli.options import option, section, text
 from lofa.data import PrepareOptions
-from lofa.zoo import ZooOptions
+from lofa.evaluation import Protocol
+from lofa.zoo import LoraOptions, ZooOptions
 
 __all__ = ["SCHEMAS", "WayConfig"]
 
@@ -197,6 +198,22 @@ class LoggerConfig:
 
 
 @dataclass
+class MetricsConfig:
+    """conf/metrics: the networks that judge generated clips."""
+
+    clip: str | None = text(None, "CLIP folder with tokenizer and preprocessor; none: the shipped one")
+    video: str | None = text(None, "VideoMAE folder with preprocessor, for FVD; none: the shipped one")
+
+
+@dataclass
+class BaselineConfig(section(LoraOptions, without=("seed",))):  # type: ignore[misc]
+    """conf/baseline: the per-sample LoRA that eval compares with."""
+
+    held_out: int = option(0, "adapt clips of each class kept aside to choose the best step (with validate_every)")
+    repeats: int = option(3, "LoRAs trained by themselves to measure their time")
+
+
+@dataclass
 class WayConfig:
     """What the commands of the way share."""
 
@@ -214,6 +231,9 @@ class WayConfig:
     strategy: StrategyConfig = field(default_factory=StrategyConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     logger: LoggerConfig = field(default_factory=LoggerConfig)
+    evaluation: Any = field(default_factory=section(Protocol, without=("seed",)))
+    baseline: BaselineConfig = field(default_factory=BaselineConfig)
+    metrics: MetricsConfig = field(default_factory=MetricsConfig)
     paths: PathsConfig = field(default_factory=PathsConfig)
 
 

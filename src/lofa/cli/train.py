@@ -33,8 +33,12 @@ class TrainConfig(WayConfig):
     """Keys of train.py."""
 
     stage: int | None = option(None, "1: response map; 2: adapter, after stage 1")
-    response: str | None = text(None, "stage 2: run directory of stage 1; none: the newest finished one of this data, task and backbone")
-    resume: str | None = text(None, "run directory to go on with; its configuration is used, values given here come on top")
+    response: str | None = text(
+        None, "stage 2: run directory of stage 1; none: the newest finished one of this data, task and backbone"
+    )
+    resume: str | None = text(
+        None, "run directory to go on with; its configuration is used, values given here come on top"
+    )
 
 
 @dataclass(frozen=True)
@@ -146,7 +150,8 @@ def _resumed(run: Path) -> DictConfig:
             continue
         if (conf_dir() / override.key_or_group.partition("@")[0]).is_dir():
             raise ConfigError(
-                f"{override.input_line} with resume={run}: a run keeps its groups; give single values, such as trainer.accelerator=cpu"
+                f"{override.input_line} with resume={run}: a run keeps its groups; give single values, such as "
+                "trainer.accelerator=cpu"
             )
         OmegaConf.update(saved, override.key_or_group, override.value(), merge=True)
     assert isinstance(saved, DictConfig)
@@ -164,7 +169,9 @@ def _choose_response(config: Any, set_dir: Path, backbone: Backbone) -> Path:
     try:
         run = find_run(config.paths.runs, _identity(config, set_dir, backbone, stage=1))
     except DataError as error:
-        raise DataError(f"stage=2 needs a run of stage 1: {error}. Run train.py stage=1 first, or give response=<run>") from None
+        raise DataError(
+            f"stage=2 needs a run of stage 1: {error}. Run train.py stage=1 first, or give response=<run>"
+        ) from None
     if is_first_process():
         print(f"stage 1: {run} (the newest finished one; choose another with response=<run>)")
     return run
@@ -179,7 +186,8 @@ def _load_response(config: Any, backbone: Backbone) -> Stage:
         )
     if description.condition != config.task.condition:
         raise ConfigError(
-            f"response={config.response}: takes {description.condition}, but task={config.task.name} gives {config.task.condition}"
+            f"response={config.response}: takes {description.condition}, but task={config.task.name} gives "
+            f"{config.task.condition}"
         )
     return stage
 
@@ -234,7 +242,7 @@ def _build_trainer(config: Any, stage: Any, run: Path, callbacks: list[Callback]
 
 
 def _keep_best(trainer: Trainer, module: PredictorModule, data: LoFADataModule) -> dict[str, float]:
-    """Puts the weights that validated best into the module and gives their validation metrics; without validation, the last."""
+    """Puts the weights that validated best into the module and gives their metrics; the last without validation."""
     best = next((call.best_model_path for call in trainer.checkpoint_callbacks if call.monitor), "")
     if not best:
         return {}
@@ -249,8 +257,8 @@ COMMAND = Command(
     "train a stage of the predictor on a data set with its LoRA zoo",
     (
         "python train.py stage=1 data=<set>",
-        "python train.py stage=2 data=<set>                     takes the newest stage-1 run of the same data, task and backbone",
-        "python train.py -m stage=1 hypernet.lora_rank=2,4      two runs",
+        "python train.py stage=2 data=<set>            after the newest stage 1 of the same data, task and backbone",
+        "python train.py -m stage=1 hypernet.lora_rank=2,4   two runs",
         "python train.py resume=<run>",
     ),
     sections=("stages", "hypernet", "task", "datamodule", "strategy", "trainer", "backbone", "paths"),

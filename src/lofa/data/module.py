@@ -53,6 +53,11 @@ class LoFADataModule(pl.LightningDataModule):
             raise DataError(f"stage={stage}: 1 (response maps) or 2 (weights)")
         if condition not in CONDITIONS:
             raise DataError(f"condition={condition!r}: one of {', '.join(CONDITIONS)}")
+        if batch_size < 1 or workers < 0 or (layers_per_sample is not None and layers_per_sample < 1):
+            raise DataError(
+                f"batch_size={batch_size}, layers_per_sample={layers_per_sample}, workers={workers}: batches hold at least "
+                "one prompt and one layer, and there are no fewer than 0 workers"
+            )
         self.set_dir, self.layers, self.fingerprint = Path(set_dir), tuple(layers), fingerprint
         self.condition, self.stage, self.batch_size, self.siblings = condition, stage, batch_size, siblings
         self.layers_per_sample, self.workers, self.seed = layers_per_sample, workers, seed

@@ -36,7 +36,8 @@ class PatchEmbed(nn.Module):
 
     def forward(self, weights: Tensor) -> Tensor:
         """`(L, out, in)` -> `(L, rows, columns, d)`."""
-        tokens: Tensor = self.norm(rearrange(self.proj(weights[:, None]), "l d r c -> l r c d"))
+        tiles = rearrange(self.proj(weights[:, None]), "l d r c -> l r c d")
+        tokens: Tensor = self.norm(tiles.to(self.norm.weight.dtype))
         return tokens
 
 

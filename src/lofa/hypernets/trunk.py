@@ -5,8 +5,6 @@ One prompt and one layer are one sequence. The condition of a prompt is projecte
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -120,12 +118,3 @@ class Trunk(nn.Module):
     def pool(tokens: Tensor) -> Tensor:
         """Final tokens `(P, L, T, d)` -> `(P, L, d)`: the mean over all tiles of the layer. There is no [CLS] token to count in or leave out."""
         return tokens.mean(2)
-
-
-def as_indices(values: Iterable[int], stop: int, name: str) -> tuple[int, ...]:
-    """Sorted distinct whole numbers below `stop`; ValueError naming what lies outside."""
-    indices = tuple(sorted({int(value) for value in values}))
-    outside = [value for value in indices if not 0 <= value < stop]
-    if outside:
-        raise ValueError(f"{name} holds {outside}, but blocks are numbered 0..{stop - 1}")
-    return indices

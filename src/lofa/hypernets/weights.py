@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lofa.hypernets.blocks import ReadBlock
 from lofa.hypernets.heads import LowRankHead, ScaleHead, low_rank_product
-from lofa.hypernets.trunk import Trunk, as_indices
+from lofa.hypernets.trunk import Trunk
 
 __all__ = ["AdapterNet", "WeightPrediction"]
 
@@ -75,7 +75,7 @@ class AdapterNet(Trunk):
             lora_rank=lora_rank,
             gradient_checkpointing=gradient_checkpointing,
         )
-        self.read_after = as_indices(read_after, n_blocks, "read_after")
+        self.read_after = _block_numbers(read_after, n_blocks)
         self._config |= {"response_width": response_width, "read_after": list(self.read_after), "alpha_init": alpha_init}
         self.response_width = response_width
         self.reads = nn.ModuleDict(
@@ -111,3 +111,11 @@ class AdapterNet(Trunk):
             got = None if tokens is None else tuple(tokens.shape)
             raise ValueError(f"response_tokens must be ({x.shape[0]}, {x.shape[1]}, T, {self.response_width}); got {got}")
         return tokens.to(x.dtype)
+
+
+def _block_numbers(values: Sequence[int], n_blocks: int) -> tuple[int, ...]:
+    numbers = tuple(sorted({int(value) for value in values}))
+    outside = [number for number in numbers if not 0 <= number < n_blocks]
+    if outside:
+        raise ValueError(f"read_after holds {outside}, but blocks are numbered 0..{n_blocks - 1}")
+    return numbers

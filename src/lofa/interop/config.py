@@ -73,8 +73,6 @@ class ReferenceConfig:
             if type(field.default) in (int, float):
                 require(value > 0, f"{field.name} must be positive; got {value!r}")
         require(self.input_size % self.patch_size == 0, f"patch_size {self.patch_size} does not divide input_size {self.input_size}")
-        outside = [i for i in self.cross_attn_idxs if not 0 <= i < self.n_blocks]
-        require(not outside, f"cross_attn_idxs holds {outside}, but blocks are numbered 0..{self.n_blocks - 1}")
         require(self.d_model % self.n_heads == 0, f"n_heads {self.n_heads} does not divide d_model {self.d_model}")
 
     @property

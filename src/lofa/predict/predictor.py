@@ -2,14 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Self, TypeVar, overload
+from typing import Any, Self, TypeVar, overload
 
 import torch
 from torch import Tensor
 
 from lofa.adapters import Adapter, LowRankBatch, unstack
 from lofa.backbones import Backbone, load_backbone
-from lofa.conditions import pad_rows
+from lofa.conditions import PoseEncoder, pad_rows
 from lofa.errors import LofaError
 from lofa.hypernets import Response
 from lofa.predict.pose_input import PoseInput, read_pose
@@ -119,7 +119,7 @@ class Predictor:
         return self._one_or_many(self._maps, prompt, pose, image)
 
     def _one_or_many(
-        self, function: Callable[[list[object]], list[Result]], prompt: object, pose: object, image: object
+        self, function: Callable[[list[Any]], list[Result]], prompt: object, pose: object, image: object
     ) -> Result | list[Result]:
         asked = {"prompt": prompt, "pose": pose, "image": image}
         given = {name: value for name, value in asked.items() if value is not None}
@@ -130,31 +130,31 @@ class Predictor:
                 f"got {', '.join(given) or 'nothing'}"
             )
         value = given[takes]
-        many = isinstance(value, list | tuple)
-        values = list(value) if many else [value]
+        values = list(value) if isinstance(value, list | tuple) else [value]
         results: list[Result] = []
         for start in range(0, len(values), self._batch_size):
             results += function(values[start : start + self._batch_size])
-        return results if many else results[0]
+        return results if isinstance(value, list | tuple) else results[0]
 
-    def _values(self, inputs: list[object]) -> tuple[Tensor, Tensor]:
-        if self.condition == "text":
+    def _values(self, inputs: list[Any]) -> tuple[Tensor, Tensor]:
+        encoder = self._adapter.encoder
+        if isinstance(encoder, PoseEncoder):
+            values, lengths = pad_rows([read_pose(pose, encoder.joints) for pose in inputs])
+        else:
             condition = self.backbone.encode_prompt(inputs)
-            return condition.tokens.to(self._device, torch.float32), condition.lengths.to(self._device)
-        joints = self._adapter.encoder.joints
-        values, lengths = pad_rows([read_pose(pose, joints) for pose in inputs])
+            values, lengths = condition.tokens.float(), condition.lengths
         return values.to(self._device), lengths.to(self._device)
 
     def _respond(self, values: Tensor, lengths: Tensor) -> Response:
         return self._response.network(*self._table, *self._response.encoder(values, lengths))
 
     @torch.no_grad()
-    def _maps(self, inputs: list[object]) -> list[ResponseMap]:
+    def _maps(self, inputs: list[Any]) -> list[ResponseMap]:
         probability = self._respond(*self._values(inputs)).probability()
         return [dict(zip(self.description.layers, row, strict=True)) for row in probability]
 
     @torch.no_grad()
-    def _adapters(self, inputs: list[object]) -> list[Adapter]:
+    def _adapters(self, inputs: list[Any]) -> list[Adapter]:
         values, lengths = self._values(inputs)
         tokens = self._respond(values, lengths).tokens
         prediction = self._adapter.network(*self._table, *self._adapter.encoder(values, lengths), tokens)

@@ -1,7 +1,7 @@
 """The tiny generator: `WanTransformer3DModel`, trained by flow matching on generic clips of the world.
 
-It learns looks, backgrounds, camera drift and bodies in any pose, but no action: neither clips nor captions of the action
-set are shown. So it is to the action set what a large model is to rare motions: a weak actor that adapters can teach.
+It learns looks, backgrounds, camera drift and bodies in any pose, but no action: neither clips nor captions of the
+action set are shown. So it is to the action set what a large model is to rare motions: a weak actor, to be taught.
 """
 
 import copy
@@ -48,7 +48,7 @@ def train_transformer(
     caption_dropout: float = 0.1,
     captions_per_clip: int = 3,
 ) -> None:
-    """Trains `backbone.pipeline.transformer` in place; the weights kept are an average over the last third of the steps.
+    """Trains `backbone.pipeline.transformer` in place; keeps the mean of the weights over the last third of the steps.
 
     Args:
         clips: generic clips, encoded once; seeds count up from `seed`.
@@ -112,7 +112,7 @@ def _padded(condition: Condition, length: int) -> Tensor:
 def _encode(
     backbone: Backbone, count: int, captions_per_clip: int, seed: int, console: Console
 ) -> tuple[Tensor, Condition]:
-    """Latents (count, C, T, H, W) and conditions of count * captions_per_clip captions, those of a clip side by side."""
+    """Latents (count, C, T, H, W) and conditions of count * captions_per_clip captions, a clip's side by side."""
     rng = np.random.default_rng(seed)
     latents, conditions = [], []
     for start in range(0, count, 64):

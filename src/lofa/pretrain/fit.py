@@ -1,4 +1,4 @@
-"""The one training loop of the pre-training recipe: AdamW, warm-up, decay to zero, a progress line, a time limit nowhere."""
+"""The one training loop of the pre-training recipe: AdamW, warm-up, decay to zero, a progress bar."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -49,7 +49,13 @@ def fit(
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule.rate)
     losses: list[float] = []
     tenth = max(1, schedule.steps // 10)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task(title, total=schedule.steps)
         for step in range(schedule.steps):

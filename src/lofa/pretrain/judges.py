@@ -6,10 +6,12 @@ autoencoder are judged by what they show.
 """
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from rich.console import Console
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -21,6 +23,27 @@ from lofa.worlds import ACTIONS, Clip, caption, sample_batch
 __all__ = ["save_preprocessor", "train_clip", "train_video_network"]
 
 _CLASSES = list(ACTIONS)
+_TOWER = {"hidden_size": 64, "intermediate_size": 192, "num_attention_heads": 4}
+
+
+@dataclass(frozen=True)
+class _Pool:
+    """Clips of few looks and many classes, rendered once."""
+
+    video: Tensor
+    """uint8 (L, K, T, 3, 64, 64): L looks, K clips of each"""
+    clips: list[list[Clip]]
+
+    @classmethod
+    def draw(cls, looks: int, per_look: int, rng: np.random.Generator, first_seed: int) -> "_Pool":
+        """One clip in ten is generic, the others are of any class; clips of one seed share their look."""
+        rows = []
+        for seed in range(first_seed, first_seed + looks):
+            chosen = rng.choice(len(_CLASSES), per_look, replace=False)
+            names = [None if rng.random() < 0.1 else _CLASSES[i] for i in chosen]
+            rows.append(sample_batch(names, [seed] * per_look))
+        video = torch.from_numpy(np.stack([[clip.frames for clip in row] for row in rows]))
+        return cls(video.permute(0, 1, 2, 5, 3, 4).contiguous(), rows)
 
 
 def _soften(frames: Tensor, rng: np.random.Generator) -> Tensor:
@@ -31,9 +54,9 @@ def _soften(frames: Tensor, rng: np.random.Generator) -> Tensor:
     return frames + weight * (blurred - frames) + float(rng.uniform(0, 0.06)) * noise
 
 
-def _frames(clips: list[Clip]) -> Tensor:
-    """(B, T, 3, H, W) in [-1, 1]."""
-    return torch.from_numpy(np.stack([clip.frames for clip in clips])).permute(0, 1, 4, 2, 3).float() / 127.5 - 1
+def _pixels(video: Tensor) -> Tensor:
+    """uint8 to float in [-1, 1]."""
+    return video.float() / 127.5 - 1
 
 
 def train_clip(
@@ -41,78 +64,71 @@ def train_clip(
     schedule: Schedule,
     seed: int,
     console: Console,
-    frames_per_clip: int = 4,
+    looks: int = 120,
     looks_per_batch: int = 8,
+    frames_per_clip: int = 4,
 ) -> CLIPModel:
     """A CLIP whose mean frame-text cosine over a clip tells captions apart: the very number CLIP-T reports.
 
     Args:
-        schedule: its batch is the number of clips a step, in `looks_per_batch` looks, so that actions must be told apart.
+        schedule: its batch is the number of clips a step.
+        looks: looks in the pool of training clips, 20 clips of each.
+        looks_per_batch: few, so that clips of a batch must be told apart by what the figure does.
         frames_per_clip: frames drawn from each clip.
     """
-    torch.manual_seed(seed)
-    tower = {"hidden_size": 64, "intermediate_size": 192, "num_attention_heads": 4}
-    text = {"vocab_size": len(tokenizer), "max_position_embeddings": 64, "num_hidden_layers": 2}
     config = CLIPConfig(
-        text_config=tower | text | {"eos_token_id": 1, "bos_token_id": 0, "pad_token_id": 0},
-        vision_config=tower | {"num_hidden_layers": 3, "image_size": 64, "patch_size": 8},
+        text_config=_TOWER
+        | {"vocab_size": len(tokenizer), "max_position_embeddings": 64, "num_hidden_layers": 2}
+        | {"eos_token_id": 1, "bos_token_id": 0, "pad_token_id": 0},
+        vision_config=_TOWER | {"num_hidden_layers": 3, "image_size": 64, "patch_size": 8},
         projection_dim=64,
     )
+    torch.manual_seed(seed)
     model = CLIPModel(config)
     rng = np.random.default_rng(seed)
-    per_look = schedule.batch // looks_per_batch
+    pool = _Pool.draw(looks, 20, rng, first_seed=1 << 30)
+    unseen = _Pool.draw(8, 32, rng, first_seed=(1 << 30) + looks)
 
-    def similarity_inputs(clips: list[Clip]) -> tuple[Tensor, Tensor]:
-        video = _frames(clips)
-        chosen = torch.from_numpy(rng.integers(video.shape[1], size=(len(clips), frames_per_clip)))
-        frames = video[torch.arange(len(clips))[:, None], chosen].flatten(0, 1)
-        images = model.get_image_features(pixel_values=_soften(frames, rng)).pooler_output
-        means = F.normalize(images, dim=-1).unflatten(0, (len(clips), frames_per_clip)).mean(1)
-        texts = [caption(clip.appearance, None if clip.action == "generic" else ACTIONS[clip.action], rng) for clip in clips]
+    def embed(pool: _Pool, rows: NDArray[np.integer], columns: NDArray[np.integer]) -> tuple[Tensor, Tensor]:
+        """Mean unit vector of each clip's frames (B, D), unit vector of its caption (B, D)."""
+        frames = rng.integers(pool.video.shape[2], size=(len(rows), frames_per_clip))
+        pixels = _soften(_pixels(pool.video[rows[:, None], columns[:, None], frames].flatten(0, 1)), rng)
+        images = F.normalize(model.get_image_features(pixel_values=pixels).pooler_output, dim=-1)
+        clips = [pool.clips[row][column] for row, column in zip(rows, columns, strict=True)]
+        texts = [caption(clip.appearance, ACTIONS.get(clip.action), rng) for clip in clips]
         tokens = tokenizer(texts, padding=True, truncation=True, return_tensors="pt")
         features = model.get_text_features(input_ids=tokens.input_ids, attention_mask=tokens.attention_mask)
-        return means, F.normalize(features.pooler_output, dim=-1)
+        # the mean of unit vectors stays as it is: its length is part of the mean cosine
+        return images.unflatten(0, (len(rows), frames_per_clip)).mean(1), F.normalize(features.pooler_output, dim=-1)
 
     def loss_of_step(step: int) -> Tensor:
-        clips = _batch(rng, looks_per_batch, per_look)
-        means, texts = similarity_inputs(clips)
-        # the mean of unit vectors stays as it is: its length is part of the mean cosine
-        logits = model.logit_scale.exp().clamp(max=60) * means @ texts.T
-        goal = torch.arange(len(clips))
+        per_look = schedule.batch // looks_per_batch
+        rows = rng.choice(looks, looks_per_batch, replace=False).repeat(per_look)
+        columns = np.concatenate([rng.choice(20, per_look, replace=False) for _ in range(looks_per_batch)])
+        images, texts = embed(pool, rows, columns)
+        logits = model.logit_scale.exp().clamp(max=60) * images @ texts.T
+        goal = torch.arange(len(rows))
         return (F.cross_entropy(logits, goal) + F.cross_entropy(logits.T, goal)) / 2
 
     model.train()
     fit("CLIP", model.parameters(), schedule, loss_of_step, console)
     model.eval()
     with torch.no_grad():
-        hits = []
-        for _ in range(8):
-            means, texts = similarity_inputs(_batch(rng, 1, 32))
-            hits.append(((means @ texts.T).argmax(1) == torch.arange(32)).float().mean())
-    console.print(f"CLIP finds the caption of a clip among 32 of one look: {100 * torch.stack(hits).mean():.0f} % (chance 3 %)")
+        pairs = [embed(unseen, np.full(32, look), np.arange(32)) for look in range(8)]
+        hits = [((images @ texts.T).argmax(1) == torch.arange(32)).float().mean() for images, texts in pairs]
+    share = 100 * torch.stack(hits).mean()
+    console.print(f"CLIP finds the caption of an unseen clip among 32 of one look: {share:.0f} % (chance 3 %)")
     return model
 
 
-def _batch(rng: np.random.Generator, looks: int, per_look: int) -> list[Clip]:
-    """Clips of few looks and many classes; clips of one seed share their look."""
-    names, seeds = [], []
-    for _ in range(looks):
-        names += [_CLASSES[i] for i in rng.choice(len(_CLASSES), per_look, replace=False)]
-        seeds += [int(rng.integers(1 << 30, 1 << 31))] * per_look
-    return sample_batch(names, seeds)
-
-
-def train_video_network(
-    schedule: Schedule, seed: int, console: Console, width: int, pool: int = 3000
-) -> VideoMAEModel:
-    """A video network that knows where every joint is in every frame, what class a clip belongs to, and what it looks like.
+def train_video_network(schedule: Schedule, seed: int, console: Console, width: int, looks: int = 240) -> VideoMAEModel:
+    """A video network that knows where every joint is in every frame, what class a clip belongs to, and its colours.
 
     Args:
-        schedule: its batch is the number of clips a step, drawn from the pool.
+        schedule: its batch is the number of clips a step.
         width: of the features.
-        pool: clips rendered in advance, all classes and generic ones, softened anew at every visit.
+        looks: looks in the pool of training clips, 12 clips of each, softened anew at every visit.
     """
-    torch.manual_seed(seed)
     config = VideoMAEConfig(
         image_size=64,
         patch_size=16,
@@ -123,48 +139,49 @@ def train_video_network(
         num_hidden_layers=4,
         num_attention_heads=4,
     )
+    torch.manual_seed(seed)
     model = VideoMAEModel(config)
     rng = np.random.default_rng(seed)
-    names = [None if rng.random() < 0.1 else _CLASSES[rng.integers(len(_CLASSES))] for _ in range(pool)]
-    seeds = rng.integers(1 << 29, 1 << 30, size=pool).tolist()
-    clips: list[Clip] = []
-    for start in range(0, pool, 100):
-        clips += sample_batch(names[start : start + 100], seeds[start : start + 100])
-    keep = np.linspace(0, 16, 16).round().astype(int)
-    video = torch.from_numpy(np.stack([clip.frames[keep] for clip in clips])).permute(0, 1, 4, 2, 3)
-    joints = torch.from_numpy(np.stack([clip.joints[keep] for clip in clips])).flatten(1)
+    pool = _Pool.draw(looks, 12, rng, first_seed=1 << 29)
+    clips = [clip for row in pool.clips for clip in row]
+    keep = torch.linspace(0, 16, 16).round().long()
+    video = pool.video.flatten(0, 1)[:, keep]
+    joints = torch.from_numpy(np.stack([clip.joints for clip in clips]))[:, keep].flatten(1)
     joints = (joints - joints.mean(0)) / joints.std(0).clamp(min=1e-3)
-    classes = torch.tensor([len(_CLASSES) if name is None else _CLASSES.index(name) for name in names])
-    colours = video.float().mean((1, 3, 4)) / 255
-    to_joints, to_class, to_colour = (
-        nn.Linear(width, joints.shape[1]),
-        nn.Linear(width, len(_CLASSES) + 1),
-        nn.Linear(width, 3),
+    classes = torch.tensor([_CLASSES.index(clip.action) if clip.action in ACTIONS else len(_CLASSES) for clip in clips])
+    colours = _pixels(video).mean((1, 3, 4))
+    unseen = torch.arange(len(clips) - 240, len(clips))
+    heads = nn.ModuleDict(
+        {
+            "joints": nn.Linear(width, joints.shape[1]),
+            "class": nn.Linear(width, len(_CLASSES) + 1),
+            "colour": nn.Linear(width, 3),
+        }
     )
-    parts = nn.ModuleList([model, to_joints, to_class, to_colour])
 
     def features(index: Tensor) -> Tensor:
-        frames = video[index].float() / 127.5 - 1
-        softened = _soften(frames.flatten(0, 1), rng).view(frames.shape)
-        return model(pixel_values=softened).last_hidden_state.mean(1)
+        frames = _pixels(video[index])
+        return model(pixel_values=_soften(frames.flatten(0, 1), rng).view(frames.shape)).last_hidden_state.mean(1)
 
     def loss_of_step(step: int) -> Tensor:
-        index = torch.from_numpy(rng.integers(pool - 200, size=schedule.batch))
+        index = torch.from_numpy(rng.integers(len(clips) - len(unseen), size=schedule.batch))
         h = features(index)
         return (
-            F.mse_loss(to_joints(h), joints[index])
-            + 0.25 * F.cross_entropy(to_class(h), classes[index])
-            + F.mse_loss(to_colour(h), colours[index]) * 10
+            F.mse_loss(heads["joints"](h), joints[index])
+            + 0.25 * F.cross_entropy(heads["class"](h), classes[index])
+            + 4 * F.mse_loss(heads["colour"](h), colours[index])
         )
 
     model.train()
-    fit("video network", parts.parameters(), schedule, loss_of_step, console)
+    fit("video network", [*model.parameters(), *heads.parameters()], schedule, loss_of_step, console)
     model.eval()
     with torch.no_grad():
-        h = features(torch.arange(pool - 200, pool))
-        right = (to_class(h).argmax(1) == classes[-200:]).float().mean()
-        error = F.mse_loss(to_joints(h), joints[-200:])
-    console.print(f"video network on unseen clips: {100 * right:.0f} % of classes, {1 - error:.2f} of the joints' variance")
+        h = features(unseen)
+        right = 100 * (heads["class"](h).argmax(1) == classes[unseen]).float().mean()
+        explained = 100 * (1 - F.mse_loss(heads["joints"](h), joints[unseen]))
+    console.print(
+        f"video network on unseen looks: {right:.0f} % of classes right, {explained:.0f} % of the joints' variance"
+    )
     return model
 
 

@@ -1,16 +1,16 @@
 """The tiny text encoder: `UMT5EncoderModel` and a Unigram tokenizer of words, trained contrastively against scenes.
 
 A caption and the scene it describes (joint trajectories and looks; no pixels needed) are embedded side by side and told
-apart from the other pairs of the batch (InfoNCE). A batch holds few looks and many actions, so that looks alone don't solve
-it. Captions of held-out classes are left out; their words are not, every word occurs in training classes.
+apart from the other pairs of the batch (InfoNCE). A batch holds few looks and many actions, so that looks alone don't
+solve it. Captions of held-out classes are left out; their words are not, every word occurs in training classes.
 """
 
 import numpy as np
 import torch
 from rich.console import Console
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from torch import Tensor, nn
 from torch.nn import functional as F
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 
 from lofa.pretrain.fit import Schedule, fit
@@ -22,7 +22,7 @@ _CHARACTERS = "abcdefghijklmnopqrstuvwxyz0123456789.,;:!?'\"()-"
 
 
 def new_tokenizer(max_tokens: int) -> PreTrainedTokenizerFast:
-    """Words of the world as one token each, any other word spelled in characters; case is folded, `</s>` ends a text."""
+    """Words of the world as one token each, others spelled in characters; case is folded, `</s>` ends a text."""
     pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0)]
     pieces += [(f"▁{word}", -4.0) for word in vocabulary()]
     pieces += [("▁", -8.0)] + [(character, -8.0) for character in _CHARACTERS]
@@ -103,7 +103,9 @@ def train_text_encoder(
     unseen = [name for name, split in SPLITS.items() if split != "train"]
     rng = np.random.default_rng(seed)
     per_look = schedule.batch // looks_per_batch
-    motions = nn.Sequential(nn.Linear(17 * 15 * 2, 512), nn.GELU(), nn.Linear(512, 256), nn.GELU(), nn.Linear(256, width))
+    motions = nn.Sequential(
+        nn.Linear(17 * 15 * 2, 512), nn.GELU(), nn.Linear(512, 256), nn.GELU(), nn.Linear(256, width)
+    )
     looks = LookVectors(width)
     to_scene = nn.Linear(width, width)
     log_scale = nn.Parameter(torch.tensor(2.5))
@@ -145,10 +147,19 @@ def train_text_encoder(
         for title, pool_of_names in (("training", seen[1:]), ("held-out", unseen)):
             hits = []
             for k in range(8):
-                some = [pool_of_names[i] for i in rng.choice(len(pool_of_names), min(48, len(pool_of_names)), replace=False)]
+                some = [
+                    pool_of_names[i] for i in rng.choice(len(pool_of_names), min(48, len(pool_of_names)), replace=False)
+                ]
                 joints, appearances, names = draw(some, seed + 10_000 + k)
                 texts = F.normalize(embed_text(captions(appearances, names)), dim=-1)
-                hits.append(((texts @ F.normalize(embed_scene(joints, appearances), dim=-1).T).argmax(1) == torch.arange(len(some))).float().mean())
+                hits.append(
+                    (
+                        (texts @ F.normalize(embed_scene(joints, appearances), dim=-1).T).argmax(1)
+                        == torch.arange(len(some))
+                    )
+                    .float()
+                    .mean()
+                )
             console.print(
                 f"captions of {title} classes find their scene among {len(some)} of one look: "
                 f"{100 * torch.stack(hits).mean():.0f} % (chance {100 / len(some):.0f} %)"

@@ -10,6 +10,7 @@ Three steps, each with a fresh optimiser: single images, short clips, full-lengt
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
 import torch
@@ -30,9 +31,18 @@ from lofa.pretrain.fit import Schedule, fit
 from lofa.worlds import Appearance, random_motion, render
 
 __all__ = [
-    "encode_means", "figure_psnr", "init_vae", "new_vae", "normalise_latents", "psnr", "random_scenes", "reconstruct", "reconstruction_loss",
-    "to_pixels", "train_vae",
-]  # fmt: skip
+    "encode_means",
+    "figure_psnr",
+    "init_vae",
+    "new_vae",
+    "normalise_latents",
+    "psnr",
+    "random_scenes",
+    "reconstruct",
+    "reconstruction_loss",
+    "to_pixels",
+    "train_vae",
+]
 
 KL_WEIGHT = 1e-6
 """Weight of the mean KL divergence a latent element: enough to keep the latents near unit size, no more."""
@@ -83,7 +93,7 @@ def init_vae(vae: AutoencoderKLWan) -> None:
 
 
 class _ImageConv(WanCausalConv3d):
-    """A causal convolution that sees one frame alone: only the last temporal tap meets data, the others meet padding."""
+    """A causal convolution that sees one frame alone: only its last temporal tap meets data, the others padding."""
 
     def forward(self, x: Tensor, cache_x: Tensor | None = None) -> Tensor:
         if x.shape[2] != 1 or self.kernel_size[0] == 1:
@@ -95,7 +105,7 @@ class _ImageConv(WanCausalConv3d):
 
 @contextmanager
 def _images_only(vae: AutoencoderKLWan) -> Iterator[None]:
-    """Within the block the convolutions skip the taps that a single frame never meets: a third of the work, same result."""
+    """Within the block the convolutions skip the taps that a single frame never meets: a third of the work."""
     convs = [module for module in vae.modules() if type(module) is WanCausalConv3d]
     for conv in convs:
         conv.__class__ = _ImageConv
@@ -106,7 +116,9 @@ def _images_only(vae: AutoencoderKLWan) -> Iterator[None]:
             conv.__class__ = WanCausalConv3d
 
 
-def reconstruct(vae: AutoencoderKLWan, pixels: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+def reconstruct(
+    vae: AutoencoderKLWan, pixels: Tensor, generator: torch.Generator | None = None
+) -> tuple[Tensor, Tensor]:
     """Encodes and decodes without the final clamp of `decode`, whose gradient is zero outside [-1, 1].
 
     Args:
@@ -182,7 +194,7 @@ def figure_psnr(output: Tensor, target: Tensor, joints: Tensor, margin: float = 
 
 @torch.no_grad()
 def normalise_latents(vae: AutoencoderKLWan, latents: Tensor) -> None:
-    """Stores the per-channel mean and deviation of `latents` (B, C, T, H, W) in the config, as Wan's pipeline expects."""
+    """Stores mean and deviation of each channel of `latents` (B, C, T, H, W) in the config, where Wan keeps them."""
     mean = latents.mean((0, 2, 3, 4))
     std = latents.std((0, 2, 3, 4)).clamp(min=1e-3)
     vae.register_to_config(latents_mean=mean.tolist(), latents_std=std.tolist())
@@ -209,6 +221,12 @@ def to_pixels(video: Tensor) -> Tensor:
     return video.permute(0, 4, 1, 2, 3).float() / 127.5 - 1
 
 
+def _loss(vae: AutoencoderKLWan, batch: int, frames: int, rng: np.random.Generator, step: int) -> Tensor:
+    pixels, _ = random_scenes(batch, frames, rng)
+    output, kl = reconstruct(vae, pixels, torch.Generator().manual_seed(step))
+    return reconstruction_loss(output, pixels) + KL_WEIGHT * kl
+
+
 def train_vae(vae: AutoencoderKLWan, plan: Mapping[int, Schedule], seed: int, console: Console) -> None:
     """Trains in place: for each length in frames (1, 9, 17: images first) one schedule with a fresh optimiser.
 
@@ -216,15 +234,8 @@ def train_vae(vae: AutoencoderKLWan, plan: Mapping[int, Schedule], seed: int, co
     """
     held_out, joints = random_scenes(32, 17, np.random.default_rng(seed + 1))
     for frames, schedule in plan.items():
-        rng = np.random.default_rng((seed, frames))
-        noise = torch.Generator().manual_seed(seed + frames)
-
-        def loss_of_step(step: int, frames: int = frames, schedule: Schedule = schedule) -> Tensor:
-            pixels, _ = random_scenes(schedule.batch, frames, rng)
-            output, kl = reconstruct(vae, pixels, noise)
-            return reconstruction_loss(output, pixels) + KL_WEIGHT * kl
-
         vae.train()
+        loss_of_step = partial(_loss, vae, schedule.batch, frames, np.random.default_rng((seed, frames)))
         fit(f"VAE on {frames} frame{'s'[: frames > 1]}", vae.parameters(), schedule, loss_of_step, console)
         vae.eval()
         shown = held_out[:, :, :frames]

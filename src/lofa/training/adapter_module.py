@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from lofa.adapters import Adapter, AdapterBatch, LowRankBatch, unstack
 from lofa.backbones import Backbone
 from lofa.errors import DataError
-from lofa.hypernets import Response, WeightPrediction
+from lofa.hypernets import AdapterNet, Response, ResponseNet, WeightPrediction
 from lofa.training.agreement import Agreement, agreement
 from lofa.training.batch import PairedBatch
 from lofa.training.losses import Pairs, delta_loss, delta_weights, gradient_shares, part_of, response_target
@@ -38,9 +38,9 @@ class AdapterModule(PredictorModule):
 
     def __init__(
         self,
-        network: nn.Module,
+        network: AdapterNet,
         encoder: nn.Module,
-        response_network: nn.Module,
+        response_network: ResponseNet,
         response_encoder: nn.Module,
         backbone: Backbone,
         optimizer: OptimizerFactory,
@@ -114,7 +114,8 @@ class AdapterModule(PredictorModule):
         with self.exact():
             values = {"val/delta": delta_loss(prediction, batch).mean(), **self._reference[key]}
         values["val/denoising"] = self._denoising(prediction, batch, draw).mean()
-        values["val/loss"] = sum(scale * values[f"val/{name}"] for name, scale in self._scales.items())
+        weighted = [scale * values[f"val/{name}"] for name, scale in self._scales.items()]
+        values["val/loss"] = torch.stack(weighted).sum()
         values |= self._compare(prediction, batch, batch, response.tau).named("val/implied")
         values["val/response_implied_cosine"] = self._compare(response, prediction, batch, response.tau).cosine
         self.log_dict(values, batch_size=len(batch.ids), sync_dist=True)
@@ -136,12 +137,8 @@ class AdapterModule(PredictorModule):
         }
 
     def _draw(self, batch: PairedBatch, seed: int, step: int, draws: int) -> NoiseDraw:
-        if batch.latents is None:
-            raise DataError(
-                f"sample {batch.ids[0]}: no latents; stage II trains through the backbone and needs those of every clip"
-            )
-        draw = self._noise.draw(batch.ids, batch.latents.shape[1:], seed=seed, step=step, draws=draws)
-        return NoiseDraw(draw.noise.to(batch.latents), draw.level.to(batch.latents), draw.weight.to(self.device))
+        draw = self._noise.draw(batch.ids, _latents(batch).shape[1:], seed=seed, step=step, draws=draws)
+        return NoiseDraw(draw.noise.to(self.device), draw.level.to(self.device), draw.weight.to(self.device))
 
     def _denoising(self, pairs: Pairs | None, batch: PairedBatch, draw: NoiseDraw) -> Tensor:
         """Unweighted denoising loss (P * draws,) of the backbone carrying `pairs`."""
@@ -149,7 +146,7 @@ class AdapterModule(PredictorModule):
         rows = torch.arange(len(batch.ids), device=self.device).repeat_interleave(repeats)
         adapters = None if pairs is None else self._layered(pairs, batch)
         return self.backbone.denoising_loss(
-            batch.latents[rows], batch.prompt[rows], adapters=adapters, noise_level=draw.level, noise=draw.noise
+            _latents(batch)[rows], batch.prompt[rows], adapters=adapters, noise_level=draw.level, noise=draw.noise
         )
 
     def _terms(self, prediction: WeightPrediction, batch: PairedBatch, draw: NoiseDraw) -> dict[str, Tensor]:
@@ -179,3 +176,11 @@ class AdapterModule(PredictorModule):
 
         with self.exact(), torch.no_grad():
             return agreement(maps, len(weight), weight[0].numel(), len(batch.ids))
+
+
+def _latents(batch: PairedBatch) -> Tensor:
+    if batch.latents is None:
+        raise DataError(
+            f"sample {batch.ids[0]}: no latents; stage II trains through the backbone and needs every clip's"
+        )
+    return batch.latents

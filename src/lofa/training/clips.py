@@ -4,12 +4,14 @@ import io
 from collections.abc import Mapping
 
 import torch
+from einops import rearrange
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from PIL import Image
 from tensorboard.compat.proto.summary_pb2 import Summary
 from torch import Tensor
 
+from lofa.adapters import Adapter
 from lofa.training.adapter_module import AdapterModule
 from lofa.training.batch import PairedBatch
 
@@ -33,7 +35,7 @@ class SampleClips(Callback):
         every: validation runs between two showings
         fps: frames a second
         seed: of the generated noise, the same for all three
-        sampling: passed to `Backbone.generate`: steps, guidance, frames, height, width
+        steps: of the sampler; None takes the backbone's
     """
 
     def __init__(
@@ -43,16 +45,16 @@ class SampleClips(Callback):
         every: int = 1,
         fps: float = 8.0,
         seed: int = 0,
-        sampling: Mapping[str, int | float] | None = None,
+        steps: int | None = None,
     ) -> None:
         self._captions = captions
         self._clips = clips
         self._every = every
         self._fps = fps
         self._seed = seed
-        self._sampling = dict(sampling or {})
+        self._steps = steps
         self._runs = 0
-        self._fixed: dict[str, tuple[Tensor, Tensor]] = {}
+        self._fixed: dict[str, Tensor] = {}
 
     def on_validation_batch_end(
         self,
@@ -76,16 +78,15 @@ class SampleClips(Callback):
         for row, name in enumerate(batch.ids[: self._clips]):
             caption = self._captions[name]
             if name not in self._fixed:
-                self._fixed[name] = (
-                    self._generate(pl_module, caption, None),
-                    self._generate(pl_module, caption, true[row]),
-                )
-            clip = torch.cat([*self._fixed[name], self._generate(pl_module, caption, predicted[row])], dim=2)
+                self._fixed[name] = self._side_by_side(pl_module, caption, [None, true[row]])
+            clip = torch.cat([self._fixed[name], self._side_by_side(pl_module, caption, [predicted[row]])], dim=2)
             image = Summary.Image(
                 height=clip.shape[1], width=clip.shape[2], colorspace=3, encoded_image_string=gif(clip, self._fps)
             )
             summary = Summary(value=[Summary.Value(tag=f"clips/{name}: base, LoRA, LoFA", image=image)])
             trainer.logger.experiment.file_writer.add_summary(summary, trainer.global_step)
 
-    def _generate(self, module: AdapterModule, caption: str, adapter: object) -> Tensor:
-        return module.backbone.generate(caption, adapter, seed=self._seed, **self._sampling)[0].cpu()
+    def _side_by_side(self, module: AdapterModule, caption: str, adapters: list[Adapter | None]) -> Tensor:
+        """uint8 (T, H, n W, 3): a clip of each adapter, all from the same noise."""
+        clips = module.backbone.generate(caption, adapters, seed=[self._seed] * len(adapters), steps=self._steps)
+        return rearrange(clips.cpu(), "n t h w c -> t h (n w) c")

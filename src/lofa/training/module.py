@@ -11,6 +11,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from lofa.backbones import Backbone
 from lofa.errors import DataError
+from lofa.hypernets import AdapterNet, ResponseNet
 from lofa.training.batch import PairedBatch
 from lofa.training.sharding import shard
 
@@ -38,7 +39,7 @@ class PredictorModule(LightningModule):
 
     def __init__(
         self,
-        network: nn.Module,
+        network: ResponseNet | AdapterNet,
         encoder: nn.Module,
         backbone: Backbone,
         optimizer: OptimizerFactory,

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from lofa.backbones import Backbone
-from lofa.hypernets import Response
+from lofa.hypernets import Response, ResponseNet
 from lofa.training.agreement import Agreement, agreement
 from lofa.training.batch import PairedBatch
 from lofa.training.losses import delta_weights, part_of, response_loss, response_target
@@ -22,7 +22,7 @@ class ResponseModule(PredictorModule):
 
     def __init__(
         self,
-        network: nn.Module,
+        network: ResponseNet,
         encoder: nn.Module,
         backbone: Backbone,
         optimizer: OptimizerFactory,

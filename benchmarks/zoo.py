@@ -1,0 +1,160 @@
+"""LoRAs an hour: many at once through the slots against one at a time with PEFT.
+
+    python benchmarks/zoo.py                          # tiny-wan, 16 LoRAs, about 3 minutes on two cores
+    python benchmarks/zoo.py --steps 200 --loras 32 --out runs/zoo-benchmark.json
+
+Both sides train the same LoRAs: same backbone and clips, same A at the start, same clips, noise levels and noise in every
+step, same AdamW (fused), learning rates, clipping, steps, clips a step and threads. PEFT's model is prepared once and
+not counted; the slots' time counts their measurements before and after. Expected: a ratio of at least 1.8, and final
+losses (same fixed levels and noise) within 2 %.
+"""
+
+import argparse
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from peft import LoraConfig, inject_adapter_in_model
+from torch import Tensor
+
+from lofa.backbones import Backbone, load_backbone, noise_levels
+from lofa.files import write_json
+from lofa.worlds import SPLITS, sample_batch
+from lofa.zoo import Clips, LoraJob, LoraOptions, train_loras
+from lofa.zoo.noise import NoiseStream
+from lofa.zoo.pool import ClipPool, Probe
+from lofa.zoo.stacked import StackedLoras
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Final losses (one a LoRA) and seconds a LoRA (one a LoRA)."""
+
+    losses: list[float]
+    seconds: list[float]
+
+
+def world_jobs(backbone: Backbone, count: int, clips: int) -> list[LoraJob]:
+    """One job for each of `count` training actions of the world, of `clips` clips."""
+    actions = sorted(name for name, split in SPLITS.items() if split == "train")
+    jobs = []
+    for index in range(count):
+        action = actions[index % len(actions)]
+        seeds = [1000 * index + i for i in range(clips)]
+        made = sample_batch([action] * clips, seeds, backbone.sampling.frames, backbone.sampling.height)
+        latents = backbone.encode_video(torch.from_numpy(np.stack([clip.frames for clip in made])))
+        condition = backbone.encode_prompt([clip.caption for clip in made])
+        jobs.append(LoraJob(f"{action}-{index}", Clips(latents, condition), seed=index))
+    return jobs
+
+
+def train_at_once(backbone: Backbone, jobs: Sequence[LoraJob], options: LoraOptions) -> Outcome:
+    """All jobs through the slots, in batches."""
+    results = train_loras(backbone, jobs, options)
+    return Outcome([result.final_loss for result in results], [result.seconds for result in results])
+
+
+class PeftTrainer:
+    """Trains jobs one by one with PEFT's layers in the place of the slots."""
+
+    def __init__(self, backbone: Backbone, options: LoraOptions) -> None:
+        self.backbone, self.options = backbone, options
+        backbone.slots.remove()
+        kinds = "|".join(kind.replace(".", r"\.") for kind in backbone.kinds)
+        config = LoraConfig(
+            r=options.rank, lora_alpha=round(options.alpha * options.rank), target_modules=rf"blocks\.\d+\.({kinds})"
+        )
+        self.model = inject_adapter_in_model(config, backbone.pipeline.transformer)
+        self.parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        self.grid = noise_levels(backbone.noise_shift)
+        self.probe = Probe(backbone, options.probe_levels, self.grid, options.clips_per_step)
+
+    def _start(self) -> None:
+        """A and B as the slots have them at the start."""
+        seeds = [self.options.seed]
+        loras = StackedLoras(
+            self.backbone.layers, seeds, self.options.rank, self.options.alpha, self.backbone.device
+        ).adapters()
+        with torch.no_grad():
+            for name, pair in loras.items():
+                layer = self.model.get_submodule(name.removeprefix("transformer."))
+                layer.lora_A["default"].weight.copy_(pair.A[0])
+                layer.lora_B["default"].weight.copy_(pair.B[0])
+
+    def _loss(self, job: LoraJob, clips: Tensor, levels: Tensor, noise: Tensor) -> Tensor:
+        latents, condition = job.clips.latents[clips], job.clips.condition[clips]
+        return self.backbone.denoising_loss(latents, condition, noise_level=levels, noise=noise).mean()
+
+    def train(self, job: LoraJob) -> tuple[float, float]:
+        """Final loss, measured as the slots' is, and seconds of the training alone."""
+        self._start()
+        options, shape, device = self.options, job.clips.latents.shape[1:], self.backbone.device
+        begun = time.perf_counter()
+        optimizer = torch.optim.AdamW(self.parameters, weight_decay=options.weight_decay, fused=True)
+        seeds = [options.seed + job.seed]
+        stream = NoiseStream(seeds, [len(job.clips)], options.clips_per_step, shape, self.grid, device)
+        for step in range(options.steps):
+            draw = stream.next()
+            self._loss(job, draw.clips[0], draw.levels[0], draw.noise[0]).backward()
+            torch.nn.utils.clip_grad_norm_(self.parameters, options.clip_norm)
+            optimizer.param_groups[0]["lr"] = options.learning_rate(step)
+            optimizer.step()
+            optimizer.zero_grad()
+        seconds = time.perf_counter() - begun
+        return self.probe(ClipPool.of([job.clips], device), None).item(), seconds
+
+
+def train_one_by_one(backbone: Backbone, jobs: Sequence[LoraJob], options: LoraOptions) -> Outcome:
+    """Each job on its own with PEFT; `backbone` carries PEFT's layers afterwards."""
+    trainer = PeftTrainer(backbone, options)
+    trained = [trainer.train(job) for job in jobs]
+    return Outcome([loss for loss, _ in trained], [seconds for _, seconds in trained])
+
+
+def main() -> None:
+    """Runs both sides and prints the ratio."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--backbone", default="tiny-wan", help="name, folder or hub id")
+    parser.add_argument("--loras", type=int, default=16, help="LoRAs to train")
+    parser.add_argument("--batch", type=int, default=16, help="LoRAs trained at once through the slots")
+    parser.add_argument("--steps", type=int, default=100, help="optimiser steps a LoRA")
+    parser.add_argument("--clips", type=int, default=4, help="clips a LoRA has")
+    parser.add_argument("--clips-per-step", type=int, default=2, help="clips of a LoRA in a step")
+    parser.add_argument("--rank", type=int, default=4)
+    parser.add_argument("--lr", type=float, default=2e-3)
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads of both sides")
+    parser.add_argument("--out", type=Path, help="json file for the figures")
+    given = parser.parse_args()
+
+    torch.set_num_threads(given.threads)
+    options = LoraOptions(
+        rank=given.rank, steps=given.steps, batch=given.batch, clips_per_step=given.clips_per_step, lr=given.lr
+    )
+    backbone = load_backbone(given.backbone)
+    jobs = world_jobs(backbone, given.loras, given.clips)
+    train_loras(backbone, jobs[: given.batch], replace(options, steps=2))  # warm
+    at_once = train_at_once(backbone, jobs, options)
+    one_by_one = train_one_by_one(load_backbone(given.backbone), jobs, options)
+
+    ours, peft = (1 / float(np.mean(outcome.seconds)) for outcome in (at_once, one_by_one))
+    pairs = zip(at_once.losses, one_by_one.losses, strict=True)
+    difference = max(abs(a - b) / b for a, b in pairs)
+    figures = {
+        "settings": {key: str(value) for key, value in vars(given).items()},
+        "loras_per_hour": {"slots": 3600 * ours, "peft": 3600 * peft},
+        "ratio": ours / peft,
+        "final_loss": {"slots": float(np.mean(at_once.losses)), "peft": float(np.mean(one_by_one.losses))},
+        "largest_relative_difference_of_final_losses": difference,
+    }
+    print(f"LoRAs an hour   slots {3600 * ours:,.0f}   PEFT {3600 * peft:,.0f}   ratio {ours / peft:.2f}")
+    print(f"final loss      slots {np.mean(at_once.losses):.5f}   PEFT {np.mean(one_by_one.losses):.5f}   ", end="")
+    print(f"largest difference of a LoRA {100 * difference:.3f} %")
+    if given.out:
+        write_json(given.out, figures)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,175 @@
+"""The data module: batches hold what the files hold, for either stage and condition."""
+
+from dataclasses import replace
+from pathlib import Path
+from shutil import copytree
+from typing import Any
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from torch import Tensor, nn
+
+from lofa.backbones import Backbone
+from lofa.data import LoFADataModule, ZooBatch, ZooStore, read_encoded, read_samples, write_samples
+from lofa.errors import DataError
+
+
+def module(set_dir: Path, backbone: Backbone, **values: Any) -> LoFADataModule:
+    data = LoFADataModule(set_dir, backbone.layers, backbone.fingerprint, **{"batch_size": 2, **values})
+    data.setup()
+    return data
+
+
+def test_stage_one_reads_the_layers_it_draws(zoo_set: Path, backbone: Backbone) -> None:
+    data = module(zoo_set, backbone, layers_per_sample=3)
+    loader = data.train_dataloader()
+    drawn = set()
+    for epoch in range(8):
+        loader.sampler.set_epoch(epoch)
+        for batch in loader:
+            P = len(batch)
+            assert batch.latents is None and batch.layers.shape == (3,) and len(set(batch.layers.tolist())) == 3
+            assert batch.A.shape == (P, 3, 2, 96) and batch.B.shape == (P, 3, 96, 2) and batch.alpha.shape == (P, 3)
+            names = [backbone.layers[i].name for i in batch.layers.tolist()]
+            stack = ZooStore(zoo_set).stack(batch.ids, names, backbone.fingerprint)
+            assert torch.equal(stack.A, batch.A) and torch.equal(stack.B, batch.B)
+            drawn.update(batch.layers.tolist())
+    assert drawn == set(range(len(backbone.layers)))
+
+
+def test_stage_two_reads_everything(zoo_set: Path, backbone: Backbone) -> None:
+    data = module(zoo_set, backbone, stage=2, siblings=False)
+    by_id = {sample.id: sample for sample in read_samples(zoo_set)}
+    ids = []
+    for batch in data.train_dataloader():
+        assert batch.layers.tolist() == list(range(len(backbone.layers))) and batch.latents is not None
+        for i, name in enumerate(batch.ids):
+            encoded = read_encoded(zoo_set, by_id[name], backbone.fingerprint)
+            assert encoded.latents is not None and torch.equal(batch.latents[i], encoded.latents)
+            assert torch.equal(batch.prompt.row(i), encoded.text)
+            assert torch.equal(batch.values[i, : batch.lengths[i]], encoded.text)
+            assert not batch.values[i, batch.lengths[i] :].any()
+        ids += batch.ids
+    assert sorted(ids) == sorted(name for name in ZooStore(zoo_set).ready() if by_id[name].split == "train")
+    loss = backbone.denoising_loss(batch.latents, batch.prompt, noise_level=torch.full((len(batch),), 0.5))
+    assert loss.shape == (len(batch),) and torch.isfinite(loss).all()
+
+
+def test_pose_is_the_condition_and_text_still_steers_the_backbone(zoo_set: Path, backbone: Backbone) -> None:
+    batch = next(iter(module(zoo_set, backbone, condition="pose", stage=2).train_dataloader()))
+    assert batch.values.shape == (len(batch), 5, 15, 2) and batch.lengths.tolist() == [5] * len(batch)
+    assert batch.prompt.tokens.shape[2] == backbone.condition_width
+
+
+def test_siblings_lend_prompt_and_latents_but_not_the_lora(zoo_set: Path, backbone: Backbone) -> None:
+    data = module(zoo_set, backbone, stage=2, siblings=True, batch_size=1)
+    loader, samples = data.train_dataloader(), read_samples(zoo_set)
+    groups = {sample.id: sample.group for sample in samples}
+    seen: dict[str, set[str]] = {}
+    for epoch in range(12):
+        loader.sampler.set_epoch(epoch)
+        for batch in loader:
+            kin = [s for s in samples if s.group == groups[batch.ids[0]]]
+            rows = {s.id: read_encoded(zoo_set, s, backbone.fingerprint) for s in kin}
+            lender = [
+                name
+                for name, row in rows.items()
+                if torch.equal(row.text, batch.prompt.row(0)) and torch.equal(row.latents, batch.latents[0])
+            ]
+            assert len(lender) == 1
+            seen.setdefault(batch.ids[0], set()).update(lender)
+    assert all(len(lenders) == 3 for lenders in seen.values())
+    val = [batch.ids for batch in data.val_dataloader()]
+    assert val == [batch.ids for batch in data.val_dataloader()] and len(val) == 2
+
+
+def test_batches_are_the_same_with_and_without_workers(zoo_set: Path, backbone: Backbone) -> None:
+    alone, helped = (list(module(zoo_set, backbone, stage=2, workers=n).train_dataloader()) for n in (0, 1))
+    for one, other in zip(alone, helped, strict=True):
+        assert one.ids == other.ids and torch.equal(one.values, other.values) and torch.equal(one.A, other.A)
+
+
+class Recorder(pl.LightningModule):
+    """Notes the ids it is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(()))
+        self.epochs: dict[int, list[str]] = {}
+        self.validated: list[str] = []
+
+    def training_step(self, batch: ZooBatch, index: int) -> Tensor:
+        self.epochs.setdefault(self.current_epoch, []).extend(batch.ids)
+        return self.weight * batch.A.mean()
+
+    def validation_step(self, batch: ZooBatch, index: int) -> None:
+        self.validated += batch.ids
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def test_lightning_tells_the_epoch(zoo_set: Path, backbone: Backbone, tmp_path: Path) -> None:
+    recorder = Recorder()
+    trainer = pl.Trainer(
+        max_epochs=6, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, num_sanity_val_steps=0, default_root_dir=tmp_path,
+    )  # fmt: skip
+    trainer.fit(recorder, LoFADataModule(zoo_set, backbone.layers, backbone.fingerprint, batch_size=1))
+    assert len({tuple(ids) for ids in recorder.epochs.values()}) > 1
+    assert all(sorted(ids) == sorted(recorder.epochs[0]) for ids in recorder.epochs.values())
+    assert recorder.validated == recorder.validated[:2] * 6
+
+
+def test_a_moved_batch_is_the_same(zoo_set: Path, backbone: Backbone) -> None:
+    batch = next(iter(module(zoo_set, backbone, stage=2).train_dataloader()))
+    moved = batch.to("cpu")
+    assert (
+        moved.ids == batch.ids
+        and torch.equal(moved.latents, batch.latents)
+        and moved.prompt.lengths.dtype == torch.int64
+    )
+
+
+def test_what_is_missing_is_said_with_the_way_out(
+    prepared: Path, zoo_set: Path, backbone: Backbone, tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match="no prepared data set at .*nowhere.*lofa prepare"):
+        module(tmp_path / "nowhere", backbone)
+    with pytest.raises(DataError, match="no LoRAs of training samples.*lofa zoo data=small"):
+        module(prepared, backbone)
+    with pytest.raises(DataError, match="made for backbone.*'.*tiny-wan-random.*not for the one in use"):
+        LoFADataModule(zoo_set, backbone.layers, "another").setup()
+    for values, words in (
+        ({"condition": "image"}, "condition='image'"),
+        ({"stage": 3}, "stage=3"),
+        ({"batch_size": 0}, "batch_size=0"),
+    ):
+        with pytest.raises(DataError, match=words):
+            module(zoo_set, backbone, **values)
+
+
+def test_a_set_without_poses_takes_no_pose_task(zoo_set: Path, backbone: Backbone, tmp_path: Path) -> None:
+    set_dir = copytree(zoo_set, tmp_path / "set")
+    samples = read_samples(set_dir)
+    write_samples(set_dir, [replace(sample, encoded=("condition.text", "latents")) for sample in samples])
+    with pytest.raises(DataError, match=r"no condition\.pose"):
+        module(set_dir, backbone, condition="pose")
+    module(set_dir, backbone)
+
+
+def test_a_spoilt_file_stops_training_by_name(zoo_set: Path, backbone: Backbone, tmp_path: Path) -> None:
+    set_dir = copytree(zoo_set, tmp_path / "set")
+    store = ZooStore(set_dir)
+    name = store.ready()[-1]
+    path = store.path(name)
+    path.write_bytes(path.read_bytes()[:-50])
+    with pytest.raises(DataError, match=f"{name}.*not a whole safetensors file"):
+        list(module(set_dir, backbone).val_dataloader())
+
+
+def test_a_set_without_validation_has_an_empty_loader(zoo_set: Path, backbone: Backbone, tmp_path: Path) -> None:
+    set_dir = copytree(zoo_set, tmp_path / "set")
+    write_samples(set_dir, [sample for sample in read_samples(set_dir) if sample.split == "train"])
+    assert len(module(set_dir, backbone).val_dataloader()) == 0

@@ -1,0 +1,54 @@
+"""Batches: every item once, one shape, the same for any number of processes."""
+
+from collections import Counter
+
+import pytest
+
+from lofa.data.sampler import BucketSampler
+
+BUCKETS = ["a"] * 11 + ["b"] * 5 + ["a"] * 2
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 4, 50])
+def test_every_item_once_and_no_mixed_batch(batch_size: int) -> None:
+    sampler = BucketSampler(BUCKETS, batch_size, seed=1)
+    keys = list(sampler)
+    assert len(keys) == len(sampler)
+    assert sorted(item for key in keys for item in key.items) == list(range(len(BUCKETS)))
+    assert all(len({BUCKETS[item] for item in key.items}) == 1 for key in keys)
+
+
+def test_order_and_draws_depend_on_seed_and_epoch_alone() -> None:
+    def keys(seed: int, epoch: int, shuffle: bool = True) -> list[object]:
+        sampler = BucketSampler(BUCKETS, 4, seed=seed, shuffle=shuffle)
+        sampler.set_epoch(epoch)
+        return list(sampler)
+
+    assert keys(0, 3) == keys(0, 3)
+    assert keys(0, 3) != keys(0, 4) and keys(0, 3) != keys(1, 3)
+    assert keys(0, 3, shuffle=False) == keys(0, 4, shuffle=False)
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_processes_share_the_batch_one_process_would_see(world: int) -> None:
+    alone = BucketSampler(BUCKETS, 2 * world, seed=5)
+    ranks = [BucketSampler(BUCKETS, 2, world=world, rank=rank, seed=5) for rank in range(world)]
+    for sampler in (alone, *ranks):
+        sampler.set_epoch(2)
+    seen: Counter[int] = Counter()
+    for whole, *parts in zip(alone, *ranks, strict=True):
+        assert {part.seed for part in parts} == {whole.seed}
+        together = [item for part in parts for item in part.items]
+        seeds = dict(zip(whole.items, whole.item_seeds, strict=True))
+        assert set(together) == set(whole.items) and len({len(part.items) for part in parts}) == 1
+        assert all(seeds[i] == s for part in parts for i, s in zip(part.items, part.item_seeds, strict=True))
+        seen.update(together)
+    assert seen.keys() == set(range(len(BUCKETS)))
+    assert sum(seen.values()) - len(BUCKETS) < world * 2  # at most world - 1 repeats a bucket
+
+
+def test_misuse_is_refused() -> None:
+    with pytest.raises(ValueError, match="batch_size=0"):
+        BucketSampler(BUCKETS, 0)
+    with pytest.raises(ValueError, match="rank=2"):
+        BucketSampler(BUCKETS, 1, world=2, rank=2)
