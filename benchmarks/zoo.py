@@ -3,10 +3,10 @@
     python benchmarks/zoo.py                          # tiny-wan, 16 LoRAs, about 3 minutes on two cores
     python benchmarks/zoo.py --steps 200 --loras 32 --out runs/zoo-benchmark.json
 
-Both sides train the same LoRAs: same backbone and clips, same A at the start, same clips, noise levels and noise in every
-step, same AdamW (fused), learning rates, clipping, steps, clips a step and threads. PEFT's model is prepared once and
-not counted; the slots' time counts their measurements before and after. Expected: a ratio of at least 1.8, and final
-losses (same fixed levels and noise) within 2 %.
+Both sides train the same LoRAs: same backbone and clips, same A at the start, same clips, noise levels and noise in
+every step, same AdamW (fused), learning rates, clipping, steps, clips a step and threads. PEFT's model is prepared once
+and not counted; the slots' time counts their measurements before and after. Expected: a ratio of at least 1.8, and
+final losses (same fixed levels and noise) within 2 %.
 """
 
 import argparse

@@ -199,6 +199,18 @@ def test_loss_under_autocast_is_close(backbone: Backbone, latents: Tensor, condi
     torch.testing.assert_close(half, exact, rtol=0.02, atol=0.02)
 
 
+def test_a_half_precision_backbone_works_throughout(
+    backbone: Backbone, latents: Tensor, condition: Condition, adapters: list[Adapter], tiny_wan_random: Path
+) -> None:
+    half = load_backbone(tiny_wan_random, dtype=torch.bfloat16)
+    assert half.dtype == torch.bfloat16 and half.pipeline.vae.dtype == torch.float32
+    given = {"noise_level": torch.tensor([0.3, 0.6, 0.9]), "noise": torch.randn(latents.shape)}
+    exact = backbone.denoising_loss(latents, condition, adapters, **given)
+    torch.testing.assert_close(half.denoising_loss(latents, condition, adapters, **given), exact, rtol=0.05, atol=0.02)
+    clips = half.generate("a figure", adapters[0], seed=1).float()
+    assert (clips - backbone.generate("a figure", adapters[0], seed=1).float()).abs().mean() < 3
+
+
 def test_what_belongs_to_another_backbone_is_refused(
     backbone: Backbone, latents: Tensor, condition: Condition, adapters: list[Adapter]
 ) -> None:

@@ -1,4 +1,4 @@
-"""Condition encoders: padding never shows, poses are free of place and size, and a saved encoder is rebuilt from its config."""
+"""Condition encoders: padding never shows, poses are free of place and size, an encoder is rebuilt from its config."""
 
 import pytest
 import torch

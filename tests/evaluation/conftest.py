@@ -14,7 +14,11 @@ from lofa.metrics import load_clip, load_video_features
 from lofa.predict import Predictor, Stage, save_predictor
 from tests.metrics.networks import make_clip, make_video_features
 
-PROTOCOL = Protocol(noise_levels=2, batch=4, draws=100, pictures=1, generated_per_prompt=1)
+
+@pytest.fixture(scope="session")
+def protocol() -> Protocol:
+    """Two scored clips a prompt, one of them generated."""
+    return Protocol(noise_levels=2, batch=4, draws=100, pictures=1, generated_per_prompt=1)
 
 
 @pytest.fixture(scope="session")
@@ -35,8 +39,8 @@ def world_set(tmp_path_factory: pytest.TempPathFactory, backbone: Backbone) -> P
 
 
 @pytest.fixture(scope="session")
-def cases(world_set: Path) -> list[Case]:
-    return plan_cases(read_samples(world_set), PROTOCOL)
+def cases(world_set: Path, protocol: Protocol) -> list[Case]:
+    return plan_cases(read_samples(world_set), protocol)
 
 
 @pytest.fixture(scope="session")

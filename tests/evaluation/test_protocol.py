@@ -18,6 +18,7 @@ from lofa.evaluation import (
     Evaluation,
     Judges,
     Method,
+    Protocol,
     Timing,
     base_method,
     evaluate,
@@ -27,7 +28,6 @@ from lofa.evaluation import (
     write_report,
 )
 from lofa.predict import Predictor
-from tests.evaluation.conftest import PROTOCOL
 
 QUIET = Console(quiet=True)
 
@@ -61,9 +61,9 @@ def methods(backbone: Backbone, cases: list[Case]) -> list[Method]:
 
 @pytest.fixture(scope="module")
 def outcome(
-    world_set: Path, backbone: Backbone, cases: list[Case], methods: list[Method], judges: Judges
+    world_set: Path, backbone: Backbone, cases: list[Case], methods: list[Method], judges: Judges, protocol: Protocol
 ) -> Evaluation:
-    return evaluate(world_set, backbone, cases, methods, judges, PROTOCOL, QUIET)
+    return evaluate(world_set, backbone, cases, methods, judges, protocol, QUIET)
 
 
 def test_metrics_have_the_shape_others_rely_on(outcome: Evaluation) -> None:
@@ -86,9 +86,15 @@ def test_metrics_have_the_shape_others_rely_on(outcome: Evaluation) -> None:
 
 
 def test_scores_do_not_depend_on_the_batch_or_on_the_other_methods(
-    world_set: Path, backbone: Backbone, cases: list[Case], methods: list[Method], judges: Judges, outcome: Evaluation
+    world_set: Path,
+    backbone: Backbone,
+    cases: list[Case],
+    methods: list[Method],
+    judges: Judges,
+    outcome: Evaluation,
+    protocol: Protocol,
 ) -> None:
-    alone = evaluate(world_set, backbone, cases, methods[:1], judges, replace(PROTOCOL, batch=3), QUIET)
+    alone = evaluate(world_set, backbone, cases, methods[:1], judges, replace(protocol, batch=3), QUIET)
     for key in METRICS:
         for end in ("value", "low", "high"):
             expected = outcome.metrics["methods"]["lofa"][key][end]
@@ -97,19 +103,19 @@ def test_scores_do_not_depend_on_the_batch_or_on_the_other_methods(
 
 
 def test_an_adapter_that_changes_nothing_scores_as_the_base(
-    world_set: Path, backbone: Backbone, cases: list[Case], judges: Judges
+    world_set: Path, backbone: Backbone, cases: list[Case], judges: Judges, protocol: Protocol
 ) -> None:
     nothing = Method("nothing", {case.id: random_adapter(backbone, 0, 0.0) for case in cases}, Timing(), "zeros")
-    metrics = evaluate(world_set, backbone, cases, [base_method(), nothing], judges, PROTOCOL, QUIET).metrics
+    metrics = evaluate(world_set, backbone, cases, [base_method(), nothing], judges, protocol, QUIET).metrics
     difference = metrics["differences"]["nothing-base"]
     assert all(abs(difference[key][end]) < 1e-4 for key in METRICS for end in ("value", "low", "high"))
 
 
 def test_methods_of_one_name_are_refused(
-    world_set: Path, backbone: Backbone, cases: list[Case], judges: Judges
+    world_set: Path, backbone: Backbone, cases: list[Case], judges: Judges, protocol: Protocol
 ) -> None:
     with pytest.raises(ConfigError, match="methods=base,base"):
-        evaluate(world_set, backbone, cases, [base_method(), base_method()], judges, PROTOCOL, QUIET)
+        evaluate(world_set, backbone, cases, [base_method(), base_method()], judges, protocol, QUIET)
 
 
 def test_the_report_is_one_page_with_everything_in_it(

@@ -43,7 +43,7 @@ def sample(name: str, split: str, group: str, role: str = "adapt") -> Sample:
 
 
 def write_set(folder: Path, backbone: Backbone, huge: str = "") -> Path:
-    """3 train and 1 val group of 3 clips each, one more clip kept for scoring; sample `huge` has latents that overflow."""
+    """3 train and 1 val group of 3 clips each, one more kept for scoring; sample `huge` has latents that overflow."""
     facts = {"backbone": backbone.name, "fingerprint": backbone.fingerprint}
     samples = []
     for g, split in enumerate(("train", "train", "train", "val")):

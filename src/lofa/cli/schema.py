@@ -93,6 +93,7 @@ class AdapterModuleConfig:
     _partial_: bool = True
     delta_scale: float = option(1.0, "weight of the L1 term")
     denoising_scale: float = option(10.0, "weight of the denoising term")
+    noise_weighted: bool = option(True, "weight noise levels by w(t) of the published training")
     noise_draws: int = option(1, "noise levels for each predicted adapter and step")
     diagnostics_every: int = option(50, "steps between gradient shares in the log")
 

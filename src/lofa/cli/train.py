@@ -1,5 +1,7 @@
 """train.py: one stage of the predictor, from a data set with a zoo to a run directory with a predictor."""
 
+import logging
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -8,13 +10,14 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.utils import instantiate
 from lightning import Callback, Trainer, seed_everything
-from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import ModelCheckpoint
 from omegaconf import DictConfig, OmegaConf
 
 from lofa.backbones import Backbone
 from lofa.cli.command import Command
 from lofa.cli.objects import build_encoder, build_network, open_backbone
 from lofa.cli.options import option, text
+from lofa.cli.progress import StepBar
 from lofa.cli.runs import find_run, find_set, finish_run, is_first_process, new_run, read_run_config, start_run
 from lofa.cli.schema import WayConfig
 from lofa.cli.text import literal
@@ -23,7 +26,7 @@ from lofa.errors import ConfigError, DataError
 from lofa.files import tensor_shapes
 from lofa.predict import Stage, load_response, save_predictor
 from lofa.resources import conf_dir
-from lofa.training import NoiseSchedule, PredictorModule, SampleClips
+from lofa.training import PredictorModule, SampleClips
 
 __all__ = ["COMMAND", "TrainConfig", "Trained", "train_stage"]
 
@@ -72,10 +75,13 @@ def train(config: Any) -> Trained:
 def train_stage(config: Any, run: Path, checkpoint: Path | None = None) -> Trained:
     """Trains one stage into a run directory, from a checkpoint where one is given.
 
+    The directory is made once everything is loaded, so a mistake leaves nothing behind.
+
     Raises:
-        LofaError: whatever does not fit: data set, zoo, backbone, stage-1 run, sizes. Nothing is written then.
+        LofaError: whatever does not fit: data set, zoo, backbone, stage-1 run, sizes.
     """
     _check_stage(config.stage)
+    _quieten_lightning()
     seed_everything(config.seed, verbose=False)
     stage = config.stages[f"s{config.stage}"]
     set_dir = find_set(config)
@@ -103,7 +109,9 @@ def train_stage(config: Any, run: Path, checkpoint: Path | None = None) -> Train
     network = build_network(config.hypernet, backbone, encoder.width, frozen and frozen.network)
     module = _build_module(config, stage, backbone, Stage(network, encoder), frozen)
     start_run(run, config)
-    callbacks: list[Callback] = [*_checkpoints(stage, run, bool(len(data.val or ()))), RichProgressBar()]
+    callbacks: list[Callback] = [*_checkpoints(stage, run, bool(len(data.val or ())))]
+    if config.trainer.enable_progress_bar:
+        callbacks.append(StepBar(f"stage {config.stage}"))
     if config.stage == 2 and stage.clips:
         captions = {sample.id: sample.caption for sample in samples}
         callbacks.append(SampleClips(captions, stage.clips, stage.clips_every, backbone.sampling.fps, config.seed))
@@ -130,6 +138,14 @@ def _check_stage(stage: int | None) -> None:
     if stage not in (1, 2):
         given = "no stage given" if stage is None else f"stage={stage}"
         raise ConfigError(f"{given}: give stage=1 (response map) or, after it, stage=2 (adapter)")
+
+
+def _quieten_lightning() -> None:
+    """Its hints on hardware, products and workers say nothing that a user of this command could act on."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in (".*does not have many workers", ".*LeafSpec", ".*barrier.*using the device", ".*Checkpoint directory"):
+        warnings.filterwarnings("ignore", message)
 
 
 def _identity(config: Any, set_dir: Path, backbone: Backbone, stage: int) -> dict[str, object]:
@@ -207,7 +223,6 @@ def _build_module(config: Any, stage: Any, backbone: Backbone, trained: Stage, f
     return module(
         response_network=frozen.network,
         response_encoder=frozen.encoder,
-        noise=NoiseSchedule(shift=backbone.noise_shift),
         seed=config.seed,
     )
 
@@ -238,6 +253,7 @@ def _build_trainer(config: Any, stage: Any, run: Path, callbacks: list[Callback]
         check_val_every_n_epoch=None,
         use_distributed_sampler=False,
         default_root_dir=str(run),
+        enable_progress_bar=False,
     )
 
 
@@ -246,6 +262,7 @@ def _keep_best(trainer: Trainer, module: PredictorModule, data: LoFADataModule) 
     best = next((call.best_model_path for call in trainer.checkpoint_callbacks if call.monitor), "")
     if not best:
         return {}
+    trainer.loggers = []  # the log ends with the training
     (metrics,) = trainer.validate(module, data, ckpt_path=best, verbose=False, weights_only=True)
     return {name: float(value) for name, value in metrics.items()}
 

@@ -1,6 +1,7 @@
-"""What an adapter is predicted from, and what a backbone is steered by: `B` rows of condition tokens `c`, each `(n_i, C)`.
+"""What an adapter is predicted from and a backbone is steered by: `B` rows of condition tokens `c`, each `(n_i, C)`.
 
-Rows have different lengths, so a batch pads them with zeros to `(B, N, C)` and keeps `lengths`; whoever attends to the tokens masks by it.
+Rows have different lengths, so a batch pads them with zeros to `(B, N, C)` and keeps `lengths`; whoever attends to the
+tokens masks by it.
 """
 
 from __future__ import annotations
@@ -86,5 +87,5 @@ class Condition:
         if len(names) > 1:
             raise ValueError(f"conditions carry different extras: {sorted(names)}")
         rows = [part.row(i) for part in conditions for i in range(len(part))]
-        extras = {name: torch.cat([part.extras[name] for part in conditions]) for name in conditions[0].extras} if rows else {}
+        extras = {name: torch.cat([part.extras[name] for part in conditions]) for kinds in names for name in kinds}
         return Condition.from_rows(rows, extras)

@@ -41,7 +41,7 @@ def normalise_pose(values: Tensor, lengths: Tensor) -> Tensor:
 
 
 class _TimeConvolution(nn.Module):
-    """Residual convolution over time, kernel 3; `stride` 2 halves the frames (rounding up). Padding never reaches real frames."""
+    """Residual convolution over time, kernel 3; `stride` 2 halves the frames, rounding up. Padding stays out."""
 
     def __init__(self, inputs: int, channels: int, stride: int) -> None:
         super().__init__()
@@ -60,7 +60,8 @@ class _TimeConvolution(nn.Module):
 class PoseEncoder(nn.Module):
     """Pose sequences -> condition tokens, one token per `2 ** halvings` frames.
 
-    joints: `J`. width: features `C` of a token. channels: of the hidden layers. layers: convolutions, at least `halvings`.
+    joints: `J`. width: features `C` of a token. channels: of the hidden layers. layers: convolutions, at least
+    `halvings`.
     """
 
     def __init__(self, *, joints: int, width: int, channels: int = 128, layers: int = 4, halvings: int = 1) -> None:
@@ -83,7 +84,8 @@ class PoseEncoder(nn.Module):
     def forward(self, values: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Joints `(B, T, J, 2)`, frames `(B,)` -> tokens `(B, N, width)` zero padded, and their lengths `(B,)`.
 
-        The result depends on no padding frame. ValueError on wrong shapes or lengths, DataError on joints that are not finite.
+        The result depends on no padding frame. ValueError on wrong shapes or lengths, DataError on joints that are not
+        finite.
         """
         if values.ndim != 4 or values.shape[2:] != (self.joints, 2):
             raise ValueError(f"poses must be (B, T, {self.joints}, 2); got {tuple(values.shape)}")

@@ -55,8 +55,8 @@ class LoFADataModule(pl.LightningDataModule):
             raise DataError(f"condition={condition!r}: one of {', '.join(CONDITIONS)}")
         if batch_size < 1 or workers < 0 or (layers_per_sample is not None and layers_per_sample < 1):
             raise DataError(
-                f"batch_size={batch_size}, layers_per_sample={layers_per_sample}, workers={workers}: batches hold at least "
-                "one prompt and one layer, and there are no fewer than 0 workers"
+                f"batch_size={batch_size}, layers_per_sample={layers_per_sample}, workers={workers}: batches hold at "
+                "least one prompt and one layer, and workers are at least 0"
             )
         self.set_dir, self.layers, self.fingerprint = Path(set_dir), tuple(layers), fingerprint
         self.condition, self.stage, self.batch_size, self.siblings = condition, stage, batch_size, siblings

@@ -7,21 +7,21 @@ with its reason. samples.jsonl is written last and whole: a set either is prepar
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from torch import Tensor
 
 from lofa.backbones import Backbone
+from lofa.data.encode import Encoder
 from lofa.data.folder_source import FolderSource
 from lofa.data.pose_source import PoseSource
-from lofa.data.samples import SPLIT_NAMES, Encoded, Sample, find_encoded, write_encoded, write_samples
-from lofa.data.source import ClipShape, Loaded, PrepareOptions, Skipped, Source
+from lofa.data.samples import SPLIT_NAMES, Sample, find_encoded, write_samples
+from lofa.data.source import ClipShape, PrepareOptions, Skipped, Source
 from lofa.data.world_source import WorldSource
-from lofa.errors import DataError, LofaError
+from lofa.errors import DataError
 from lofa.files import atomic_write, read_json, write_json
 
 __all__ = ["PrepareReport", "clip_shape", "open_source", "prepare"]
@@ -101,7 +101,7 @@ def prepare(
     opened = open_source(source, options, clip_shape(backbone, options))
     _check_owner(set_dir, opened, backbone)
     plan = opened.plan()
-    encoder = _Encoder(opened, set_dir, backbone, getattr(torch, options.dtype), plan.stamps, list(plan.skipped))
+    encoder = Encoder(opened, set_dir, backbone, getattr(torch, options.dtype), plan.stamps, list(plan.skipped))
     done: dict[str, Sample] = {}
     for sample in plan.samples:
         found = find_encoded(set_dir, sample, backbone.fingerprint, plan.stamps.get(sample.id, ""))
@@ -149,71 +149,6 @@ def _check_owner(set_dir: Path, source: Source, backbone: Backbone) -> None:
         )
     if before.get("source") != source.name:
         raise DataError(f"{set_dir}: prepared from source={before.get('source')}, not from {source.name}. {way_out}")
-
-
-@dataclass
-class _Encoder:
-    """Encodes and writes samples, a few at a time; what fails is added to `skipped`."""
-
-    source: Source
-    set_dir: Path
-    backbone: Backbone
-    dtype: torch.dtype
-    stamps: dict[str, str]
-    skipped: list[Skipped] = field(default_factory=list)
-
-    def skip(self, sample: Sample, error: LofaError) -> None:
-        self.skipped.append(Skipped(sample.source, str(error).removeprefix(f"{sample.source}: ")))
-
-    def encode(self, samples: Sequence[Sample]) -> list[Sample]:
-        """Samples as written."""
-        texts, faults = self._captions(list(dict.fromkeys(sample.caption for sample in samples)))
-        for sample in samples:
-            if sample.caption in faults:
-                self.skip(sample, faults[sample.caption])
-        readable = [sample for sample in samples if sample.caption in texts]
-        clips: list[tuple[Sample, Loaded]] = []
-        for sample, loaded in zip(readable, self.source.load(readable) if readable else [], strict=True):
-            if isinstance(loaded, DataError):
-                self.skip(sample, loaded)
-            else:
-                clips.append((sample, loaded))
-        if not clips:
-            return []
-        video = torch.stack([torch.from_numpy(loaded.frames) for _, loaded in clips])
-        latents = self.backbone.encode_video(video.to(self.backbone.device)).cpu()
-        written = []
-        for (sample, loaded), latent in zip(clips, latents, strict=True):
-            try:
-                written.append(self._write(sample, loaded, latent, texts[sample.caption]))
-            except DataError as error:
-                self.skip(sample, error)
-        return written
-
-    def _write(self, sample: Sample, loaded: Loaded, latents: Tensor, text: Tensor) -> Sample:
-        return write_encoded(
-            self.set_dir,
-            sample,
-            Encoded(latents, text, None if loaded.pose is None else torch.from_numpy(loaded.pose)),
-            backbone=self.backbone.name,
-            fingerprint=self.backbone.fingerprint,
-            dtype=self.dtype,
-            fps=loaded.fps,
-            stamp=self.stamps.get(sample.id, ""),
-        )
-
-    def _captions(self, captions: list[str]) -> tuple[dict[str, Tensor], dict[str, LofaError]]:
-        """Tokens (N, width) of each caption, and why the others have none; one by one only where a batch is refused."""
-        try:
-            condition = self.backbone.encode_prompt(captions)
-        except LofaError as error:
-            if len(captions) == 1:
-                return {}, {captions[0]: error}
-            singles = [self._captions([caption]) for caption in captions]
-            return {k: v for texts, _ in singles for k, v in texts.items()}, {
-                k: v for _, f in singles for k, v in f.items()
-            }
-        return {caption: condition.row(i).cpu() for i, caption in enumerate(captions)}, {}
 
 
 def _write_skipped(set_dir: Path, skipped: Sequence[Skipped]) -> None:

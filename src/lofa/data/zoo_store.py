@@ -123,12 +123,17 @@ class ZooStore:
             raise DataError(f"{path}: no such LoRA; make it with: lofa zoo data={self.set_dir.name}")
         metadata = read_metadata(path)
         check_backbone(path, metadata, fingerprint)
-        self.check_layers(sample_id, layers)
-        pairs = Adapter.load(path).to(dtype=torch.float32) if _SCALES in metadata else self._slices(path, layers)
-        for name, pair in pairs.items():
-            if not (torch.isfinite(pair.A).all() and torch.isfinite(pair.B).all()):
-                raise DataError(f"{path}: layer {name} holds NaN or infinity; delete the file and run `lofa zoo` again")
-        return {name: pairs[name] for name in layers}
+        try:
+            pairs = Adapter.load(path).to(dtype=torch.float32) if _SCALES in metadata else self._slices(path, layers)
+            chosen = {name: pairs[name] for name in layers}
+        except (DataError, KeyError):
+            self._check_layers(path, layers)
+            raise
+        values = [tensor.flatten() for pair in chosen.values() for tensor in (pair.A, pair.B)]
+        if not torch.isfinite(torch.cat(values)).all():
+            bad = next(name for name, pair in chosen.items() if not torch.isfinite(pair.delta_weight()).all())
+            raise DataError(f"{path}: layer {bad} holds NaN or infinity; delete the file and run `lofa zoo` again")
+        return chosen
 
     def _slices(self, path: Path, layers: Sequence[str]) -> dict[str, LowRank]:
         """Pairs of a file whose multiplier is 1."""
@@ -139,9 +144,8 @@ class ZooStore:
             for layer in layers
         }
 
-    def check_layers(self, sample_id: str, layers: Sequence[str]) -> None:
+    def _check_layers(self, path: Path, layers: Sequence[str]) -> None:
         """DataError where the header of a LoRA does not list all of the layers."""
-        path = self.path(sample_id)
         there = {name.partition(".lora_")[0] for name in tensor_shapes(path)}
         lacking = [layer for layer in layers if layer not in there]
         if lacking:

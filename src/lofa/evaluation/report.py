@@ -102,6 +102,10 @@ def _number(value: float, key: str) -> str:
     return f"{value:.4f}" if abs(value) < 10 else f"{value:.1f}"
 
 
+def _signed(value: float) -> str:
+    return f"{value:+.3g}".replace("-", "−")
+
+
 def _tiles(metrics: Mapping[str, Any]) -> str:
     tiles: list[tuple[str, str]] = []
     methods, differences = metrics["methods"], metrics["differences"]
@@ -119,7 +123,7 @@ def _tiles(metrics: Mapping[str, Any]) -> str:
         if "lofa-base" in differences:
             difference = differences["lofa-base"][key]
             text = f"{_TITLES[key].split()[0]} of lofa against base, {_verdict(difference, key)[1]}"
-            tiles.append((f"{difference['value']:+.3g}", text))
+            tiles.append((_signed(difference["value"]), text))
     return "".join(f'<div class="tile"><b>{value}</b><span>{escape(text)}</span></div>' for value, text in tiles)
 
 
@@ -180,8 +184,8 @@ def _differences(metrics: Mapping[str, Any]) -> str:
             style, words = _verdict(interval, key)
             bar = interval_bar(interval["value"], interval["low"], interval["high"], reach[key], style)
             cells.append(
-                f'<td class="{style}">{interval["value"]:+.4g} <span>{words}</span>{bar}'
-                f"<small>{interval['low']:+.4g} to {interval['high']:+.4g}</small></td>"
+                f'<td class="{style}">{_signed(interval["value"])} <span>{words}</span>{bar}'
+                f"<small>{_signed(interval['low'])} to {_signed(interval['high'])}</small></td>"
             )
         rows.append(f"<tr><th>{escape(pair.replace('-', ' − '))}</th>{''.join(cells)}</tr>")
     head = _head(["", *(_TITLES[key] for key in keys)])
@@ -245,7 +249,8 @@ def _facts(evaluation: Evaluation, facts: Mapping[str, str]) -> str:
         "levels and noise that are the same for all methods; mean over a prompt's clips, then over prompts",
         "FVD": f"Fréchet distance of {held_out['feature_size']} video features between {held_out['generated']} "
         "generated clips and the real clips they stand for, these sent through the backbone's autoencoder; it depends "
-        "on the feature network and on the number of clips, so compare within this table only",
+        "on the feature network and on the number of clips, so compare within this table only; its interval is the "
+        "bootstrap's spread about the value",
         "CLIP-T": "mean cosine of a clip's frames and its caption",
     }
     rows = {**own, **scores, **facts}

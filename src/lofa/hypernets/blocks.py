@@ -4,8 +4,8 @@
     x <- x + g2 MLP(LN x)
     x <- x + g3 CrossAttention(LN x, c)    to the prompt's condition tokens, shared by its layers
     x <- x + g4 MLP(LN x)
-Layers never see each other. Tokens that no prompt has touched yet come as `(1, L, T, d)` and grow to P at their first cross-attention, so what
-depends on the weights alone is computed once for all prompts.
+Layers never see each other. Tokens that no prompt has touched yet come as `(1, L, T, d)` and grow to P at their first
+cross-attention, so what depends on the weights alone is computed once for all prompts.
 """
 
 from __future__ import annotations
@@ -14,8 +14,21 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
-__all__ = ["Block", "CrossAttention", "LayerScale", "Mlp", "ReadBlock", "SelfAttention"]
+__all__ = ["Block", "CrossAttention", "LayerScale", "Mlp", "ReadBlock", "SelfAttention", "run_block"]
+
+
+def run_block(block: nn.Module, *tensors: Tensor | None, recompute: bool) -> Tensor:
+    """Call a block; with `recompute` it keeps only its input and is computed again in backward.
+
+    The block goes by value, never through a closure over a loop's variable: that would recompute each as the last one.
+    """
+    if recompute and torch.is_grad_enabled():
+        recomputed: Tensor = checkpoint(block, *tensors, use_reentrant=False)
+        return recomputed
+    kept: Tensor = block(*tensors)
+    return kept
 
 
 class LayerScale(nn.Module):
@@ -61,7 +74,7 @@ class SelfAttention(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """Multi-head attention of `x (G, T, d)` to `context (G, N, context_width)`; queries and keys are layer-normed per head."""
+    """Multi-head attention of `x (G, T, d)` to `context (G, N, context_width)`; queries and keys normed per head."""
 
     def __init__(self, d_model: int, context_width: int, n_heads: int, qk_norm: bool = True) -> None:
         super().__init__()
@@ -87,7 +100,7 @@ class CrossAttention(nn.Module):
 
 
 class Block(nn.Module):
-    """Self-attention, MLP, cross-attention to the condition, MLP; each on a residual branch with pre-norm and layer scale."""
+    """Self-attention, MLP, cross-attention to the condition, MLP; each a residual branch with pre-norm and scale."""
 
     def __init__(self, d_model: int, n_heads: int, mlp_ratio: float, qk_norm: bool = True) -> None:
         super().__init__()

@@ -22,8 +22,8 @@ def low_rank_product(B: Tensor, A: Tensor) -> Tensor:
 class LowRankHead(nn.Module):
     """`h (..., d)` -> `A (..., r, in)` and `B (..., out, r)`, which start as those of a fresh LoRA do.
 
-    B is zero, so the product is. The entries of A have deviation 1 / sqrt(3 in): nn.Linear's own initialisation, sized for the entries of a layer's
-    output and not of a weight, is sqrt(in) larger and learns at half the pace.
+    B is zero, so the product is. The entries of A have deviation 1 / sqrt(3 in). nn.Linear's own initialisation is
+    meant for activations, not for the entries of a weight: sqrt(in) larger, it took twice the steps to the same loss.
     """
 
     def __init__(self, d_model: int, rank: int, out_features: int, in_features: int) -> None:

@@ -1,7 +1,7 @@
-"""A weight matrix becomes a sequence: `W (out, in)` is scaled to unit root-mean-square, cut into `patch x patch` tiles, each a token.
+"""A weight matrix becomes a sequence: `W (out, in)`, scaled to unit root-mean-square, is cut into tiles, each a token.
 
-The grid has `out / patch` rows and `in / patch` columns; tokens run row by row. A token's place is told by a learned vector of its row plus one of
-its column.
+Tiles are `patch x patch`, so the grid has `out / patch` rows and `in / patch` columns; tokens run row by row. A token's
+place is told by a learned vector of its row plus one of its column.
 """
 
 from __future__ import annotations

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
-from lofa.hypernets.blocks import Block
+from lofa.hypernets.blocks import Block, run_block
 from lofa.hypernets.tiling import GridPosition, PatchEmbed, unit_rms
 
 __all__ = ["Trunk"]
@@ -42,7 +41,9 @@ class Trunk(nn.Module):
     ) -> None:
         super().__init__()
         if out_features % patch_size or in_features % patch_size:
-            raise ValueError(f"patch_size {patch_size} does not divide the layers' shape ({out_features}, {in_features})")
+            raise ValueError(
+                f"patch_size {patch_size} does not divide the layers' shape ({out_features}, {in_features})"
+            )
         if d_model % n_heads:
             raise ValueError(f"n_heads {n_heads} does not divide d_model {d_model}")
         self._config: dict[str, int | float | list[int]] = {
@@ -82,7 +83,7 @@ class Trunk(nn.Module):
         return list(self.blocks)
 
     def embed(self, weights: Tensor, depth: Tensor, kind: Tensor) -> Tensor:
-        """Frozen `weights (L, out, in)`, `depth (L,)`, `kind (L,)` -> tokens `(1, L, T, d)` that no prompt has touched."""
+        """Frozen `weights (L, out, in)`, `depth (L,)`, `kind (L,)` -> tokens `(1, L, T, d)` no prompt has touched."""
         if weights.ndim != 3 or tuple(weights.shape[1:]) != self.shape:
             raise ValueError(f"weights must be (L, {self.shape[0]}, {self.shape[1]}); got {tuple(weights.shape)}")
         for name, ids in {"depth": depth, "kind": kind}.items():
@@ -93,7 +94,10 @@ class Trunk(nn.Module):
         return (tokens + (self.depth_embed(depth) + self.kind_embed(kind))[:, None])[None]
 
     def project(self, context: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Condition `(P, N, C)` and `lengths (P,)` -> `(P, n, d)` up to the longest prompt, and which of it is real `(P, n)`; None: all."""
+        """Condition `(P, N, C)`, `lengths (P,)` -> `(P, n, d)` cut to the longest prompt; which of it is real `(P, n)`.
+
+        None instead of the latter says that all of it is, which lets attention take its fastest way.
+        """
         if context.ndim != 3 or context.shape[-1] != self.context_width:
             raise ValueError(f"the condition must be (P, N, {self.context_width}); got {tuple(context.shape)}")
         if lengths.shape != context.shape[:1]:
@@ -106,15 +110,11 @@ class Trunk(nn.Module):
             return projected, None
         return projected, torch.arange(longest, device=lengths.device) < lengths[:, None]
 
-    def run(self, module: nn.Module, *tensors: Tensor | None) -> Tensor:
-        """Call a block, checkpointed where asked: the module and its inputs go by value, so recomputing uses the same ones."""
-        if self.gradient_checkpointing and torch.is_grad_enabled():
-            recomputed: Tensor = checkpoint(module, *tensors, use_reentrant=False)
-            return recomputed
-        kept: Tensor = module(*tensors)
-        return kept
+    def run(self, block: nn.Module, *tensors: Tensor | None) -> Tensor:
+        """Call a block, checkpointed where the constructor said so."""
+        return run_block(block, *tensors, recompute=self.gradient_checkpointing)
 
     @staticmethod
     def pool(tokens: Tensor) -> Tensor:
-        """Final tokens `(P, L, T, d)` -> `(P, L, d)`: the mean over all tiles of the layer. There is no [CLS] token to count in or leave out."""
+        """Final tokens `(P, L, T, d)` -> `(P, L, d)`: the mean over all tiles. There is no [CLS] token."""
         return tokens.mean(2)

@@ -37,9 +37,9 @@ class AdapterNet(Trunk):
     """The stage II hypernetwork. Values as in `Trunk`, and
 
     lora_rank: rank r of the predicted adapters. response_width: features of a stage I token (its `d_model`).
-    read_after: the blocks (from 0) after which stage I is read; none makes the network stage I-free (the single-stage ablation).
-    alpha_init: alpha of every layer at first. B starts at zero, so it does not change the first adapter but how fast all move: the published 1e-3
-    gives the heads gradients too small for Adam's epsilon.
+    read_after: the blocks (from 0) after which stage I is read; none: a network without stage I (the paper's ablation).
+    alpha_init: alpha of every layer at first. B starts at zero, so this does not change the first adapter but how fast
+    it moves: the published 1e-3 gives the heads gradients too small for Adam's epsilon.
     """
 
     def __init__(
@@ -76,7 +76,11 @@ class AdapterNet(Trunk):
             gradient_checkpointing=gradient_checkpointing,
         )
         self.read_after = _block_numbers(read_after, n_blocks)
-        self._config |= {"response_width": response_width, "read_after": list(self.read_after), "alpha_init": alpha_init}
+        self._config |= {
+            "response_width": response_width,
+            "read_after": list(self.read_after),
+            "alpha_init": alpha_init,
+        }
         self.response_width = response_width
         self.reads = nn.ModuleDict(
             {str(i): ReadBlock(d_model, response_width, n_heads, mlp_ratio) for i in self.read_after}
@@ -88,12 +92,18 @@ class AdapterNet(Trunk):
         return [*self.blocks, *self.reads.values()]
 
     def forward(
-        self, weights: Tensor, depth: Tensor, kind: Tensor, context: Tensor, lengths: Tensor, response_tokens: Tensor | None
+        self,
+        weights: Tensor,
+        depth: Tensor,
+        kind: Tensor,
+        context: Tensor,
+        lengths: Tensor,
+        response_tokens: Tensor | None,
     ) -> WeightPrediction:
         """Adapters of P prompts in L layers.
 
-        weights `(L, out, in)`, depth `(L,)`, kind `(L,)`, context `(P, N, C)` zero padded, lengths `(P,)`, response_tokens
-        `(P, L, T, response_width)` of the same prompts and layers (not looked at where `read_after` is empty).
+        weights `(L, out, in)`, depth `(L,)`, kind `(L,)`, context `(P, N, C)` zero padded, lengths `(P,)`,
+        response_tokens `(P, L, T, response_width)` of the same prompts and layers (unread where `read_after` is empty).
         Raises ValueError on shapes that do not fit and on weights that are not finite.
         """
         x = self.embed(weights, depth, kind)
@@ -107,9 +117,10 @@ class AdapterNet(Trunk):
         return WeightPrediction(A, B, self.scale(h))
 
     def _response(self, tokens: Tensor | None, x: Tensor) -> Tensor:
-        if tokens is None or tokens.ndim != 4 or tokens.shape[:2] != x.shape[:2] or tokens.shape[-1] != self.response_width:
+        prompts, layers, width = *x.shape[:2], self.response_width
+        if tokens is None or tokens.ndim != 4 or (*tokens.shape[:2], tokens.shape[3]) != (prompts, layers, width):
             got = None if tokens is None else tuple(tokens.shape)
-            raise ValueError(f"response_tokens must be ({x.shape[0]}, {x.shape[1]}, T, {self.response_width}); got {got}")
+            raise ValueError(f"response_tokens must be ({prompts}, {layers}, T, {width}); got {got}")
         return tokens.to(x.dtype)
 
 

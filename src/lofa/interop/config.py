@@ -1,8 +1,11 @@
-"""Constructor values of the published hypernetworks, with its defaults. Its configs name a few keys that mean nothing; every other key is checked."""
+"""Constructor values of the published hypernetworks, with their defaults.
+
+Two keys that stand in the published configs and mean nothing are passed over; every other key is checked.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from typing import Any
@@ -43,7 +46,7 @@ class ReferenceConfig:
 
     @classmethod
     def read(cls, stage: int, values: Mapping[str, Any]) -> ReferenceConfig:
-        """Checked values of stage 1 or 2; ConfigError naming the key that is unknown, of the wrong type or out of range."""
+        """Checked values of stage 1 or 2; ConfigError naming the key that is unknown, of another type or range."""
         if stage not in (1, 2):
             raise ConfigError(f"the published hypernetwork has stage 1 and stage 2; got stage {stage!r}")
         types = {f.name: type(f.default) for f in fields(cls)}
@@ -55,7 +58,9 @@ class ReferenceConfig:
             if name not in known:
                 near = get_close_matches(str(name), known, n=1)
                 hint = f" Did you mean {near[0]!r}?" if near else ""
-                raise ConfigError(f"stage {stage} has no constructor value {name!r}.{hint} It takes: {', '.join(known)}")
+                raise ConfigError(
+                    f"stage {stage} has no constructor value {name!r}.{hint} It takes: {', '.join(known)}"
+                )
             checked[name] = _typed(name, value, types[name])
         config = cls(**checked)
         config._check()
@@ -72,7 +77,10 @@ class ReferenceConfig:
             value = getattr(self, field.name)
             if type(field.default) in (int, float):
                 require(value > 0, f"{field.name} must be positive; got {value!r}")
-        require(self.input_size % self.patch_size == 0, f"patch_size {self.patch_size} does not divide input_size {self.input_size}")
+        require(
+            self.input_size % self.patch_size == 0,
+            f"patch_size {self.patch_size} does not divide input_size {self.input_size}",
+        )
         require(self.d_model % self.n_heads == 0, f"n_heads {self.n_heads} does not divide d_model {self.d_model}")
 
     @property
@@ -83,7 +91,7 @@ class ReferenceConfig:
 
 def _typed(name: str, value: Any, kind: type) -> Any:
     """The value as `kind`; a whole number passes for a float, a list for a tuple of whole numbers."""
-    if kind is tuple and not isinstance(value, str) and all(type(v) is int for v in value):
+    if kind is tuple and isinstance(value, Sequence) and all(type(v) is int for v in value):
         return tuple(value)
     if kind is float and type(value) is int:
         return float(value)

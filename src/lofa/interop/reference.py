@@ -1,9 +1,10 @@
-"""The published hypernetworks, quirk for quirk, so that released checkpoints give the numbers they gave where they were trained.
+"""The published hypernetworks, quirk for quirk: released checkpoints give the numbers they gave in their own code.
 
-Stage 1 predicts which entries of a frozen weight a prompt's adapter moves, stage 2 the adapter. Parameter names are those of the checkpoints.
+Stage 1 predicts which entries of a frozen weight a prompt's adapter moves, stage 2 the adapter. Parameter names are
+those of the checkpoints.
 What differs from `lofa.hypernets`, and is kept here alone:
     W is divided by its root-mean-square over the *output axis*, per input column
-    zero-padded condition tokens are attended to (no mask), so the text must come with all the tokens the checkpoint was trained with
+    zero-padded condition tokens are attended to (no mask): give all the tokens the checkpoint was trained with (512)
     the pooled mean includes [CLS]; without a [CLS] token it leaves out the first patch
     S = softplus(B A) is never negative; with out_act "sigmoid" S = (B A)^2
 Gradient checkpointing is right here (the published code recomputes every block as the last one).
@@ -22,11 +23,10 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from lofa import files
 from lofa.errors import DataError
-from lofa.hypernets.blocks import Block, ReadBlock
+from lofa.hypernets.blocks import Block, ReadBlock, run_block
 from lofa.hypernets.tiling import GridPosition, PatchEmbed
 from lofa.interop.config import ReferenceConfig
 
@@ -83,7 +83,7 @@ class _Trunk(nn.Module):
         self.head_B = nn.Linear(c.d_model, c.in_dim * c.lora_rank)
 
     def _start(self, W: Tensor, depth_id: Tensor, type_id: Tensor, text_emb: Tensor) -> tuple[Tensor, Tensor]:
-        """Tokens before the first block as (prompts, layers a prompt, T, d), and the projected condition (prompts, N, d)."""
+        """Tokens before the first block (prompts, layers each, T, d) and the projected condition (prompts, N, d)."""
         c = self.config
         if W.ndim != 3 or W.shape[1:] != (c.input_size, c.input_size):
             raise ValueError(f"W must be (L, {c.input_size}, {c.input_size}); got {tuple(W.shape)}")
@@ -102,11 +102,7 @@ class _Trunk(nn.Module):
         return rearrange(tokens, "(p l) t d -> p l t d", p=len(text)), self.text_proj(text.to(kind))
 
     def _run(self, module: nn.Module, *tensors: Tensor) -> Tensor:
-        if self.config.gradient_checkpointing and torch.is_grad_enabled():
-            out: Tensor = checkpoint(module, *tensors, use_reentrant=False)
-            return out
-        plain: Tensor = module(*tensors)
-        return plain
+        return run_block(module, *tensors, recompute=self.config.gradient_checkpointing)
 
     def _decode(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Final tokens (L, T, d) -> pooled vector (L, d), A, B."""
@@ -121,7 +117,10 @@ class ReferenceResponseNet(_Trunk):
     """Stage 1 of the published code."""
 
     def forward(self, W: Tensor, depth_id: Tensor, type_id: Tensor, text_emb: Tensor) -> ReferenceResponse:
-        """`W (L, out, in)`, `depth_id (L,)`, `type_id (L,)`, `text_emb (N, C) | (1, N, C) | (L, N, C)`; ValueError on wrong shapes."""
+        """`W (L, out, in)`, `depth_id (L,)`, `type_id (L,)`, `text_emb (N, C) | (1, N, C) | (L, N, C)`.
+
+        Raises ValueError on wrong shapes.
+        """
         x, context = self._start(W, depth_id, type_id, text_emb)
         for block in self.blocks:
             x = self._run(block, x, context)
@@ -142,11 +141,15 @@ class ReferenceAdapterNet(_Trunk):
         )
         self.head_alpha = nn.Linear(c.d_model, 1)
 
-    def forward(self, W: Tensor, depth_id: Tensor, type_id: Tensor, text_emb: Tensor, stage1_tokens: Tensor) -> ReferenceAdapter:
+    def forward(
+        self, W: Tensor, depth_id: Tensor, type_id: Tensor, text_emb: Tensor, stage1_tokens: Tensor
+    ) -> ReferenceAdapter:
         """As stage 1, and `stage1_tokens (L, T, d)`: the tokens stage 1 returned for the same layers and text."""
         x, context = self._start(W, depth_id, type_id, text_emb)
         if stage1_tokens.ndim != 3 or stage1_tokens.shape[::2] != (len(W), self.config.d_model):
-            raise ValueError(f"stage1_tokens must be ({len(W)}, T, {self.config.d_model}); got {tuple(stage1_tokens.shape)}")
+            raise ValueError(
+                f"stage1_tokens must be ({len(W)}, T, {self.config.d_model}); got {tuple(stage1_tokens.shape)}"
+            )
         response = rearrange(stage1_tokens.to(x.dtype), "(p l) t d -> p l t d", p=len(context))
         for i, block in enumerate(self.blocks):
             x = self._run(block, x, context)
@@ -157,7 +160,7 @@ class ReferenceAdapterNet(_Trunk):
         return ReferenceAdapter(A, B, alpha[:, 0], alpha[..., None] * (B @ A))
 
 
-_ALPHA_ACTIVATIONS = {"softplus": F.softplus, "sigmoid": torch.sigmoid, "none": torch.nn.Identity()}
+_ALPHA_ACTIVATIONS = {"softplus": F.softplus, "sigmoid": torch.sigmoid, "none": nn.Identity()}
 
 
 def load_hypernet(
@@ -165,9 +168,9 @@ def load_hypernet(
 ) -> ReferenceResponseNet | ReferenceAdapterNet:
     """The published stage 1 or 2 with its weights, in the dtype they are stored in.
 
-    source: a `.pth` (opened with weights only) or `.safetensors` state dict, or the dict itself. config: constructor values, defaults for the rest.
-    Raises ConfigError naming a wrong constructor value, DataError for a file that is no state dict or lists the weights that are missing, unknown
-    or of another shape.
+    source: a `.pth` (opened with weights only) or `.safetensors` state dict, or the dict itself. config: constructor
+    values, defaults for the rest. Raises ConfigError naming a wrong constructor value; DataError naming a file that is
+    no state dict, or listing the weights that are missing, unknown or of another shape.
     """
     settings = ReferenceConfig.read(stage, config)
     with torch.device("meta"):
@@ -197,7 +200,9 @@ def _check_weights(name: str, stage: int, state: Mapping[str, Any], expected: Ma
     wrong = {
         "missing": sorted(expected.keys() - state.keys()),
         "unknown": sorted(state.keys() - expected.keys()),
-        "not a tensor": sorted(key for key, value in state.items() if key in expected and not isinstance(value, Tensor)),
+        "not a tensor": sorted(
+            key for key, value in state.items() if key in expected and not isinstance(value, Tensor)
+        ),
         "of another shape": [
             f"{key} {tuple(state[key].shape)}, expected {shape}"
             for key, shape in expected.items()

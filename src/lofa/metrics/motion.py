@@ -18,7 +18,7 @@ from lofa.metrics.pixels import check_clips
 __all__ = ["DynamicDegree", "block_flow", "top_flow"]
 
 
-def block_flow(clips: Tensor, reach: int = 6, window: int = 7) -> Tensor:
+def block_flow(clips: Tensor, reach: int = 4, window: int = 7) -> Tensor:
     """Optical flow by block matching: the whole-pixel shift with the least absolute difference in a window.
 
     Args:

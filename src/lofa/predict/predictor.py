@@ -40,7 +40,7 @@ class Predictor:
     ) -> None:
         if backbone.fingerprint != description.fingerprint:
             raise LofaError(
-                f"{description.folder}: trained for the backbone {description.backbone.name!r} of fingerprint "
+                f"{description.folder}: trained for the backbone {description.backbone!r} of fingerprint "
                 f"{description.fingerprint}, but {backbone.name!r} has {backbone.fingerprint}; give the backbone it "
                 "was trained for, or train a predictor for this one"
             )
@@ -75,7 +75,9 @@ class Predictor:
         """
         description = read_description(path)
         response, adapter = (load_stage(description, name, device) for name in ("response", "adapter"))
-        return cls(description, backbone or load_backbone(description.backbone, device=device), response, adapter)
+        return cls(
+            description, backbone or load_backbone(description.backbone_config, device=device), response, adapter
+        )
 
     @property
     def condition(self) -> str:

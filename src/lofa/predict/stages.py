@@ -56,7 +56,8 @@ class Description:
     Attributes:
         folder: where it lies
         condition: what the predictor takes, a key of `CONDITION_ENCODERS`
-        backbone: what `load_backbone` takes to load it
+        backbone: name of the backbone
+        backbone_config: what `load_backbone` takes to load it
         fingerprint: of that backbone
         layers: names of the adapted layers
         depth: depth id of each layer
@@ -67,7 +68,8 @@ class Description:
 
     folder: Path
     condition: str
-    backbone: BackboneConfig
+    backbone: str
+    backbone_config: BackboneConfig
     fingerprint: str
     layers: tuple[str, ...]
     depth: tuple[int, ...]
@@ -205,6 +207,7 @@ def read_description(path: str | Path) -> Description:
         return Description(
             folder,
             content["condition"],
+            backbone["name"],
             BackboneConfig(backbone["name"], backbone["path"], kinds=tuple(backbone["kinds"]), dtype=backbone["dtype"]),
             backbone["fingerprint"],
             tuple(layer["name"] for layer in layers),

@@ -35,8 +35,8 @@ class Recipe:
     vae_base: int = 16
     vae_latents: int = 16
     vae_images: Schedule = field(default_factory=lambda: Schedule(2200, 24, 2e-3))
-    vae_short_clips: Schedule = field(default_factory=lambda: Schedule(500, 4, 7e-4))
-    vae_full_clips: Schedule = field(default_factory=lambda: Schedule(350, 4, 5e-4))
+    vae_short_clips: Schedule = field(default_factory=lambda: Schedule(1100, 4, 1e-3))
+    vae_full_clips: Schedule = field(default_factory=lambda: Schedule(150, 4, 4e-4))
     text_width: int = 64
     text_layers: int = 3
     text_tokens: int = 64
@@ -81,7 +81,7 @@ def _vae(path: Path, recipe: Recipe, console: Console) -> None:
     vae = new_vae(recipe.vae_base, recipe.vae_latents)
     plan = {1: recipe.vae_images, 9: recipe.vae_short_clips, 17: recipe.vae_full_clips}
     train_vae(vae, plan, recipe.seed, console)
-    pixels, _ = random_scenes(64, 17, np.random.default_rng(recipe.seed + 2))
+    pixels = random_scenes(64, 17, np.random.default_rng(recipe.seed + 2))
     normalise_latents(vae, encode_means(vae, pixels))
     vae.half().save_pretrained(path)
 

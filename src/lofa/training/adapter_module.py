@@ -18,7 +18,8 @@ from lofa.training.noise import NoiseDraw, NoiseSchedule
 __all__ = ["AdapterModule"]
 
 VALIDATION_SEED = 20251208
-"""Validation noise is the same in every run, so that runs compare."""
+VALIDATION_DRAWS = 4
+"""Validation noise is the same in every run, so that runs compare: so many levels a sample, spread over the grid."""
 
 
 class AdapterModule(PredictorModule):
@@ -103,7 +104,7 @@ class AdapterModule(PredictorModule):
         """
         response = self.respond(batch)
         prediction = self(batch, response)
-        draw = self._draw(batch, VALIDATION_SEED, 0, 1)
+        draw = self._draw(batch, VALIDATION_SEED, 0, VALIDATION_DRAWS)
         key = tuple(batch.ids)
         if key not in self._reference:
             self._reference[key] = {
