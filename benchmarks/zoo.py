@@ -80,9 +80,9 @@ class PeftTrainer:
         ).adapters()
         with torch.no_grad():
             for name, pair in loras.items():
-                layer = self.model.get_submodule(name.removeprefix("transformer."))
-                layer.lora_A["default"].weight.copy_(pair.A[0])
-                layer.lora_B["default"].weight.copy_(pair.B[0])
+                path = name.removeprefix("transformer.")
+                self.model.get_parameter(f"{path}.lora_A.default.weight").copy_(pair.A[0])
+                self.model.get_parameter(f"{path}.lora_B.default.weight").copy_(pair.B[0])
 
     def _loss(self, job: LoraJob, clips: Tensor, levels: Tensor, noise: Tensor) -> Tensor:
         latents, condition = job.clips.latents[clips], job.clips.condition[clips]

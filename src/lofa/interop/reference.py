@@ -14,7 +14,7 @@ Source: the public implementation, GAP-LAB-CUHK-SZ/LoFA, arXiv 2512.08785.
 from __future__ import annotations
 
 import pickle
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,12 @@ from lofa.hypernets.tiling import GridPosition, PatchEmbed
 from lofa.interop.config import ReferenceConfig
 
 __all__ = ["ReferenceAdapter", "ReferenceAdapterNet", "ReferenceResponse", "ReferenceResponseNet", "load_hypernet"]
+
+ALPHA_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "softplus": F.softplus,
+    "sigmoid": torch.sigmoid,
+    "none": nn.Identity(),
+}
 
 
 @dataclass(frozen=True)
@@ -156,11 +162,8 @@ class ReferenceAdapterNet(_Trunk):
             if str(i) in self.cross_attn_blocks:
                 x = self._run(self.cross_attn_blocks[str(i)], x, response)
         h, A, B = self._decode(rearrange(self.norm(x), "p l t d -> (p l) t d"))
-        alpha = _ALPHA_ACTIVATIONS[self.config.alpha_act](self.head_alpha(h))
+        alpha = ALPHA_ACTIVATIONS[self.config.alpha_act](self.head_alpha(h))
         return ReferenceAdapter(A, B, alpha[:, 0], alpha[..., None] * (B @ A))
-
-
-_ALPHA_ACTIVATIONS = {"softplus": F.softplus, "sigmoid": torch.sigmoid, "none": nn.Identity()}
 
 
 def load_hypernet(

@@ -23,7 +23,7 @@ from lofa.pretrain.base import new_transformer, train_transformer
 from lofa.pretrain.fit import Schedule
 from lofa.pretrain.judges import save_preprocessor, train_clip, train_video_network
 from lofa.pretrain.text import new_text_encoder, new_tokenizer, train_text_encoder
-from lofa.pretrain.vae import encode_means, new_vae, normalise_latents, random_scenes, train_vae
+from lofa.pretrain.vae import Phase, encode_means, new_vae, normalise_latents, random_scenes, train_vae
 
 __all__ = ["Recipe", "pretrain"]
 
@@ -35,8 +35,9 @@ class Recipe:
     vae_base: int = 16
     vae_latents: int = 16
     vae_images: Schedule = field(default_factory=lambda: Schedule(2200, 24, 2e-3))
-    vae_short_clips: Schedule = field(default_factory=lambda: Schedule(1100, 4, 1e-3))
+    vae_short_clips: Schedule = field(default_factory=lambda: Schedule(1200, 4, 1e-3))
     vae_full_clips: Schedule = field(default_factory=lambda: Schedule(150, 4, 4e-4))
+    vae_decoder: Schedule = field(default_factory=lambda: Schedule(800, 4, 8e-4))
     text_width: int = 64
     text_layers: int = 3
     text_tokens: int = 64
@@ -44,9 +45,9 @@ class Recipe:
     heads: int = 4
     layers: int = 4
     shift: float = 3.0
-    clips: int = 4000
-    transformer: Schedule = field(default_factory=lambda: Schedule(6000, 64, 2e-3))
-    clip: Schedule = field(default_factory=lambda: Schedule(900, 64, 1e-3))
+    clips: int = 2500
+    transformer: Schedule = field(default_factory=lambda: Schedule(4500, 64, 1.5e-3))
+    clip: Schedule = field(default_factory=lambda: Schedule(700, 64, 1e-3))
     video: Schedule = field(default_factory=lambda: Schedule(2500, 32, 1e-3))
     video_width: int = 48
     sampling_steps: int = 8
@@ -79,8 +80,13 @@ def pretrain(out: Path, recipe: Recipe, console: Console) -> None:
 
 def _vae(path: Path, recipe: Recipe, console: Console) -> None:
     vae = new_vae(recipe.vae_base, recipe.vae_latents)
-    plan = {1: recipe.vae_images, 9: recipe.vae_short_clips, 17: recipe.vae_full_clips}
-    train_vae(vae, plan, recipe.seed, console)
+    phases = [
+        Phase(1, recipe.vae_images),
+        Phase(9, recipe.vae_short_clips),
+        Phase(17, recipe.vae_full_clips),
+        Phase(9, recipe.vae_decoder, decoder_only=True),
+    ]
+    train_vae(vae, phases, recipe.seed, console)
     pixels = random_scenes(64, 17, np.random.default_rng(recipe.seed + 2))
     normalise_latents(vae, encode_means(vae, pixels))
     vae.half().save_pretrained(path)

@@ -8,8 +8,9 @@ Three steps, each with a fresh optimiser: single images, short clips, full-lengt
 - the loss weighs pixels that differ from their neighbourhood, or thin limbs drown in background.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -32,6 +33,7 @@ from lofa.pretrain.fit import Schedule, fit
 from lofa.worlds import SPLITS, Appearance, random_motion, render, sample_batch, sample_motion
 
 __all__ = [
+    "Phase",
     "encode_means",
     "figure_psnr",
     "held_out_scenes",
@@ -248,23 +250,39 @@ def _loss(vae: AutoencoderKLWan, batch: int, frames: int, rng: np.random.Generat
     return reconstruction_loss(output, pixels) + KL_WEIGHT * kl
 
 
-def train_vae(vae: AutoencoderKLWan, plan: Mapping[int, Schedule], seed: int, console: Console) -> None:
-    """Trains in place: for each length in frames (1, 9, 17: images first) one schedule with a fresh optimiser.
+@dataclass(frozen=True)
+class Phase:
+    """A part of the training, with an optimiser of its own."""
+
+    frames: int
+    """length of its clips; 1: single images"""
+    schedule: Schedule
+    decoder_only: bool = False
+    """leave the encoder, and so every latent, as it is"""
+
+
+def train_vae(vae: AutoencoderKLWan, phases: Sequence[Phase], seed: int, console: Console) -> None:
+    """Trains in place, phase by phase: images first, then clips.
 
     After each the PSNR on clips of held-out classes is printed, over the whole frame and inside the figure's box.
     """
     held_out, joints = held_out_scenes(59)
-    for frames, schedule in plan.items():
+    for phase in phases:
+        trained = [vae.decoder, vae.post_quant_conv] if phase.decoder_only else [vae]
+        parameters = [parameter for module in trained for parameter in module.parameters()]
+        vae.requires_grad_(False)
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+        rng = np.random.default_rng((seed, phase.frames, phase.decoder_only))
+        title = f"{'decoder' if phase.decoder_only else 'VAE'}, clips of {phase.frames}"
         vae.train()
-        loss_of_step = partial(_loss, vae, schedule.batch, frames, np.random.default_rng((seed, frames)))
-        fit(f"VAE on {frames} frame{'s'[: frames > 1]}", vae.parameters(), schedule, loss_of_step, console)
+        fit(title, parameters, phase.schedule, partial(_loss, vae, phase.schedule.batch, phase.frames, rng), console)
         vae.eval()
-        shown = held_out[:, :, :frames]
         with torch.no_grad():
-            output = torch.cat([reconstruct(vae, part)[0] for part in shown.split(8)])
+            output = torch.cat([reconstruct(vae, part)[0] for part in held_out.split(8)])
         console.print(
-            f"held-out classes, {frames} frames: {psnr(output, shown):.2f} dB, "
-            f"{figure_psnr(output, shown, joints[:, :frames]):.2f} dB inside the figure's box"
+            f"held-out classes: {psnr(output, held_out):.2f} dB, "
+            f"{figure_psnr(output, held_out, joints):.2f} dB inside the figure's box"
         )
 
 
