@@ -173,3 +173,13 @@ def test_a_set_without_validation_has_an_empty_loader(zoo_set: Path, backbone: B
     set_dir = copytree(zoo_set, tmp_path / "set")
     write_samples(set_dir, [sample for sample in read_samples(set_dir) if sample.split == "train"])
     assert len(module(set_dir, backbone).val_dataloader()) == 0
+
+
+def test_a_resumed_loader_goes_on_with_the_next_batch(zoo_set: Path, backbone: Backbone) -> None:
+    whole = [batch.ids for batch in module(zoo_set, backbone, batch_size=1).train_dataloader()]
+    interrupted = module(zoo_set, backbone, batch_size=1).train_dataloader()
+    first = next(iter(interrupted))
+    resumed = module(zoo_set, backbone, batch_size=1).train_dataloader()
+    resumed.load_state_dict(interrupted.state_dict())
+    assert [first.ids, *(batch.ids for batch in resumed)] == whole
+    assert [batch.ids for batch in resumed] == whole  # the epoch after is whole again

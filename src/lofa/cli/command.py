@@ -26,7 +26,7 @@ from lofa.cli.text import plain_arguments, quote_text
 from lofa.errors import ConfigError, LofaError
 from lofa.resources import conf_dir
 
-__all__ = ["Command", "run"]
+__all__ = ["Command", "current_overrides", "run"]
 
 _FULL_ERROR = "HYDRA_FULL_ERROR"  # Hydra's own switch: exceptions come through instead of being printed by Hydra
 
@@ -125,7 +125,7 @@ def _job(command: Command, start: list[str], mistakes: list[str], verbose: bool)
     def job(config: DictConfig) -> object:
         try:
             _check_missing(command, config)
-            sys.argv = [*start, *plain_arguments(HydraConfig.get().overrides.task, command.text_keys)]
+            sys.argv = [*start, *plain_arguments(current_overrides(), command.text_keys)]
             return command.task(config)
         except Exception as error:
             message = explain(error)
@@ -137,6 +137,13 @@ def _job(command: Command, start: list[str], mistakes: list[str], verbose: bool)
             raise LofaError(message) from None  # may have to travel from another process: text alone
 
     return job
+
+
+def current_overrides() -> list[str]:
+    """The overrides of the job that runs now, in Hydra's grammar; their escapes are left as they are."""
+    overrides = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
+    assert isinstance(overrides, list)
+    return [str(override) for override in overrides]
 
 
 def _check_missing(command: Command, config: DictConfig) -> None:

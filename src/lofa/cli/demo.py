@@ -1,5 +1,6 @@
 """lofa demo: the whole way once, from clips to an evaluated predictor, in one process."""
 
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ from lofa.cli.train import TrainConfig, train_stage
 from lofa.cli.zoo import train_zoo
 from lofa.data import read_samples
 from lofa.evaluation import Evaluation
+from lofa.files import atomic_write
 from lofa.predict import Predictor
 
 __all__ = ["COMMAND", "DemoConfig"]
@@ -75,6 +77,8 @@ def demo(config: Any) -> Evaluation:
         first = _train(config, out, stage=1)
     with clock.part("stage 2: adapter"):
         run = _train(config, out, stage=2, response=str(first))
+        with atomic_write(out / "predictor") as temporary:
+            shutil.copytree(run / "predictor", temporary)
     with clock.part("predict and generate"):
         prompt = config.prompt or next(
             sample.caption for sample in read_samples(find_set(config)) if sample.split == "test"

@@ -8,6 +8,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from rich.console import Console
 from rich.table import Table
+from transformers.utils.logging import disable_progress_bar
 
 from lofa.backbones import Backbone
 from lofa.cli.command import Command
@@ -58,7 +59,7 @@ class EvalConfig(WayConfig):
     predictor: str | None = text(
         None, "run of train.py stage=2; none: the newest finished one of this data, task and backbone"
     )
-    predictors: dict[str, str] = option({}, "further predictors: +predictors.<name>=<run>")
+    predictors: dict[str, str] = text({}, "further predictors: +predictors.<name>=<run>")
 
 
 def evaluation(config: Any) -> Evaluation:
@@ -78,6 +79,7 @@ def compare_methods(config: Any, backbone: Backbone, run: Path) -> Evaluation:
     protocol: Protocol = build(Protocol, config.evaluation, seed=config.seed)
     cases = plan_cases(samples, protocol)
     predictors = _load_predictors(config, set_dir, backbone)
+    disable_progress_bar()  # of loading weights, a blink each
     judges = Judges(
         load_clip(config.metrics.clip, str(backbone.device)),
         load_video_features(config.metrics.video, str(backbone.device)),
@@ -119,7 +121,12 @@ def _load_predictors(config: Any, set_dir: Path, backbone: Backbone) -> dict[str
 
 
 def _newest_predictor(config: Any, set_dir: Path, backbone: Backbone) -> str:
-    wanted = {"stage": 2, "data": str(set_dir.resolve()), "task": config.task.name, "backbone": backbone.fingerprint}
+    wanted = {
+        "stage": 2,
+        "data": str(set_dir.resolve()),
+        "task": config.task.name,
+        "backbone_fingerprint": backbone.fingerprint,
+    }
     try:
         run = find_run(config.paths.runs, wanted)
     except DataError as error:
@@ -190,10 +197,12 @@ def print_table(metrics: dict[str, Any]) -> None:
     for name, row in {**metrics["methods"], **metrics["differences"]}.items():
         if name in metrics["differences"] and name == next(iter(metrics["differences"])):
             table.add_section()
-        table.add_row(
-            name, *(f"{row[key]['value']:.4g} [{row[key]['low']:.4g}, {row[key]['high']:.4g}]" for key in METRICS)
-        )
+        table.add_row(name, *(_cell(row[key]) for key in METRICS))
     Console().print(table)
+
+
+def _cell(value: dict[str, float]) -> str:
+    return f"{value['value']:.3g}\n[{value['low']:.3g}, {value['high']:.3g}]"
 
 
 COMMAND = Command(

@@ -20,12 +20,14 @@ __all__ = ["COMMAND", "GenerateConfig"]
 
 @dataclass
 class GenerateConfig:
-    """Keys of lofa generate."""
+    """Keys of lofa generate; `backbone` is the name of a group in Hydra, so its field is called `model`."""
 
     prompt: str = text(MISSING, "what the clip shows")
     out: str = text("clip.mp4", "file to write: .mp4 or .gif")
     adapter: str | None = text(None, "adapter file of any format")
-    predictor: str | None = text(None, "or a run directory: the adapter is predicted from the prompt")
+    predictor: str | None = text(
+        None, "or a run directory of train.py stage=2: the adapter is predicted from the prompt"
+    )
     strength: float = option(1.0, "factor on the adapter")
     compare: bool = option(False, "put the clip without the adapter beside it, on the left, from the same noise")
     seed: int = option(0, "of the noise")
@@ -36,7 +38,7 @@ class GenerateConfig:
     width: int | None = option(None, "pixels")
     fps: float | None = option(None, "frames a second of the file")
     negative_prompt: str = text("", "what guidance leads away from")
-    backbone: str | None = text(None, "name in conf/backbone, folder or hub id; none: the adapter's, or tiny-wan")
+    model: str | None = text(None, "name in conf/backbone, folder or hub id; none: the adapter's, or tiny-wan")
     device: str = option("auto", "cpu, cuda, cuda:1 or auto")
 
 
@@ -76,7 +78,7 @@ def _load(config: Any) -> tuple[Backbone, Adapter | None]:
         return predictor.backbone, predictor.predict(prompt=config.prompt)
     adapter = None if config.adapter is None else Adapter.load(config.adapter)
     known = {} if adapter is None else adapter.metadata
-    backbone = load_backbone(config.backbone or known.get("backbone") or "tiny-wan", pick_device(config.device))
+    backbone = load_backbone(config.model or known.get("backbone") or "tiny-wan", pick_device(config.device))
     made_for = known.get("backbone_fingerprint", backbone.fingerprint)
     if made_for != backbone.fingerprint:
         raise BackboneError(
@@ -95,4 +97,5 @@ COMMAND = Command(
         'lofa generate prompt="a figure waves the left arm" adapter=wave.safetensors out=wave.mp4 compare=true',
         'lofa generate prompt="a figure waves the left arm" predictor=<run> out=wave.gif',
     ),
+    aliases={"backbone": "model"},
 )

@@ -15,7 +15,7 @@ __all__ = ["COMMAND", "PredictConfig"]
 
 @dataclass
 class PredictConfig:
-    """Keys of lofa predict."""
+    """Keys of lofa predict; `backbone` is the name of a group in Hydra, so its field is called `model`."""
 
     predictor: str | None = text(None, "run directory of train.py stage=2; none: the one finished last in `runs`")
     prompt: str | None = text(None, "what the adapter is for, in words")
@@ -25,7 +25,7 @@ class PredictConfig:
     format: str = option("diffusers", "diffusers, comfyui, peft or reference")
     dtype: str | None = option(None, "precision of the file: float32, bfloat16, float16; none: as computed")
     device: str = option("auto", "cpu, cuda, cuda:1 or auto")
-    backbone: str | None = text(None, "where the predictor's backbone lies now; none: where it was in training")
+    model: str | None = text(None, "where the predictor's backbone lies now; none: where it was in training")
     runs: str = text("runs", "folder of the runs, where `predictor` is looked for")
 
 
@@ -50,4 +50,5 @@ COMMAND = Command(
         'lofa predict predictor=<run> prompt="a figure waves the left arm" out=wave.safetensors',
         "lofa predict predictor=<run> pose=poses.npy out=wave.safetensors format=comfyui",
     ),
+    aliases={"backbone": "model"},
 )

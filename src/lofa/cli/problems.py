@@ -41,7 +41,8 @@ def explain(error: BaseException) -> str | None:
     if isinstance(error, MissingConfigException):
         return _missing_option(error)
     if isinstance(error, InstantiationException):
-        return f"the configuration does not fit the class it names: {_first_line(error)}"
+        where = str(error).partition("full_key: ")[2].split()
+        return f"{where[0] if where else 'configuration'}: {_first_line(error.__cause__ or error)}"
     if isinstance(error, OmegaConfBaseException):
         return _value(error)
     if isinstance(error, HydraException):

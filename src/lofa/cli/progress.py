@@ -32,7 +32,9 @@ class StepBar(Callback):
             self._bar.update(self._bar.task_ids[0], completed=trainer.global_step)
             return
         named = {"loss": "train/loss", "validation": "val/loss"}
-        known = {title: trainer.callback_metrics[key] for title, key in named.items() if key in trainer.callback_metrics}
+        known = {
+            title: trainer.callback_metrics[key] for title, key in named.items() if key in trainer.callback_metrics
+        }
         losses = ", ".join(f"{title} {float(value):.4f}" for title, value in known.items())
         self._bar.update(self._bar.task_ids[0], completed=trainer.global_step, losses=losses)
 

@@ -33,9 +33,14 @@ def quote_text(arguments: Sequence[str], keys: Collection[str]) -> list[str]:
     return [_quote(argument, keys) for argument in arguments]
 
 
+def _holds_text(name: str, keys: Collection[str]) -> bool:
+    """Whether a key is one of `keys`, or an entry of a mapping that is."""
+    return name in keys or name.rpartition(".")[0] in keys
+
+
 def _quote(argument: str, keys: Collection[str]) -> str:
     match = _ARGUMENT.fullmatch(argument)
-    if match is None or match["name"] not in keys:
+    if match is None or not _holds_text(match["name"], keys):
         return argument
     return f"{match['key']}={QuotedString(literal(match['value']), Quote.single).with_quotes()}"
 
@@ -46,7 +51,7 @@ def plain_arguments(overrides: Sequence[str], keys: Collection[str]) -> list[str
     plain = []
     for override in overrides:
         match = _ARGUMENT.fullmatch(override)
-        if match is not None and match["name"] in keys:
+        if match is not None and _holds_text(match["name"], keys):
             value = OmegaConf.create({"value": parser.parse_override(override).value()}).value
             override = f"{match['key']}={value}"
         plain.append(override)

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.utils import instantiate
 from lightning import Callback, Trainer, seed_everything
@@ -14,7 +13,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from omegaconf import DictConfig, OmegaConf
 
 from lofa.backbones import Backbone
-from lofa.cli.command import Command
+from lofa.cli.command import Command, current_overrides
 from lofa.cli.objects import build_encoder, build_network, open_backbone
 from lofa.cli.options import option, text
 from lofa.cli.progress import StepBar
@@ -144,7 +143,12 @@ def _quieten_lightning() -> None:
     """Its hints on hardware, products and workers say nothing that a user of this command could act on."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    for message in (".*does not have many workers", ".*LeafSpec", ".*barrier.*using the device", ".*Checkpoint directory"):
+    for message in (
+        ".*does not have many workers",
+        ".*LeafSpec",
+        ".*barrier.*using the device",
+        ".*Checkpoint directory",
+    ):
         warnings.filterwarnings("ignore", message)
 
 
@@ -154,14 +158,14 @@ def _identity(config: Any, set_dir: Path, backbone: Backbone, stage: int) -> dic
         "stage": stage,
         "data": str(set_dir.resolve()),
         "task": config.task.name,
-        "backbone": backbone.fingerprint,
+        "backbone_fingerprint": backbone.fingerprint,
     }
 
 
 def _resumed(run: Path) -> DictConfig:
     """The configuration of a run, with the values of this command line on top."""
     saved = OmegaConf.merge(OmegaConf.structured(TrainConfig), read_run_config(run))
-    for override in OverridesParser.create().parse_overrides(list(HydraConfig.get().overrides.task)):
+    for override in OverridesParser.create().parse_overrides(current_overrides()):
         if override.key_or_group == "resume":
             continue
         if (conf_dir() / override.key_or_group.partition("@")[0]).is_dir():

@@ -1,6 +1,6 @@
 """The LightningDataModule: a prepared set and its zoo as batches for either stage."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -16,6 +16,34 @@ from lofa.data.zoo_store import ZooStore
 from lofa.errors import DataError
 
 __all__ = ["LoFADataModule"]
+
+
+class ResumableLoader(DataLoader[ZooBatch]):
+    """A loader whose place in the epoch travels in checkpoints: a resumed run goes on with the batch after the last.
+
+    Lightning asks for `state_dict` when it saves and gives it back before the first batch when it resumes.
+    """
+
+    done = 0
+
+    def state_dict(self) -> dict[str, int]:
+        """Batches of this epoch that have been handed out."""
+        return {"done": self.done}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Leaves that many batches out of the next pass."""
+        self.done = self._sampler.skip = state["done"]
+
+    @property
+    def _sampler(self) -> BucketSampler:
+        assert isinstance(self.sampler, BucketSampler)
+        return self.sampler
+
+    def __iter__(self) -> Iterator[ZooBatch]:  # type: ignore[override]
+        self.done = self._sampler.skip
+        for batch in super().__iter__():
+            self.done = (self.done + 1) % len(self)
+            yield batch
 
 
 class LoFADataModule(pl.LightningDataModule):
@@ -106,13 +134,13 @@ class LoFADataModule(pl.LightningDataModule):
             siblings=siblings,
         )
 
-    def _loader(self, dataset: ZooDataset | None, shuffle: bool) -> DataLoader[ZooBatch]:
+    def _loader(self, dataset: ZooDataset | None, shuffle: bool) -> ResumableLoader:
         if dataset is None:
             raise RuntimeError("call setup() before asking for batches")
         world, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer is not None else (1, 0)
         buckets = [dataset.bucket(item) for item in range(len(dataset))]
         sampler = BucketSampler(buckets, self.batch_size, world=world, rank=rank, shuffle=shuffle, seed=self.seed)
-        return DataLoader(
+        return ResumableLoader(
             dataset,
             sampler=sampler,
             batch_size=None,
@@ -120,11 +148,11 @@ class LoFADataModule(pl.LightningDataModule):
             persistent_workers=self.workers > 0,
         )
 
-    def train_dataloader(self) -> DataLoader[ZooBatch]:
+    def train_dataloader(self) -> ResumableLoader:
         """Batches of the training split, in another order each epoch."""
         return self._loader(self.train, shuffle=True)
 
-    def val_dataloader(self) -> DataLoader[ZooBatch]:
+    def val_dataloader(self) -> ResumableLoader:
         """Batches of the validation split, always the same; empty where the set has none."""
         return self._loader(self.val, shuffle=False)
 

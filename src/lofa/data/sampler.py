@@ -56,6 +56,8 @@ class BucketSampler(DistributedSampler[BatchKey]):
             self.by_bucket.setdefault(bucket, []).append(item)
         self.batch_size, self.num_replicas, self.rank, self.shuffle, self.seed = batch_size, world, rank, shuffle, seed
         self.epoch = 0
+        self.skip = 0
+        """batches of the next pass that are left out, because they were seen before a resume"""
 
     def __len__(self) -> int:
         whole = self.batch_size * self.num_replicas
@@ -70,7 +72,10 @@ class BucketSampler(DistributedSampler[BatchKey]):
             order = [items[i] for i in rng.permutation(len(items))] if self.shuffle else items
             batches += [order[start : start + whole] for start in range(0, len(order), whole)]
         turns = rng.permutation(len(batches)).tolist() if self.shuffle else range(len(batches))
+        skip, self.skip = self.skip, 0
         for number, turn in enumerate(turns):
+            if number < skip:
+                continue
             batch = batches[turn]
             # every process needs as many items: the first ones come again
             short = -len(batch) % self.num_replicas

@@ -46,9 +46,9 @@ class Recipe:
     layers: int = 4
     shift: float = 3.0
     clips: int = 2500
-    transformer: Schedule = field(default_factory=lambda: Schedule(4500, 64, 1.5e-3))
+    transformer: Schedule = field(default_factory=lambda: Schedule(3200, 64, 2e-3))
     clip: Schedule = field(default_factory=lambda: Schedule(700, 64, 1e-3))
-    video: Schedule = field(default_factory=lambda: Schedule(2500, 32, 1e-3))
+    video: Schedule = field(default_factory=lambda: Schedule(1200, 32, 1.5e-3))
     video_width: int = 48
     sampling_steps: int = 8
     guidance: float = 1.5

@@ -83,9 +83,15 @@ class _Kept:
 
     @classmethod
     def nothing(cls, flat: Tensor) -> "_Kept":
-        rows = len(flat)
-        zeros = torch.zeros(rows, dtype=torch.long, device=flat.device)
-        return cls(torch.zeros_like(flat), zeros, torch.full((rows,), torch.inf, device=flat.device), zeros.clone())
+        """Any finite loss is better than this."""
+        count = torch.zeros(len(flat), dtype=torch.long, device=flat.device)
+        return cls(torch.zeros_like(flat), count, torch.full_like(flat[:, 0], torch.inf), count.clone())
+
+    @classmethod
+    def last(cls, flat: Tensor, steps: int) -> "_Kept":
+        """What `flat` will hold after `steps` steps: it is shared, not copied."""
+        count = torch.full((len(flat),), steps, dtype=torch.long, device=flat.device)
+        return cls(flat, count, torch.zeros_like(flat[:, 0]), count)
 
     def update(self, alive: Tensor, flat: Tensor, loss: Tensor, step: int) -> None:
         better = loss < self.loss[alive]  # NaN is never better
@@ -130,7 +136,8 @@ class _Batch:
         begun = time.perf_counter()
         options, loras, pool, held = self.options, self.loras, self.pool, self.held
         first = self.probe(pool, None)
-        kept = _Kept.nothing(loras.flat.detach())
+        flat = loras.flat.detach()
+        kept = _Kept.last(flat, options.steps) if held is None else _Kept.nothing(flat)
         alive = torch.arange(len(self.jobs), device=first.device)
         curve = first.new_full((options.steps, len(alive)), torch.nan)
         checks: list[tuple[int, Tensor]] = [] if held is None else [(0, self.probe(held, None))]
@@ -150,8 +157,6 @@ class _Batch:
                     break
                 loras.keep(going, self.optimizer)
                 self.noise.keep(going)
-        if held is None:
-            kept = _Kept(loras.flat.detach(), torch.full_like(alive, options.steps), first, kept.stale)
         final = self.probe(self.pool, loras.view(kept.flat))
         seconds = (time.perf_counter() - begun) / len(self.jobs)
         return self.results(kept, first, final, curve, checks, seconds)

@@ -1,0 +1,90 @@
+"""The wrapper around every command: verbatim values, help, exit codes."""
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+
+from lofa.cli import COMMANDS, load_command, main
+from lofa.cli.command import run
+from lofa.cli.options import list_options
+from tests.cli.test_text import NASTY
+
+
+def record(arguments: list[str], command: str = "generate") -> list[dict[str, Any]]:
+    """Configurations that a command's task is called with."""
+    seen: list[dict[str, Any]] = []
+
+    def task(config: Any) -> None:
+        seen.append(OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
+
+    assert run(replace(load_command(command), task=task), arguments) == 0
+    return seen
+
+
+@pytest.mark.usefixtures("inside")
+def test_prompts_reach_the_task_as_typed() -> None:
+    for text in NASTY[::4]:
+        (config,) = record([f"prompt={text}", f"out={text}", "steps=2"])
+        assert config["prompt"] == config["out"] == text
+        assert config["steps"] == 2
+
+
+@pytest.mark.usefixtures("inside")
+def test_prompts_reach_every_job_of_a_sweep_as_typed() -> None:
+    text = "it's (here), now! ${x} \\"
+    configs = record(["-m", f"prompt={text}", "steps=2,3"])
+    assert [(config["prompt"], config["steps"]) for config in configs] == [(text, 2), (text, 3)]
+
+
+def test_a_command_leaves_nothing_behind(inside: Path) -> None:
+    record(["prompt=x"])
+    assert list(inside.iterdir()) == []
+
+
+@pytest.mark.usefixtures("inside")
+def test_while_a_job_runs_argv_is_its_own_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["lofa", "generate", "-m", "prompt=a, b", "steps=2,3"])
+    seen: list[list[str]] = []
+    command = replace(load_command("generate"), task=lambda config: seen.append(list(sys.argv)))
+    assert run(command, sys.argv[2:]) == 0
+    assert seen == [["lofa", "generate", "prompt=a, b", f"steps={steps}"] for steps in (2, 3)]
+    assert sys.argv == ["lofa", "generate", "-m", "prompt=a, b", "steps=2,3"]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_names_every_key_and_its_meaning(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    command = load_command(name)
+    assert main([name, "--help"]) == 0
+    page = capsys.readouterr().out
+    shown = {field: alias for alias, field in command.aliases.items()}
+    for item in list_options(command.schema):
+        if "." not in item.name:
+            assert f"  {shown.get(item.name, item.name)} " in page
+            assert item.help.split()[0] in page
+    assert all(example in page for example in command.examples)
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"]])
+def test_the_list_of_commands(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == 0
+    page = capsys.readouterr().out
+    assert all(f"  {name} " in page for name in COMMANDS)
+
+
+def test_faults_of_the_program_keep_their_traceback() -> None:
+    def task(config: Any) -> None:
+        raise ZeroDivisionError("a fault")
+
+    with pytest.raises(ZeroDivisionError, match="a fault"):
+        run(replace(load_command("generate"), task=task), ["prompt=x"])
+
+
+def test_the_exit_code_reaches_the_shell(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-m", "lofa.cli", "predct"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stdout == "" and done.stderr == "lofa: no command 'predct'; did you mean predict or inspect?\n"
