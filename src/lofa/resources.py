@@ -1,4 +1,4 @@
-"""Where the files that ship with LoFA lie: `conf/` and `data/` of a checkout, or `lofa/_share/` of an installed wheel."""
+"""Where the files that ship with LoFA lie: `conf/`, `data/` of a checkout, or `lofa/_share/` of an installed wheel."""
 
 from pathlib import Path
 

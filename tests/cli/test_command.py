@@ -1,5 +1,6 @@
 """The wrapper around every command: verbatim values, help, exit codes."""
 
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -85,6 +86,8 @@ def test_faults_of_the_program_keep_their_traceback() -> None:
 
 
 def test_the_exit_code_reaches_the_shell(tmp_path: Path) -> None:
-    done = subprocess.run([sys.executable, "-m", "lofa.cli", "predct"], cwd=tmp_path, capture_output=True, text=True)
+    source = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2] / "src")}
+    command = [sys.executable, "-m", "lofa.cli", "predct"]
+    done = subprocess.run(command, cwd=tmp_path, env=source, capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stdout == "" and done.stderr == "lofa: no command 'predct'; did you mean predict or inspect?\n"

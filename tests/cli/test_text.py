@@ -52,13 +52,14 @@ NASTY = [
     "@package",
     "prompt=x",
 ]
+PARSER = OverridesParser.create()
 PROMPTS = Path(__file__).parents[3] / "shared" / "assets" / "prompts" / "vbench_human_action.txt"
 
 
 def through_hydra(text: str) -> str:
     (argument,) = quote_text([f"prompt={text}"], {"prompt"})
     config = OmegaConf.create({"prompt": ""})
-    OmegaConf.update(config, "prompt", OverridesParser.create().parse_override(argument).value())
+    OmegaConf.update(config, "prompt", PARSER.parse_override(argument).value())
     return str(config.prompt)
 
 
@@ -70,7 +71,7 @@ def test_text_arrives_as_typed(text: str) -> None:
 def test_random_text_arrives_as_typed() -> None:
     pieces = ["\\", "'", '"', "$", "{", "}", "${", "a", " ", "???", "\n", ",", "(", "=", "#", "!", "~", "\\$"]
     draw = random.Random(0)
-    for _ in range(500):
+    for _ in range(150):
         text = "".join(draw.choices(pieces, k=draw.randint(0, 8)))
         assert through_hydra(text) == text
 

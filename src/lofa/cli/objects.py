@@ -86,7 +86,7 @@ def build_encoder(task: Any, backbone: Backbone, joints: int | None) -> nn.Modul
 
 
 def build_network(
-    hypernet: Any, backbone: Backbone, context_width: int, response: ResponseNet | None = None
+    hypernet: Any, backbone: Backbone, context_width: int, response: nn.Module | None = None
 ) -> nn.Module:
     """The hypernetwork of stage I, or of stage II where stage I's is given.
 
@@ -100,7 +100,7 @@ def build_network(
         )
     values = OmegaConf.to_container(hypernet, resolve=True)
     assert isinstance(values, dict)
-    facts = {
+    facts: dict[str, Any] = {
         "out_features": shapes[0][0],
         "in_features": shapes[0][1],
         "num_depths": backbone.num_depths,
@@ -108,8 +108,9 @@ def build_network(
         "context_width": context_width,
     }
     if response is not None:
-        facts["response_width"] = int(response.config["d_model"])
-    network = ResponseNet if response is None else AdapterNet
+        response_config: Any = response.config
+        facts["response_width"] = response_config["d_model"]
+    network: type[nn.Module] = ResponseNet if response is None else AdapterNet
     other = AdapterNet if response is None else ResponseNet
     foreign = signature(other).parameters.keys() - signature(network).parameters.keys()
     return _construct(network, facts | {key: value for key, value in values.items() if key not in foreign}, "hypernet")

@@ -11,7 +11,7 @@ from functools import cache, partial, reduce
 from itertools import pairwise
 from operator import or_
 from types import NoneType, UnionType
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, Union, cast, get_args, get_origin, get_type_hints
 
 from omegaconf import MISSING, DictConfig, OmegaConf
 
@@ -75,7 +75,8 @@ def _copy(item: "Field[Any]", help: str, verbatim: bool) -> Any:
     metadata = {"help": help, "verbatim": verbatim}
     nested = _nested(item)
     if nested is not None:
-        return field(default_factory=partial(section(type(nested)), **vars(nested)))
+        schema: Any = section(cast(Any, type(nested)))
+        return field(default_factory=partial(schema, **vars(nested)))
     if item.default_factory is not NO_DEFAULT:
         return field(default_factory=item.default_factory, metadata=metadata)
     return field(default=MISSING if item.default is NO_DEFAULT else item.default, metadata=metadata)

@@ -7,6 +7,7 @@ each adds its own keys at the root. A schema holds types and meanings; the value
 from dataclasses import dataclass, field
 from typing import Any
 
+from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
 from lofa.backbones import BackboneConfig
@@ -15,7 +16,7 @@ from lofa.data import PrepareOptions
 from lofa.evaluation import Protocol
 from lofa.zoo import LoraOptions, ZooOptions
 
-__all__ = ["SCHEMAS", "WayConfig"]
+__all__ = ["WayConfig"]
 
 
 @dataclass
@@ -238,5 +239,5 @@ class WayConfig:
     paths: PathsConfig = field(default_factory=PathsConfig)
 
 
-SCHEMAS: dict[str, type] = {"ddp": DDPPlugin, "fsdp": FSDPPlugin}
-"""Schemas that a file of a group asks for by name, `/schema/<name>@<where>`."""
+for name, schema in {"ddp": DDPPlugin, "fsdp": FSDPPlugin}.items():  # files of conf/strategy ask for them by name
+    ConfigStore.instance().store(group="schema", name=name, node=schema, provider="lofa")

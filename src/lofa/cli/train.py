@@ -105,7 +105,9 @@ def train_stage(config: Any, run: Path, checkpoint: Path | None = None) -> Train
     if config.stage == 2:
         config = OmegaConf.merge(config, {"response": literal(str(_choose_response(config, set_dir, backbone)))})
         frozen = _load_response(config, backbone)
-    network = build_network(config.hypernet, backbone, encoder.width, frozen and frozen.network)
+    response = None if frozen is None else frozen.network
+    width: Any = encoder.width
+    network = build_network(config.hypernet, backbone, width, response)
     module = _build_module(config, stage, backbone, Stage(network, encoder), frozen)
     start_run(run, config)
     callbacks: list[Callback] = [*_checkpoints(stage, run, bool(len(data.val or ())))]
@@ -263,7 +265,8 @@ def _build_trainer(config: Any, stage: Any, run: Path, callbacks: list[Callback]
 
 def _keep_best(trainer: Trainer, module: PredictorModule, data: LoFADataModule) -> dict[str, float]:
     """Puts the weights that validated best into the module and gives their metrics; the last without validation."""
-    best = next((call.best_model_path for call in trainer.checkpoint_callbacks if call.monitor), "")
+    saved = [call for call in trainer.checkpoint_callbacks if isinstance(call, ModelCheckpoint)]
+    best = next((call.best_model_path for call in saved if call.monitor), "")
     if not best:
         return {}
     trainer.loggers = []  # the log ends with the training

@@ -60,7 +60,7 @@ def fit(
         task = progress.add_task(title, total=schedule.steps)
         for step in range(schedule.steps):
             loss = loss_of_step(step)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             nn.utils.clip_grad_norm_(parameters, schedule.clip)
             optimizer.step()
             scheduler.step()

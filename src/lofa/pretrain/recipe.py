@@ -37,7 +37,7 @@ class Recipe:
     vae_images: Schedule = field(default_factory=lambda: Schedule(2200, 24, 2e-3))
     vae_short_clips: Schedule = field(default_factory=lambda: Schedule(1200, 4, 1e-3))
     vae_full_clips: Schedule = field(default_factory=lambda: Schedule(150, 4, 4e-4))
-    vae_decoder: Schedule = field(default_factory=lambda: Schedule(800, 4, 8e-4))
+    vae_decoder: Schedule = field(default_factory=lambda: Schedule(600, 4, 8e-4))
     text_width: int = 64
     text_layers: int = 3
     text_tokens: int = 64
@@ -47,8 +47,8 @@ class Recipe:
     shift: float = 3.0
     clips: int = 2500
     transformer: Schedule = field(default_factory=lambda: Schedule(3200, 64, 2e-3))
-    clip: Schedule = field(default_factory=lambda: Schedule(700, 64, 1e-3))
-    video: Schedule = field(default_factory=lambda: Schedule(1200, 32, 1.5e-3))
+    clip: Schedule = field(default_factory=lambda: Schedule(1100, 64, 2e-3))
+    video: Schedule = field(default_factory=lambda: Schedule(1700, 24, 3e-3))
     video_width: int = 48
     sampling_steps: int = 8
     guidance: float = 1.5

@@ -1,0 +1,201 @@
+"""The commands one after the other, for real, on random models."""
+
+import json
+import sys
+from contextlib import chdir
+from pathlib import Path
+from shutil import copytree
+
+import av
+import numpy as np
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import lofa
+from lofa.cli import main
+from lofa.files import read_tensors, save_tensors
+from tests.cli.conftest import BACKBONE, JUDGES, SIZES, SMALL_NET
+from tests.helpers.tiny_wan import make_tiny_wan
+
+QUICK = (BACKBONE, *SMALL_NET, "debug=fast", "stages.s1.batch_size=3", "stages.s2.batch_size=3")
+
+
+def losses(run: Path) -> dict[int, float]:
+    """Training loss of each step that the log of a run holds."""
+    found = {}
+    for file in sorted((run / "tensorboard").iterdir()):
+        events = EventAccumulator(str(file))
+        events.Reload()
+        if "train/loss" in events.Tags()["scalars"]:
+            found.update({event.step: event.value for event in events.Scalars("train/loss")})
+    return found
+
+
+def test_a_run_explains_itself(way: Path) -> None:
+    run = way / "runs" / "second"
+    assert "max_steps: 2" in (run / "config.yaml").read_text()
+    environment = json.loads((run / "environment.json").read_text())
+    assert environment["packages"]["torch"] == torch.__version__ and environment["command"]
+    summary = json.loads((run / "run.json").read_text())
+    assert summary["stage"] == 2 and summary["steps"] == 2 and summary["metrics"]["val/loss"] > 0
+    assert (run / "checkpoints" / "last.ckpt").is_file()
+    assert sorted(file.name for file in (run / "predictor").iterdir()) == [
+        "adapter.safetensors",
+        "predictor.json",
+        "response.safetensors",
+    ]
+
+
+@pytest.mark.parametrize("stage", [1, 2])
+def test_a_resumed_run_has_the_losses_of_an_uninterrupted_one(stage: int, way: Path) -> None:
+    key = f"stages.s{stage}"
+    values = (f"stage={stage}", "data=world", *QUICK, f"{key}.scheduler.total=5", f"{key}.batch_size=4")
+    with chdir(way):
+        assert main(["train", *values, f"name=whole{stage}", f"{key}.max_steps=5"]) == 0
+        assert main(["train", *values, f"name=broken{stage}", f"{key}.max_steps=3"]) == 0  # in the middle of an epoch
+        assert main(["train", f"resume=runs/broken{stage}", f"{key}.max_steps=5"]) == 0
+    whole, broken = losses(way / "runs" / f"whole{stage}"), losses(way / "runs" / f"broken{stage}")
+    assert len(whole) == 5 and broken == whole
+
+
+def test_a_name_that_is_taken_is_refused(way: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with chdir(way):
+        assert main(["train", "stage=1", "name=first", *QUICK]) == 2
+    assert "resume=runs/first" in capsys.readouterr().err
+
+
+def test_a_resumed_run_keeps_its_groups(way: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with chdir(way):
+        assert main(["train", "resume=runs/first", "hypernet=paper"]) == 2
+    assert "a run keeps its groups" in capsys.readouterr().err
+
+
+def test_a_sweep_leaves_a_run_a_job(prepared: Path, tmp_path: Path) -> None:
+    with chdir(prepared):
+        values = ("stage=1", *QUICK, f"paths.runs={tmp_path}/a b, (c)", "trainer.enable_progress_bar=false")
+        assert main(["train", "-m", *values, "hypernet.lora_rank=2,4"]) == 0
+    runs = sorted(tmp_path.rglob("run.json"))
+    assert len(runs) == 2
+    for run, rank in zip(runs, (2, 4), strict=True):
+        assert f"lora_rank: {rank}" in (run.parent / "config.yaml").read_text()
+
+
+def test_predict_writes_what_the_predictor_predicts(way: Path, tmp_path: Path) -> None:
+    out, prompt = tmp_path / "it's, (x).safetensors", "a figure waves, (slowly)!"
+    with chdir(way):
+        assert main(["predict", "predictor=runs/second", f"prompt={prompt}", f"out={out}"]) == 0
+        expected = lofa.Predictor.load("runs/second").predict(prompt)
+    written = lofa.Adapter.load(out)
+    assert set(written) == set(expected)
+    for name in written:
+        torch.testing.assert_close(written.delta_weight(name), expected.delta_weight(name))
+    assert written.metadata["prompt"] == prompt
+
+
+def test_convert_and_inspect(way: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = next((way / "data" / "world" / "zoo").glob("*.safetensors"))
+    assert main(["convert", f"in={source}", f"out={tmp_path}/x.safetensors", "format=comfyui"]) == 0
+    before, after = lofa.Adapter.load(source), lofa.Adapter.load(tmp_path / "x.safetensors")
+    for name in before:
+        torch.testing.assert_close(after.delta_weight(name), before.delta_weight(name))
+    for path, words in {
+        tmp_path / "x.safetensors": "adapter, comfyui format",
+        way / "data" / "world": "condition.pose",
+        next((way / "data" / "world" / "encoded").glob("*")): "sample",
+        way / "runs" / "second": "response, adapter",
+    }.items():
+        assert main(["inspect", f"path={path}"]) == 0
+        assert words in capsys.readouterr().out
+
+
+def test_generate_puts_base_and_adapted_side_by_side(way: Path, tmp_path: Path) -> None:
+    values = ("predictor=runs/second", "prompt=a figure waves", "steps=1")
+    with chdir(way):
+        assert main(["generate", *values, f"out={tmp_path}/pair.mp4", "compare=true"]) == 0
+        assert main(["generate", *values, f"out={tmp_path}/one.gif", "fps=10"]) == 0
+    sizes = {}
+    for file in tmp_path.iterdir():
+        with av.open(str(file)) as container:
+            sizes[file.name] = [(frame.width, frame.height) for frame in container.decode(video=0)]
+    assert sizes == {"pair.mp4": [(32 + 4 + 32, 32)] * 5, "one.gif": [(32, 32)] * 5}
+
+
+def test_an_adapter_of_another_backbone_is_refused(
+    way: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_tiny_wan(tmp_path / "other", seed=1)
+    adapter = next((way / "data" / "world" / "zoo").glob("*.safetensors"))
+    with chdir(tmp_path):
+        assert main(["generate", "prompt=x", f"adapter={adapter}", f"backbone={tmp_path}/other"]) == 2
+        assert "made for the backbone" in capsys.readouterr().err
+        assert main(["train", "stage=1", f"data={way}/data/world", *QUICK, f"backbone.path={tmp_path}/other"]) == 2
+    assert "made for backbone" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("damage", ["nan", "truncated", "caption"])
+def test_damaged_sets_are_refused(damage: str, way: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    copytree(way / "data" / "world", tmp_path / "world")
+    file = min((tmp_path / "world" / "zoo").glob("*.safetensors"))
+    if damage == "nan":
+        save_tensors(file, {name: tensor * torch.nan for name, tensor in read_tensors(file).items()}, metadata(file))
+    elif damage == "truncated":
+        file.write_bytes(file.read_bytes()[:-100])
+    else:
+        file = tmp_path / "world" / "samples.jsonl"
+        file.write_text(file.read_text().replace('"caption": "', '"caption": "", "was": "', 1))
+    with chdir(way):
+        values = ("zoo.per_group=2", "stages.s1.batch_size=6", "stages.s1.layers_per_sample=null")
+        paths = (f"data={tmp_path}/world", f"paths.runs={tmp_path}/runs")
+        assert main(["train", "stage=1", *QUICK, *values, *paths]) == 2
+    message = capsys.readouterr().err
+    assert str(file) in message and "Traceback" not in message
+
+
+def metadata(file: Path) -> dict[str, str]:
+    return lofa.files.read_metadata(file)
+
+
+def test_eval_compares_and_reports(way: Path) -> None:
+    values = (
+        "evaluation.draws=50",
+        "evaluation.noise_levels=1",
+        "baseline.steps=2",
+        "baseline.warmup=1",
+        "baseline.repeats=1",
+    )
+    with chdir(way):
+        methods = "methods=[base,lora,lofa,other,lofa_shuffled]"
+        named = ("name=compared", "predictor=runs/second", "+predictors.other=runs/second")
+        assert main(["eval", BACKBONE, *JUDGES, *values, methods, *named]) == 0
+    metrics = json.loads((way / "runs" / "compared" / "metrics.json").read_text())
+    assert set(metrics["methods"]) == {"base", "lora", "lofa", "other", "lofa_shuffled"}
+    assert metrics["methods"]["other"]["denoising_loss"] == metrics["methods"]["lofa"]["denoising_loss"]
+    assert {"lofa-base", "lofa-lora", "lora-base"} <= set(metrics["differences"])
+    report = (way / "runs" / "compared" / "report.html").read_text()
+    assert "stage 2 loss" in report and "Response maps" in report and 'src="data:' in report
+
+
+def test_poses_train_and_evaluate(way: Path, tmp_path: Path) -> None:
+    poses = ("task=pose_action", *QUICK, "stages.s2.clips=0", "trainer.enable_progress_bar=false")
+    with chdir(way):
+        assert main(["train", "stage=1", *poses]) == 0
+        assert main(["train", "stage=2", *poses]) == 0
+        quick = ("evaluation.draws=50", "evaluation.noise_levels=1", "task=pose_action", "name=poses")
+        assert main(["eval", BACKBONE, *JUDGES, *quick, "methods=[base,lofa]"]) == 0
+        np.save(tmp_path / "pose.npy", np.random.default_rng(0).random((9, 15, 2)))
+        run = next(file.parent for file in Path("runs/pose_action").rglob("adapter.safetensors"))
+        assert main(["predict", f"predictor={run}", f"pose={tmp_path}/pose.npy", f"out={tmp_path}/x.safetensors"]) == 0
+    assert len(lofa.Adapter.load(tmp_path / "x.safetensors")) == 16
+
+
+@pytest.mark.slow
+def test_demo_walks_the_whole_way(models: Path, tmp_path: Path) -> None:
+    paths = (f"backbone.path={models}/wan", f"metrics.clip={models}/clip", f"metrics.video={models}/video")
+    with chdir(tmp_path):
+        assert main(["demo", "experiment=smoke", *paths, *SIZES]) == 0
+    demo = tmp_path / "runs" / "demo"
+    assert set(json.loads((demo / "metrics.json").read_text())["methods"]) == {"base", "lora", "lofa"}
+    assert {"report.html", "clip.mp4", "adapter.safetensors", "predictor"} <= {file.name for file in demo.iterdir()}
+    assert sys.argv != ["lofa demo"]

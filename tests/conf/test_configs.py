@@ -1,0 +1,172 @@
+"""Every file of conf/ composes, fits its schema and gives the objects it names; large backbones on the meta device."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+from lightning import Trainer
+from omegaconf import OmegaConf
+
+from lofa.backbones import Backbone, BackboneConfig, known_backbones, meta_backbone, read_config
+from lofa.cli import COMMANDS, load_command
+from lofa.cli.objects import build_encoder, build_network
+from lofa.cli.options import build
+from lofa.data import PrepareOptions
+from lofa.evaluation import Protocol
+from lofa.hypernets import AdapterNet, ResponseNet
+from lofa.resources import conf_dir
+from lofa.training import AdapterModule, ResponseModule
+from lofa.zoo import LoraOptions, ZooOptions
+
+BLOCKS = {"tiny-wan": (4, 96), "wan2.1-t2v-1.3b": (30, 1536), "wan2.1-t2v-14b": (40, 5120)}
+TINY = {"num_layers": 4, "num_attention_heads": 4, "attention_head_dim": 24, "ffn_dim": 192, "text_dim": 64}
+PRIMARY = sorted(COMMANDS)
+INSTANTIATED = {
+    "backbone", "baseline", "datamodule", "debug", "evaluation", "experiment", "hypernet", "logger", "metrics", "paths",
+    "strategy", "task", "trainer", "training",
+}  # fmt: skip
+
+
+def options(group: str) -> list[str]:
+    return sorted(file.stem for file in (conf_dir() / group).glob("*.yaml"))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def hydra_directory() -> Iterator[None]:
+    for name in COMMANDS:
+        load_command(name).register()
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        yield
+
+
+def on_meta(name: str, **values: Any) -> Backbone:
+    config = BackboneConfig(**{**vars(read_config(name)), **values})
+    return meta_backbone(config if config.architecture else BackboneConfig(**{**vars(config), "architecture": TINY}))
+
+
+def test_no_file_of_conf_is_forgotten() -> None:
+    groups = {file.parent.name for file in conf_dir().glob("*/*.yaml")}
+    assert groups == INSTANTIATED
+    assert {file.stem for file in conf_dir().glob("*.yaml")} == {*PRIMARY, "way", "quiet"}
+    for file in conf_dir().rglob("*.yaml"):
+        assert "# " in file.read_text().split("\n\n")[0], f"{file} says nothing of itself"
+
+
+@pytest.mark.parametrize("name", PRIMARY)
+def test_command(name: str) -> None:
+    config = compose(name)
+    schema = load_command(name).schema
+    assert set(config) == {str(key) for key in OmegaConf.structured(schema)}
+
+
+@pytest.mark.parametrize("name", sorted(BLOCKS))
+@pytest.mark.parametrize("hypernet", ["tiny", "paper"])
+def test_backbone_and_hypernet(name: str, hypernet: str) -> None:
+    config = compose("train", [f"backbone={name}", f"hypernet={hypernet}"])
+    assert build(BackboneConfig, config.backbone) == read_config(name)
+    backbone = on_meta(name)
+    blocks, width = BLOCKS[name]
+    assert len(backbone.layers) == 8 * blocks and {layer.in_features for layer in backbone.layers} == {width}
+    if width % config.hypernet.patch_size:
+        return  # each hypernet is for backbones of its size
+    with torch.device("meta"):
+        response = build_network(config.hypernet, backbone, 64)
+        adapter = build_network(config.hypernet, backbone, 64, response)
+    assert isinstance(response, ResponseNet) and isinstance(adapter, AdapterNet)
+
+
+def test_the_published_sizes() -> None:
+    config, backbone = compose("train", ["hypernet=paper"]), on_meta("wan2.1-t2v-1.3b")
+    with torch.device("meta"):
+        response = build_network(config.hypernet, backbone, 4096)
+        adapter = build_network(config.hypernet, backbone, 4096, response)
+    sizes = [sum(parameter.numel() for parameter in network.parameters()) / 1e6 for network in (response, adapter)]
+    assert sizes == pytest.approx([199.3, 213.5], rel=0.03)
+
+
+def test_every_backbone_is_known() -> None:
+    assert known_backbones() == options("backbone") == sorted(BLOCKS)
+
+
+@pytest.mark.parametrize("task", options("task"))
+def test_task(task: str) -> None:
+    config = compose("train", [f"task={task}"])
+    encoder = build_encoder(config.task, on_meta("tiny-wan"), joints=15)
+    network = build_network(config.hypernet, on_meta("tiny-wan"), encoder.width)
+    assert network.config["context_width"] == encoder.width
+
+
+@pytest.mark.parametrize("training", options("training"))
+def test_training(training: str) -> None:
+    place = "s1" if training.startswith("response") else "s2"
+    stage = compose("train", [f"training@stages.{place}={training}"]).stages[place]
+    (optimizer) = instantiate(stage.optimizer, _convert_="all")([torch.nn.Parameter(torch.zeros(1))])
+    scheduler = instantiate(stage.scheduler, _convert_="all")(optimizer)
+    assert 0 < scheduler.get_last_lr()[0] <= stage.optimizer.lr
+    module = instantiate(stage.module)
+    assert module.func is {"s1": ResponseModule, "s2": AdapterModule}[place]
+
+
+@pytest.mark.parametrize("strategy", options("strategy"))
+@pytest.mark.parametrize("trainer", ["default"])
+def test_strategy(strategy: str, trainer: str) -> None:
+    config = compose("train", [f"strategy={strategy}", f"trainer={trainer}"])
+    plugin = config.strategy.plugin
+    made = instantiate(
+        config.trainer,
+        accelerator="cpu",
+        devices=1 if plugin is None else 2,
+        strategy="auto" if plugin is None else instantiate(plugin),
+        logger=False,
+    )
+    assert isinstance(made, Trainer)
+
+
+@pytest.mark.parametrize("trainer", options("trainer"))
+def test_trainer(trainer: str) -> None:
+    config = compose("train", [f"trainer={trainer}"])
+    accelerator = (
+        "cpu" if config.trainer.accelerator == "gpu" and not torch.cuda.is_available() else config.trainer.accelerator
+    )
+    assert isinstance(instantiate(config.trainer, accelerator=accelerator, logger=False), Trainer)
+
+
+@pytest.mark.parametrize("logger", options("logger"))
+def test_logger(logger: str, tmp_path: Path) -> None:
+    config = compose("train", [f"logger={logger}"]).logger
+    if config._target_ is not None:
+        made = instantiate(config, save_dir=str(tmp_path))
+        assert Path(made.log_dir) == tmp_path / config.version
+
+
+@pytest.mark.parametrize("group", ["datamodule", "metrics", "paths", "baseline", "evaluation"])
+def test_plain_group(group: str) -> None:
+    for option in options(group):
+        check_options(compose("eval", [f"{group}={option}"]))
+
+
+@pytest.mark.parametrize("command", ["prepare", "zoo", "train", "eval", "demo"])
+def test_experiments_and_debug_fit_every_command_of_the_way(command: str) -> None:
+    for experiment in options("experiment"):
+        check_options(compose(command, [f"experiment={experiment}"]))
+    for debug in options("debug"):
+        check_options(compose(command, [f"debug={debug}"]))
+
+
+def check_options(config: Any) -> None:
+    """The rooms take what the configuration says."""
+    build(PrepareOptions, config.prepare)
+    build(ZooOptions, config.zoo)
+    build(Protocol, config.evaluation)
+    values: Any = OmegaConf.to_container(config.baseline, resolve=True)
+    LoraOptions(**{key: value for key, value in values.items() if key not in ("held_out", "repeats")})
+    for stage in config.stages.values():
+        assert stage.scheduler.warmup < (stage.scheduler.total or stage.max_steps)
+    backbone = on_meta(config.backbone.name)
+    with torch.device("meta"):
+        response = build_network(config.hypernet, backbone, 64)
+        build_network(config.hypernet, backbone, 64, response)
