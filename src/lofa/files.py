@@ -34,6 +34,10 @@ __all__ = [
 ]
 
 
+_UMASK = os.umask(0o022)
+os.umask(_UMASK)
+
+
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[Path]:
     """Gives a temporary path in the folder of `path`; what was written there takes its name when the block ends.
@@ -54,6 +58,7 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
                 shutil.rmtree(path)
         else:
             _flush(temporary)
+            temporary.chmod(0o666 & ~_UMASK)  # safetensors makes files that only their owner may read
         os.replace(temporary, path)
     finally:
         if temporary.is_dir():

@@ -17,6 +17,8 @@ MISTAKES: dict[str, tuple[list[str], list[str]]] = {
     "missing value": (["generate"], ["prompt=...", "what the clip shows"]),
     "missing value of an alias": (["convert", "out=x"], ["in=<adapter file>"]),
     "unknown group option": (["train", "stage=1", "backbone=wan"], ["backbone=wan", "wan2.1-t2v-1.3b"]),
+    "a number as group option": (["zoo", "backbone=3"], ["group", "Got int"]),
+    "two commands for Hydra": (["zoo", "--cfg", "job", "--run"], ["Only one of"]),
     "unknown experiment": (["demo", "experiment=smok"], ["experiment=smok", "smoke"]),
     "bad syntax": (["zoo", "zoo.kinds=[a,"], ["zoo.kinds=[a,"]),
     "no equals sign": (["predict", "prompt"], ["key=value"]),

@@ -10,7 +10,7 @@ import torch
 from rich.console import Console
 
 from lofa.backbones import load_backbone
-from lofa.files import digest
+from lofa.files import digest, read_tensors
 from lofa.metrics import load_clip, load_video_features
 from lofa.pretrain import Recipe, Schedule, pretrain, recipe
 from lofa.resources import data_dir
@@ -70,14 +70,19 @@ def test_an_interrupted_recipe_goes_on_and_its_models_load(tmp_path: Path, monke
     clips = backbone.generate(["a red figure, waves", "a figure"], seed=3)
     assert clips.shape == (2, 17, 64, 64, 3)
     assert backbone.sampling.steps == 2
-    for folder in ("vae", "text_encoder"):  # the pipeline holds the trained parts, in half precision
+    for part, folder in (
+        ("vae", "vae"),
+        ("text/text_encoder", "text_encoder"),
+    ):  # the pipeline holds the trained parts, in half precision
         (weights,) = (tmp_path / "tiny-wan" / folder).glob("*.safetensors")
-        (source,) = (tmp_path / "tiny-wan.parts" / "untrained" / folder).glob("*.safetensors")
-        assert digest(weights) == digest(source)
+        (source,) = (tmp_path / "tiny-wan.parts" / part).glob("*.safetensors")
+        trained, kept = read_tensors(source), read_tensors(weights)
+        for name, tensor in trained.items():
+            assert tensor.dtype == torch.float16 and torch.equal(kept[name], tensor), name
     load_clip(tmp_path / "tiny-metrics" / "clip")
     assert load_video_features(tmp_path / "tiny-metrics" / "video")(clips).shape == (2, 16)
-    for file in tmp_path.rglob("*.json"):  # what ships says nothing about where it was made
-        assert str(tmp_path) not in file.read_text(encoding="utf-8"), file
+    for file in (*(tmp_path / "tiny-wan").rglob("*.json"), *(tmp_path / "tiny-metrics").rglob("*.json")):
+        assert str(tmp_path) not in file.read_text(encoding="utf-8"), f"{file} says where it was made"
 
 
 def test_the_shipped_models_are_of_the_recipe_s_sizes() -> None:

@@ -48,9 +48,20 @@ def explain(error: BaseException) -> str | None:
     if isinstance(error, HydraException):
         cause = error.__cause__
         return _value(cause, error) if isinstance(cause, OmegaConfBaseException) else str(error).strip()
+    if isinstance(error, ValueError) and _raiser(error).startswith("hydra."):
+        hint = " (the name of one of its files; see --help)" if "group" in str(error) else ""
+        return f"{str(error).strip()}{hint}"
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
     return None
+
+
+def _raiser(error: BaseException) -> str:
+    """Name of the module whose code raised."""
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    return "" if frame is None else str(frame.tb_frame.f_globals.get("__name__", ""))
 
 
 def _first_line(error: BaseException) -> str:

@@ -175,7 +175,7 @@ class FSDPPlugin:
     """FSDP2: the network spread over the processes. Lightning's own FSDPStrategy refuses a CPU, this one does not."""
 
     _target_: str = "lightning.pytorch.strategies.ModelParallelStrategy"
-    data_parallel_size: Any = option("auto", "processes the network is spread over")
+    data_parallel_size: int | None = option(None, "processes the network is spread over; none: all")
     tensor_parallel_size: int = option(1, "1: hypernetworks are not split within a layer")
     save_distributed_checkpoint: bool = option(False, "one file a checkpoint instead of one a process")
     process_group_backend: str | None = option(None, "nccl or gloo; none: by device")

@@ -1,15 +1,12 @@
 """train.py: one stage of the predictor, from a data set with a zoo to a run directory with a predictor."""
 
-import logging
-import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.utils import instantiate
-from lightning import Callback, Trainer, seed_everything
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning import Callback, seed_everything
 from omegaconf import DictConfig, OmegaConf
 
 from lofa.backbones import Backbone
@@ -20,6 +17,7 @@ from lofa.cli.progress import StepBar
 from lofa.cli.runs import find_run, find_set, finish_run, is_first_process, new_run, read_run_config, start_run
 from lofa.cli.schema import WayConfig
 from lofa.cli.text import literal
+from lofa.cli.trainer import build_trainer, checkpoints, keep_best, quieten_lightning
 from lofa.data import LoFADataModule, Sample, encoded_path, read_samples
 from lofa.errors import ConfigError, DataError
 from lofa.files import tensor_shapes
@@ -80,7 +78,7 @@ def train_stage(config: Any, run: Path, checkpoint: Path | None = None) -> Train
         LofaError: whatever does not fit: data set, zoo, backbone, stage-1 run, sizes.
     """
     _check_stage(config.stage)
-    _quieten_lightning()
+    quieten_lightning()
     seed_everything(config.seed, verbose=False)
     stage = config.stages[f"s{config.stage}"]
     set_dir = find_set(config)
@@ -110,15 +108,15 @@ def train_stage(config: Any, run: Path, checkpoint: Path | None = None) -> Train
     network = build_network(config.hypernet, backbone, width, response)
     module = _build_module(config, stage, backbone, Stage(network, encoder), frozen)
     start_run(run, config)
-    callbacks: list[Callback] = [*_checkpoints(stage, run, bool(len(data.val or ())))]
+    callbacks: list[Callback] = [*checkpoints(stage, run, bool(len(data.val or ())))]
     if config.trainer.enable_progress_bar:
         callbacks.append(StepBar(f"stage {config.stage}"))
     if config.stage == 2 and stage.clips:
         captions = {sample.id: sample.caption for sample in samples}
         callbacks.append(SampleClips(captions, stage.clips, stage.clips_every, backbone.sampling.fps, config.seed))
-    trainer = _build_trainer(config, stage, run, callbacks)
+    trainer = build_trainer(config, stage, run, callbacks)
     trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
-    metrics = _keep_best(trainer, module, data)
+    metrics = keep_best(trainer, module, data)
     trained = Stage(module.network, module.encoder)
     save_predictor(
         run / "predictor",
@@ -139,19 +137,6 @@ def _check_stage(stage: int | None) -> None:
     if stage not in (1, 2):
         given = "no stage given" if stage is None else f"stage={stage}"
         raise ConfigError(f"{given}: give stage=1 (response map) or, after it, stage=2 (adapter)")
-
-
-def _quieten_lightning() -> None:
-    """Its hints on hardware, products and workers say nothing that a user of this command could act on."""
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    for message in (
-        ".*does not have many workers",
-        ".*LeafSpec",
-        ".*barrier.*using the device",
-        ".*Checkpoint directory",
-    ):
-        warnings.filterwarnings("ignore", message)
 
 
 def _identity(config: Any, set_dir: Path, backbone: Backbone, stage: int) -> dict[str, object]:
@@ -231,47 +216,6 @@ def _build_module(config: Any, stage: Any, backbone: Backbone, trained: Stage, f
         response_encoder=frozen.encoder,
         seed=config.seed,
     )
-
-
-def _checkpoints(stage: Any, run: Path, validated: bool) -> list[ModelCheckpoint]:
-    """The newest state to resume from, and the weights that validate best."""
-    folder = run / "checkpoints"
-    last = ModelCheckpoint(
-        folder, "last", every_n_train_steps=stage.val_every, save_on_train_epoch_end=False, enable_version_counter=False
-    )
-    best = ModelCheckpoint(folder, "best", monitor="val/loss", save_weights_only=True, enable_version_counter=False)
-    return [last, best] if validated else [last]
-
-
-def _build_trainer(config: Any, stage: Any, run: Path, callbacks: list[Callback]) -> Trainer:
-    logger = instantiate(config.logger, save_dir=str(run)) if config.logger._target_ else False
-    return instantiate(
-        config.trainer,
-        strategy="auto" if config.strategy.plugin is None else instantiate(config.strategy.plugin),
-        devices=OmegaConf.to_container(config.strategy, resolve=True)["devices"],
-        num_nodes=config.strategy.num_nodes,
-        logger=logger,
-        callbacks=callbacks,
-        max_steps=stage.max_steps,
-        max_epochs=-1,
-        accumulate_grad_batches=stage.accumulate,
-        val_check_interval=stage.val_every * stage.accumulate,
-        check_val_every_n_epoch=None,
-        use_distributed_sampler=False,
-        default_root_dir=str(run),
-        enable_progress_bar=False,
-    )
-
-
-def _keep_best(trainer: Trainer, module: PredictorModule, data: LoFADataModule) -> dict[str, float]:
-    """Puts the weights that validated best into the module and gives their metrics; the last without validation."""
-    saved = [call for call in trainer.checkpoint_callbacks if isinstance(call, ModelCheckpoint)]
-    best = next((call.best_model_path for call in saved if call.monitor), "")
-    if not best:
-        return {}
-    trainer.loggers = []  # the log ends with the training
-    (metrics,) = trainer.validate(module, data, ckpt_path=best, verbose=False, weights_only=True)
-    return {name: float(value) for name, value in metrics.items()}
 
 
 COMMAND = Command(

@@ -130,6 +130,10 @@ def _transformer(path: Path, untrained: Path, recipe: Recipe, console: Console) 
     pipeline.to(torch.float16)
     pipeline.save_pretrained(path)
     write_json(path / "lofa.json", read_json(untrained / "lofa.json"))
+    for file in path.rglob("*.json"):  # where this model was made is nobody's business
+        values = read_json(file)
+        if values.pop("_name_or_path", None) is not None:
+            write_json(file, values)
 
 
 def _clip(path: Path, text: Path, recipe: Recipe, console: Console) -> None:

@@ -1,0 +1,99 @@
+"""The Lightning trainer of a stage: devices, checkpoints, and which weights are kept."""
+
+import logging
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.utils import instantiate
+from lightning import Callback, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.strategies import Strategy
+from omegaconf import OmegaConf
+
+from lofa.data import LoFADataModule
+from lofa.training import PredictorModule
+
+__all__ = ["build_trainer", "checkpoints", "keep_best", "quieten_lightning"]
+
+
+def quieten_lightning() -> None:
+    """Its hints on hardware, products and workers say nothing that a user of this command could act on."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in (
+        ".*does not have many workers",
+        ".*LeafSpec",
+        ".*barrier.*using the device",
+        ".*Checkpoint directory",
+    ):
+        warnings.filterwarnings("ignore", message)
+
+
+def build_trainer(config: Any, stage: Any, run: Path, callbacks: list[Callback]) -> Trainer:
+    """The trainer of a stage, writing into `run`.
+
+    Raises:
+        ConfigError: devices or a precision that are not to be had here.
+    """
+    devices = OmegaConf.to_container(config.strategy, resolve=True)["devices"]
+    logger = instantiate(config.logger, save_dir=str(run)) if config.logger._target_ else False
+    return instantiate(
+        config.trainer,
+        strategy=_build_strategy(config, devices),
+        devices=devices,
+        num_nodes=config.strategy.num_nodes,
+        logger=logger,
+        callbacks=callbacks,
+        max_steps=stage.max_steps,
+        max_epochs=-1,
+        accumulate_grad_batches=stage.accumulate,
+        val_check_interval=stage.val_every * stage.accumulate,
+        check_val_every_n_epoch=None,
+        use_distributed_sampler=False,
+        default_root_dir=str(run),
+        enable_progress_bar=False,
+    )
+
+
+def _build_strategy(config: Any, devices: Any) -> Strategy | str:
+    plugin = config.strategy.plugin
+    if plugin is None:
+        return "auto"
+    if "data_parallel_size" in plugin and plugin.data_parallel_size is None:
+        local = (
+            len(devices)
+            if isinstance(devices, list)
+            else devices
+            if isinstance(devices, int)
+            else _count_devices(config)
+        )
+        return instantiate(plugin, data_parallel_size=local * config.strategy.num_nodes)
+    return instantiate(plugin)
+
+
+def _count_devices(config: Any) -> int:
+    """What "auto" means: every GPU, or one process on a CPU."""
+    return 1 if config.trainer.accelerator == "cpu" else max(1, torch.cuda.device_count())
+
+
+def checkpoints(stage: Any, run: Path, validated: bool) -> list[ModelCheckpoint]:
+    """The newest state to resume from, and the weights that validate best."""
+    folder = run / "checkpoints"
+    last = ModelCheckpoint(
+        folder, "last", every_n_train_steps=stage.val_every, save_on_train_epoch_end=False, enable_version_counter=False
+    )
+    best = ModelCheckpoint(folder, "best", monitor="val/loss", save_weights_only=True, enable_version_counter=False)
+    return [last, best] if validated else [last]
+
+
+def keep_best(trainer: Trainer, module: PredictorModule, data: LoFADataModule) -> dict[str, float]:
+    """Puts the weights that validated best into the module and gives their metrics; the last without validation."""
+    saved = [call for call in trainer.checkpoint_callbacks if isinstance(call, ModelCheckpoint)]
+    best = next((call.best_model_path for call in saved if call.monitor), "")
+    if not best:
+        return {}
+    trainer.loggers = []  # the log ends with the training
+    (metrics,) = trainer.validate(module, data, ckpt_path=best, verbose=False, weights_only=True)
+    return {name: float(value) for name, value in metrics.items()}
