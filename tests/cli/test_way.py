@@ -190,10 +190,11 @@ def test_poses_train_and_evaluate(way: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_demo_walks_the_whole_way(models: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("task", ["text_action", "pose_action"])
+def test_demo_walks_the_whole_way(task: str, models: Path, tmp_path: Path) -> None:
     paths = (f"backbone.path={models}/wan", f"metrics.clip={models}/clip", f"metrics.video={models}/video")
     with chdir(tmp_path):
-        assert main(["demo", "experiment=smoke", *paths, *SIZES]) == 0
+        assert main(["demo", "experiment=smoke", f"task={task}", *paths, *SIZES]) == 0
     demo = tmp_path / "runs" / "demo"
     assert set(json.loads((demo / "metrics.json").read_text())["methods"]) == {"base", "lora", "lofa"}
     assert {"report.html", "clip.mp4", "adapter.safetensors", "predictor"} <= {file.name for file in demo.iterdir()}

@@ -23,7 +23,7 @@ from lofa.cli.runs import find_set
 from lofa.cli.schema import WayConfig
 from lofa.cli.train import TrainConfig, train_stage
 from lofa.cli.zoo import train_zoo
-from lofa.data import read_samples
+from lofa.data import read_encoded, read_samples
 from lofa.evaluation import Evaluation
 from lofa.files import atomic_write
 from lofa.predict import Predictor
@@ -80,10 +80,14 @@ def demo(config: Any) -> Evaluation:
         with atomic_write(out / "predictor") as temporary:
             shutil.copytree(run / "predictor", temporary)
     with clock.part("predict and generate"):
-        prompt = config.prompt or next(
-            sample.caption for sample in read_samples(find_set(config)) if sample.split == "test"
-        )
-        adapter = Predictor.load(run, backbone.device, backbone).predict(prompt)
+        set_dir = find_set(config)
+        held_out = next(sample for sample in read_samples(set_dir) if sample.split == "test")
+        prompt = config.prompt or held_out.caption
+        predictor = Predictor.load(run, backbone.device, backbone)
+        if predictor.condition == "pose":
+            adapter = predictor.predict(pose=read_encoded(set_dir, held_out, backbone.fingerprint).pose)
+        else:
+            adapter = predictor.predict(prompt)
         adapter.save(out / "adapter.safetensors")
         clips = backbone.generate(prompt, [None, adapter], seed=[config.seed] * 2).cpu()
         write_clip(out / "clip.mp4", side_by_side(*clips), backbone.sampling.fps)
