@@ -64,6 +64,14 @@ def test_a_name_that_is_taken_is_refused(way: Path, capsys: pytest.CaptureFixtur
     assert "resume=runs/first" in capsys.readouterr().err
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_a_missing_gpu_is_named(way: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with chdir(way):
+        assert main(["train", "stage=1", *QUICK, "trainer=gpu", f"paths.runs={tmp_path}"]) == 2
+    message = capsys.readouterr().err
+    assert message.startswith("train.py: trainer: ") and "gpu" in message.lower()
+
+
 def test_a_resumed_run_keeps_its_groups(way: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with chdir(way):
         assert main(["train", "resume=runs/first", "hypernet=paper"]) == 2

@@ -35,7 +35,7 @@ def build_trainer(config: Any, stage: Any, run: Path, callbacks: list[Callback])
     """The trainer of a stage, writing into `run`.
 
     Raises:
-        ConfigError: devices or a precision that are not to be had here.
+        InstantiationException: devices or a precision that are not to be had here.
     """
     devices = OmegaConf.to_container(config.strategy, resolve=True)["devices"]
     logger = instantiate(config.logger, save_dir=str(run)) if config.logger._target_ else False
@@ -62,29 +62,24 @@ def _build_strategy(config: Any, devices: Any) -> Strategy | str:
     if plugin is None:
         return "auto"
     if "data_parallel_size" in plugin and plugin.data_parallel_size is None:
-        local = (
-            len(devices)
-            if isinstance(devices, list)
-            else devices
-            if isinstance(devices, int)
-            else _count_devices(config)
-        )
-        return instantiate(plugin, data_parallel_size=local * config.strategy.num_nodes)
+        return instantiate(plugin, data_parallel_size=_count_devices(config, devices) * config.strategy.num_nodes)
     return instantiate(plugin)
 
 
-def _count_devices(config: Any) -> int:
-    """What "auto" means: every GPU, or one process on a CPU."""
+def _count_devices(config: Any, devices: Any) -> int:
+    """Processes on one machine; "auto" means every GPU, or one process on a CPU."""
+    if isinstance(devices, int | list):
+        return devices if isinstance(devices, int) else len(devices)
     return 1 if config.trainer.accelerator == "cpu" else max(1, torch.cuda.device_count())
 
 
 def checkpoints(stage: Any, run: Path, validated: bool) -> list[ModelCheckpoint]:
-    """The newest state to resume from, and the weights that validate best."""
+    """The newest state to resume from, and the one that validates best (whole too: FSDP2 can't load weights alone)."""
     folder = run / "checkpoints"
     last = ModelCheckpoint(
         folder, "last", every_n_train_steps=stage.val_every, save_on_train_epoch_end=False, enable_version_counter=False
     )
-    best = ModelCheckpoint(folder, "best", monitor="val/loss", save_weights_only=True, enable_version_counter=False)
+    best = ModelCheckpoint(folder, "best", monitor="val/loss", enable_version_counter=False)
     return [last, best] if validated else [last]
 
 
