@@ -29,7 +29,7 @@ def record(arguments: list[str], command: str = "generate") -> list[dict[str, An
 
 @pytest.mark.usefixtures("inside")
 def test_prompts_reach_the_task_as_typed() -> None:
-    for text in NASTY[::4]:
+    for text in NASTY[1::8]:
         (config,) = record([f"prompt={text}", f"out={text}", "steps=2"])
         assert config["prompt"] == config["out"] == text
         assert config["steps"] == 2

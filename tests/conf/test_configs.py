@@ -149,12 +149,19 @@ def test_plain_group(group: str) -> None:
         check_options(compose("eval", [f"{group}={option}"]))
 
 
-@pytest.mark.parametrize("command", ["prepare", "zoo", "train", "eval", "demo"])
-def test_experiments_and_debug_fit_every_command_of_the_way(command: str) -> None:
-    for experiment in options("experiment"):
-        check_options(compose(command, [f"experiment={experiment}"]))
-    for debug in options("debug"):
-        check_options(compose(command, [f"debug={debug}"]))
+@pytest.mark.parametrize("group", ["experiment", "debug"])
+def test_global_group(group: str) -> None:
+    for option in options(group):
+        check_options(compose("train", [f"{group}={option}"]))
+
+
+@pytest.mark.parametrize("command", ["prepare", "zoo", "eval", "demo"])
+def test_an_experiment_sets_every_command_of_the_way_alike(command: str) -> None:
+    experiment = ["experiment=jhmdb"]
+    config, train = compose(command, experiment), compose("train", experiment)
+    shared = set(config) & set(train) - {"name"}
+    assert {"prepare", "zoo", "stages", "evaluation"} <= shared
+    assert all(config[key] == train[key] for key in shared)
 
 
 def check_options(config: Any) -> None:
