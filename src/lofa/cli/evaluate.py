@@ -1,5 +1,6 @@
 """eval.py: base, per-sample LoRA, LoFA and variants on held-out prompts -> metrics.json, report.html, a table."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -177,6 +178,7 @@ def _curves(predictors: dict[str, Predictor]) -> list[Curves]:
     """Training curves of both stages of LoFA, as far as they were logged."""
     if "lofa" not in predictors:
         return []
+    logging.getLogger("tensorboard").setLevel(logging.WARNING)  # it tells of every file that it opens
     run = predictors["lofa"].description.folder.parent
     curves = []
     try:
