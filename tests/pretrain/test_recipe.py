@@ -22,7 +22,6 @@ MICRO = Recipe(
     vae_images=STEP,
     vae_short_clips=Schedule(1, 1, 1e-3),
     vae_full_clips=Schedule(1, 1, 1e-3),
-    vae_decoder=Schedule(1, 1, 1e-3),
     text_width=16,
     text_layers=1,
     text=STEP,

@@ -168,7 +168,7 @@ def train_video_network(schedule: Schedule, seed: int, console: Console, width: 
     video = pool.video.flatten(0, 1)[:, keep]
     joints = pool.joints.flatten(0, 1)[:, keep].flatten(1)
     classes = torch.tensor([_CLASSES.index(clip.action) if clip.action in ACTIONS else len(_CLASSES) for clip in clips])
-    colours = _pixels(video).mean((1, 3, 4))
+    colours = torch.stack([_pixels(clip).mean((0, 2, 3)) for clip in video])  # one by one: as floats the pool is huge
     unseen = torch.arange(len(clips) - 240, len(clips))
     heads = nn.ModuleDict(
         {

@@ -34,10 +34,9 @@ class Recipe:
 
     vae_base: int = 16
     vae_latents: int = 16
-    vae_images: Schedule = field(default_factory=lambda: Schedule(2200, 24, 2e-3))
-    vae_short_clips: Schedule = field(default_factory=lambda: Schedule(1200, 4, 1e-3))
-    vae_full_clips: Schedule = field(default_factory=lambda: Schedule(150, 4, 4e-4))
-    vae_decoder: Schedule = field(default_factory=lambda: Schedule(600, 4, 8e-4))
+    vae_images: Schedule = field(default_factory=lambda: Schedule(2000, 24, 2e-3))
+    vae_short_clips: Schedule = field(default_factory=lambda: Schedule(3200, 4, 1.2e-3))
+    vae_full_clips: Schedule = field(default_factory=lambda: Schedule(300, 4, 5e-4))
     text_width: int = 64
     text_layers: int = 3
     text_tokens: int = 64
@@ -84,7 +83,6 @@ def _vae(path: Path, recipe: Recipe, console: Console) -> None:
         Phase(1, recipe.vae_images),
         Phase(9, recipe.vae_short_clips),
         Phase(17, recipe.vae_full_clips),
-        Phase(9, recipe.vae_decoder, decoder_only=True),
     ]
     train_vae(vae, phases, recipe.seed, console)
     pixels = random_scenes(64, 17, np.random.default_rng(recipe.seed + 2))
