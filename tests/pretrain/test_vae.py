@@ -157,3 +157,11 @@ def test_the_measure_sees_held_out_classes_alone(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(room, "sample_batch", lambda names, seeds: (drawn.extend(names), batch(names, seeds))[1])
     room.held_out_scenes(3)
     assert {SPLITS[name] for name in drawn if name} <= {"val", "test"}
+
+
+def test_training_leaves_the_weights_laid_out_for_saving() -> None:
+    torch.manual_seed(0)
+    vae = new_vae(base_dim=8, z_dim=4)
+    with room._channels_last(vae):
+        assert not all(parameter.is_contiguous() for parameter in vae.parameters())
+    assert all(parameter.is_contiguous() for parameter in vae.parameters())

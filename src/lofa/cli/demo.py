@@ -1,6 +1,8 @@
 """lofa demo: the whole way once, from clips to an evaluated predictor, in one process."""
 
+import resource
 import shutil
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -61,7 +63,14 @@ class _Clock:
             table.add_row(name, f"{seconds:.1f}")
         table.add_section()
         table.add_row("all", f"{sum(self.seconds.values()):.1f}")
+        table.caption = f"at most {_peak_memory() / 2**30:.2f} GiB of memory"
         return table
+
+
+def _peak_memory() -> int:
+    """The most memory this process has held, bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak  # macOS counts in bytes, others in KiB
 
 
 def demo(config: Any) -> Evaluation:
