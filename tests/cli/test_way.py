@@ -206,3 +206,7 @@ def test_demo_walks_the_whole_way(task: str, models: Path, tmp_path: Path) -> No
     demo = tmp_path / "runs" / "demo"
     assert set(json.loads((demo / "metrics.json").read_text())["methods"]) == {"base", "lora", "lofa"}
     assert {"report.html", "clip.mp4", "adapter.safetensors", "predictor"} <= {file.name for file in demo.iterdir()}
+    with chdir(tmp_path):  # the demo's folder is a predictor too, though it is no run of stage 2
+        again = ("name=again", "predictor=runs/demo", "methods=[base,lofa_shuffled]")
+        assert main(["eval", "experiment=smoke", f"task={task}", *paths, *SIZES, *again]) == 0
+    assert (tmp_path / "runs" / "again" / "report.html").is_file()
