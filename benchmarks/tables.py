@@ -9,9 +9,10 @@ too few for one, and their prompts are the same.
 """
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
+
+from lofa.files import read_json
 
 _HEADINGS = {
     "fvd": "FVD (lower)",
@@ -70,7 +71,7 @@ def main() -> None:
     """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path, help="folders with a metrics.json, of the same methods")
-    runs = [json.loads((path / "metrics.json").read_text()) for path in parser.parse_args().runs]
+    runs = [read_json(path / "metrics.json") for path in parser.parse_args().runs]
     print("\n".join(table(runs)))
 
 

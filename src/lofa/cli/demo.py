@@ -1,6 +1,5 @@
 """lofa demo: the whole way once, from clips to an evaluated predictor, in one process."""
 
-import resource
 import shutil
 import sys
 import time
@@ -63,12 +62,17 @@ class _Clock:
             table.add_row(name, f"{seconds:.1f}")
         table.add_section()
         table.add_row("all", f"{sum(self.seconds.values()):.1f}")
-        table.caption = f"at most {_peak_memory() / 2**30:.2f} GiB of memory"
+        peak = _peak_memory()
+        table.caption = None if peak is None else f"at most {peak / 2**30:.2f} GiB of memory"
         return table
 
 
-def _peak_memory() -> int:
-    """The most memory this process has held, bytes."""
+def _peak_memory() -> int | None:
+    """The most memory this process has held, bytes; None where the system keeps no count (Windows)."""
+    if sys.platform == "win32":
+        return None
+    import resource
+
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else 1024 * peak  # macOS counts in bytes, others in KiB
 

@@ -182,10 +182,8 @@ def _curves(predictors: dict[str, Predictor]) -> list[Curves]:
     run = predictors["lofa"].description.folder.parent
     curves = []
     try:
-        response = OmegaConf.select(read_run_config(run), "response")
-        if response is None:
-            return []  # around it is no run of stage 2 but that of a demo, which copies the predictor
-        stages = {"stage 1": Path(response), "stage 2": run}
+        response = OmegaConf.select(read_run_config(run), "response")  # none: a demo's folder, with a copy alone
+        stages = {"stage 1": Path(response), "stage 2": run} if response else {}
         for title, folder in stages.items():
             curves += read_curves(folder, title)
     except DataError:
