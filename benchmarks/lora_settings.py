@@ -1,0 +1,152 @@
+"""Chooses the settings of the per-sample LoRA on validation classes: sibling loss of each setting, step by step.
+
+    lofa prepare data=settings prepare.train_classes=0 prepare.test_classes=0 prepare.val_clips=12
+    python benchmarks/lora_settings.py data/settings                       # the grid of docs/results.md
+    python benchmarks/lora_settings.py data/settings lr=1e-3,steps=240 lr=1e-3,steps=240,rank=8
+
+Every class of the split gets one LoRA on all its adapt clips; its score clips, siblings that it never sees, are
+measured every `--every` steps. Printed are the mean over classes at the last step, at the step that is best for the
+mean, and the mean of each class's own best step: no early stopping can do better than the last, as it would have to
+find these steps without the siblings. Differences are to the setting with the lowest loss at its last step, paired over
+classes.
+"""
+
+import argparse
+import time
+from collections import defaultdict
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from torch import Tensor
+
+from lofa.backbones import load_backbone
+from lofa.data import read_samples
+from lofa.data.samples import Sample
+from lofa.errors import ConfigError
+from lofa.evaluation.bootstrap import draw_units, interval, mean_draws
+from lofa.files import write_json
+from lofa.zoo import LoraJob, LoraOptions, lora_seed, read_clips, train_loras
+
+GRID = [
+    *(f"lr={lr},steps={steps}" for lr in ("5e-4", "1e-3", "2e-3") for steps in (60, 120, 240)),
+    "lr=5e-4,steps=480",
+    *(f"lr=1e-3,steps=120,rank={rank}" for rank in (1, 2, 8, 16)),
+    *(f"lr=1e-3,steps=120,weight_decay={decay}" for decay in (0.1, 1.0)),
+    "lr=1e-3,steps=60,clips_per_step=2",
+]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Sibling losses (M, N) of N classes at M measured steps, the first of them 0, and seconds a LoRA."""
+
+    steps: list[int]
+    losses: Tensor
+    seconds: float
+
+    @property
+    def last(self) -> Tensor:
+        """Of each class (N,), after the last step."""
+        return self.losses[-1]
+
+    @property
+    def best_step(self) -> int:
+        """Row where the mean over classes is lowest."""
+        return int(self.losses.mean(1).argmin())
+
+
+def parse(setting: str) -> LoraOptions:
+    """Options of a setting such as "lr=1e-3,steps=120", over those that all settings share."""
+    types = {field.name: field.type for field in fields(LoraOptions)}
+    values: dict[str, Any] = {"batch": 32, "clips_per_step": 1, "warmup": 5, "probe_levels": 4}
+    for pair in setting.split(","):
+        key, _, value = pair.partition("=")
+        kind = types.get(key)
+        if kind is not int and kind is not float:
+            raise argparse.ArgumentTypeError(f"{setting!r}: {key!r} is not a number among the options of a LoRA")
+        try:
+            values[key] = kind(value)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{setting!r}: {key} is no {kind.__name__}") from None
+    try:
+        return LoraOptions(**values)
+    except ConfigError as error:
+        raise argparse.ArgumentTypeError(f"{setting!r}: {error}") from None
+
+
+def main() -> None:
+    """Trains every setting and prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path, help="a prepared set with adapt and score clips in the split")
+    parser.add_argument("settings", nargs="*", default=GRID, help="as key=value,key=value; none: the whole grid")
+    parser.add_argument("--backbone", default="tiny-wan", help="name, folder or hub id")
+    parser.add_argument("--split", default="val", choices=("train", "val"), help="the test split is not for choosing")
+    parser.add_argument("--every", type=int, default=20, help="steps between measurements")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, help="json file for the figures")
+    given = parser.parse_args()
+
+    try:
+        options = {setting: parse(setting) for setting in given.settings}
+    except argparse.ArgumentTypeError as error:
+        parser.error(str(error))
+    backbone = load_backbone(given.backbone)
+    groups: dict[str, dict[str, list[Sample]]] = defaultdict(lambda: {"adapt": [], "score": []})
+    for sample in read_samples(given.data):
+        if sample.split == given.split:
+            groups[sample.group][sample.role].append(sample)
+    jobs = [
+        LoraJob(
+            name,
+            read_clips(given.data, roles["adapt"], backbone),
+            lora_seed(roles["adapt"][0].id),
+            read_clips(given.data, roles["score"], backbone),
+        )
+        for name, roles in groups.items()
+    ]
+    outcomes = {}
+    for setting, option in track(options.items(), "settings"):
+        begun = time.perf_counter()
+        results = train_loras(backbone, jobs, replace(option, validate_every=given.every, seed=given.seed))
+        seconds = (time.perf_counter() - begun) / len(jobs)
+        losses = torch.tensor([[loss for _, loss in result.held_losses] for result in results]).T.double()
+        outcomes[setting] = Outcome([step for step, _ in results[0].held_losses], losses, seconds)
+    _report(outcomes)
+    if given.out:
+        write_json(
+            given.out,
+            {name: {"steps": one.steps, "mean": one.losses.mean(1).tolist()} for name, one in outcomes.items()},
+        )
+
+
+def _report(outcomes: dict[str, Outcome]) -> None:
+    base = next(iter(outcomes.values())).losses[0]
+    best = min(outcomes.values(), key=lambda one: float(one.last.mean()))
+    table = Table(title=f"sibling loss over {len(base)} classes; base {base.mean():.4f}")
+    for name in ("setting", "last step", "to the best", "best step for the mean", "each class's own", "seconds"):
+        table.add_column(name)
+    for setting, one in outcomes.items():
+        table.add_row(
+            setting,
+            f"{one.last.mean():.4f}",
+            "" if one is best else _difference(one.last - best.last),
+            f"{one.losses[one.best_step].mean():.4f} at {one.steps[one.best_step]}",
+            f"{one.losses.min(0).values.mean():.4f}",
+            f"{one.seconds:.2f}",
+        )
+    Console().print(table)
+
+
+def _difference(values: Tensor, draws: int = 1000) -> str:
+    drawn = mean_draws(values, draw_units(len(values), draws, seed=0))
+    whole = interval(float(values.mean()), drawn)
+    return f"{whole.value:+.4f} [{whole.low:+.4f}, {whole.high:+.4f}]"
+
+
+if __name__ == "__main__":
+    main()
