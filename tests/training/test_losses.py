@@ -1,10 +1,12 @@
+import itertools
+
 import pytest
 import torch
 from torch import Tensor
 
 from lofa.hypernets import Response, WeightPrediction
-from lofa.training import agreement, delta_loss, delta_weights, gradient_shares, response_loss, response_target
-from lofa.training import losses as losses_file
+from lofa.training import agreement, delta_loss, gradient_shares, response_loss, response_target
+from lofa.training import tiles as tiles_file
 
 
 def pairs(
@@ -60,29 +62,44 @@ def test_first_gradients_stay_above_the_epsilon_of_adam() -> None:
     assert start.B.grad is not None and start.B.grad.abs().max() > 1e-5
 
 
-@pytest.mark.parametrize("chunk", [1, 200])
-def test_walking_the_layers_in_slices_changes_neither_value_nor_gradient(
-    chunk: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    weight, truth = torch.randn(4, 6, 5), pairs()
-
-    def measured() -> list[Tensor]:
-        said, predicted = response(), pairs(2)
-        predicted.A.requires_grad_()
-        total = torch.stack(response_loss(said, weight, truth)).sum() + delta_loss(predicted, truth).sum()
-        return [total, *torch.autograd.grad(total, [said.A, said.B, predicted.A])]
-
-    whole = measured()
-    monkeypatch.setattr(losses_file, "CHUNK_ELEMENTS", chunk)
-    for value, expected in zip(measured(), whole, strict=True):
-        torch.testing.assert_close(value, expected)
+def doubled(pairs: WeightPrediction) -> WeightPrediction:
+    return WeightPrediction(*(value.double().requires_grad_() for value in (pairs.A, pairs.B, pairs.alpha)))
 
 
-def test_delta_weights_is_the_one_definition() -> None:
-    p = pairs()
-    expected = torch.einsum("pl,plor,plri->ploi", p.alpha, p.B, p.A)
-    torch.testing.assert_close(delta_weights(p), expected)
-    torch.testing.assert_close(delta_weights(p, slice(1, 3)), expected[:, 1:3])
+def dense_losses(said: Response, predicted: WeightPrediction, truth: WeightPrediction, weight: Tensor) -> list[Tensor]:
+    """The formulas as they stand in the docstring, over whole matrices."""
+    target = (truth.delta_weight().abs() / (weight.abs() + 1e-8) > said.tau).double()
+    entropy = torch.nn.functional.binary_cross_entropy_with_logits(said.logits(), target)
+    size = said.A.square().mean() + said.B.square().mean()
+    distance = (predicted.delta_weight() - truth.delta_weight()).abs().mean((1, 2, 3))
+    return [entropy + 1e-2 * size, *(distance / truth.delta_weight().abs().mean((1, 2, 3)))]
+
+
+@pytest.mark.parametrize("entries", [1, 90, 200, 10**6], ids=["a row", "rows", "layers", "all"])
+def test_tile_by_tile_is_the_dense_formula_in_value_and_gradient(entries: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tiles_file, "_LEAST", entries)
+    monkeypatch.setattr(tiles_file, "_MOST", entries)
+    weight, truth, predicted = torch.randn(4, 6, 5).double(), doubled(pairs()), doubled(pairs(2))
+    other = doubled(pairs(1))
+    said = Response(torch.zeros(3, 4, 2, 8), other.A, other.B, 0.02, 0.1)
+    tiled = [torch.stack(response_loss(said, weight, truth, 1e-2)).sum(), *delta_loss(predicted, truth)]
+    dense = dense_losses(said, predicted, truth, weight)
+    inputs = [said.A, said.B, predicted.A, predicted.B, predicted.alpha]
+    pull = torch.tensor([1.0, 0.3, -2.0, 5.0]).double()
+    for value, expected in [
+        (torch.stack(tiled), torch.stack(dense)),
+        *zip(*(torch.autograd.grad(torch.stack(losses) @ pull, inputs) for losses in (tiled, dense)), strict=True),
+    ]:
+        torch.testing.assert_close(value, expected, rtol=1e-12, atol=1e-14)
+
+
+def test_tiles_cover_every_row_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    for least, shape in itertools.product([1, 7, 60, 500, 10**5], [(1, 1, 7, 3), (2, 5, 4, 6), (3, 2, 16, 2)]):
+        monkeypatch.setattr(tiles_file, "_LEAST", least)
+        seen = torch.zeros(shape[1:3])
+        for tile in tiles_file.tiles_of(*shape):
+            seen[tile.layers, tile.rows] += 1
+        assert bool((seen == 1).all()), (least, shape)
 
 
 def test_gradient_shares_sum_to_one_and_follow_the_norms() -> None:
@@ -99,11 +116,12 @@ def test_gradient_shares_sum_to_one_and_follow_the_norms() -> None:
 
 def test_agreement_of_a_map_with_itself_is_one_and_with_its_opposite_zero() -> None:
     true = torch.rand(3, 4, 6, 5) > 0.7
-    same = agreement(lambda part: (true[:, part].float(), true[:, part]), 4, 30, 3)
+    shape = tuple(true.shape)
+    same = agreement(lambda tile: (tile.of(true).float(), tile.of(true)), shape)
     assert (same.precision, same.recall) == (1, 1)
     torch.testing.assert_close(same.cosine, torch.tensor(1.0))
     torch.testing.assert_close(same.density, true.float().mean())
-    opposite = agreement(lambda part: ((~true[:, part]).float(), true[:, part]), 4, 30, 3)
+    opposite = agreement(lambda tile: ((~tile.of(true)).float(), tile.of(true)), shape)
     assert (opposite.precision, opposite.recall, opposite.cosine) == (0, 0, 0)
-    constant = agreement(lambda part: (torch.full_like(true[:1, part], 1, dtype=torch.float), true[:1, part]), 4, 30, 1)
-    torch.testing.assert_close(constant.cosine, true[:1].float().mean().sqrt())
+    constant = agreement(lambda tile: (torch.ones_like(tile.of(true), dtype=torch.float), tile.of(true)), shape)
+    torch.testing.assert_close(constant.cosine, true.float().mean((1, 2, 3)).sqrt().mean())

@@ -16,6 +16,8 @@ from lofa.hypernets.trunk import Trunk
 
 __all__ = ["Response", "ResponseNet"]
 
+_ALL = slice(None)
+
 
 @dataclass(frozen=True)
 class Response:
@@ -32,13 +34,13 @@ class Response:
     temperature: float
     """T"""
 
-    def logits(self) -> Tensor:
-        """`(P, L, out, in)`, float32 or wider."""
-        return (low_rank_product(self.B, self.A) - self.tau) / self.temperature
+    def logits(self, layers: slice = _ALL, rows: slice = _ALL) -> Tensor:
+        """`(P, L, out, in)` or some rows of some layers of it, float32 or wider."""
+        return (low_rank_product(self.B[:, layers, rows], self.A[:, layers]) - self.tau) / self.temperature
 
-    def probability(self) -> Tensor:
-        """`(P, L, out, in)` in (0, 1)."""
-        return self.logits().sigmoid()
+    def probability(self, layers: slice = _ALL, rows: slice = _ALL) -> Tensor:
+        """As `logits`, in (0, 1)."""
+        return self.logits(layers, rows).sigmoid()
 
 
 class ResponseNet(Trunk):

@@ -4,7 +4,7 @@ from lofa.training.adapter_module import AdapterModule
 from lofa.training.agreement import Agreement, agreement
 from lofa.training.batch import PairedBatch
 from lofa.training.clips import SampleClips
-from lofa.training.losses import delta_loss, delta_weights, gradient_shares, response_loss, response_target
+from lofa.training.losses import delta_loss, gradient_shares, response_loss, response_target
 from lofa.training.module import PredictorModule
 from lofa.training.noise import NoiseDraw, NoiseSchedule
 from lofa.training.response_module import ResponseModule
@@ -21,7 +21,6 @@ __all__ = [
     "SampleClips",
     "agreement",
     "delta_loss",
-    "delta_weights",
     "gradient_shares",
     "response_loss",
     "response_target",

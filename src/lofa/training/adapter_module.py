@@ -1,5 +1,6 @@
 """Stage II: W + condition + stage-I tokens -> A, B, alpha, trained through the frozen backbone that carries them."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -11,9 +12,10 @@ from lofa.errors import DataError
 from lofa.hypernets import AdapterNet, Response, ResponseNet, WeightPrediction
 from lofa.training.agreement import Agreement, agreement
 from lofa.training.batch import PairedBatch
-from lofa.training.losses import Pairs, delta_loss, delta_weights, gradient_shares, part_of, response_target
+from lofa.training.losses import Pairs, delta_loss, folded, gradient_shares, response_target
 from lofa.training.module import OptimizerFactory, PredictorModule, SchedulerFactory
 from lofa.training.noise import NoiseDraw, NoiseSchedule
+from lofa.training.tiles import Tile
 
 __all__ = ["AdapterModule"]
 
@@ -166,17 +168,15 @@ class AdapterModule(PredictorModule):
         """The map of stage I, or the one an adapter implies, against the map that `true` implies."""
         weight = self.weight[batch.layers]
 
-        def implied(pairs: Pairs, part: slice) -> Tensor:
-            return response_target(delta_weights(pairs, part), weight[part], tau)
+        def map_of(what: Response | Pairs) -> Callable[[Tile], Tensor]:
+            if isinstance(what, Response):
+                return lambda tile: what.probability(tile.layers, tile.rows)
+            product = folded(what)
+            return lambda tile: response_target(tile.product(*product), tile.of(weight), tau)
 
-        def maps(part: slice) -> tuple[Tensor, Tensor]:
-            first = (
-                part_of(predicted, part).probability() if isinstance(predicted, Response) else implied(predicted, part)
-            )
-            return first, implied(true, part)
-
+        first, second = map_of(predicted), map_of(true)
         with self.exact(), torch.no_grad():
-            return agreement(maps, len(weight), weight[0].numel(), len(batch.ids))
+            return agreement(lambda tile: (first(tile), second(tile)), (len(batch.ids), *weight.shape))
 
 
 def _latents(batch: PairedBatch) -> Tensor:

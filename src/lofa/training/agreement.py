@@ -1,12 +1,13 @@
 """How well a predicted response map agrees with another, over P prompts and all their layers."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from lofa.training.losses import sum_over_layers
+from lofa.training.tiles import Tile, tiles_of
 
 __all__ = ["Agreement", "agreement"]
 
@@ -33,28 +34,24 @@ class Agreement:
 
 
 @torch.no_grad()
-def agreement(maps: Callable[[slice], tuple[Tensor, Tensor]], layers: int, elements: int, prompts: int) -> Agreement:
-    """Compares two maps, walking the layers so that full maps need not fit in memory.
+def agreement(maps: Callable[[Tile], tuple[Tensor, Tensor]], shape: tuple[int, int, int, int]) -> Agreement:
+    """Compares two maps tile by tile, so that full maps need not fit in memory.
 
     Args:
-        maps: slice of the layer axis -> predicted probability or 0/1, true 0/1, both (P, layers of the slice, out, in);
-            predicted means probability > 0.5
-        layers: L
-        elements: out * in
-        prompts: P
+        maps: tile -> predicted probability or 0/1, true 0/1, both (P, layers, rows, in) of the tile; predicted means
+            probability > 0.5
+        shape: (P, L, out, in) of the whole maps
     """
-
-    def counts(part: slice) -> Tensor:
-        predicted, true = (value.flatten(1).float() for value in maps(part))
+    parts = []
+    for tile in tiles_of(*shape):
+        predicted, true = (value.flatten(1).float() for value in maps(tile))
         said = (predicted > 0.5).float()
-        return torch.stack(
-            [(said * true).sum(1), said.sum(1), true.sum(1), (predicted * true).sum(1), predicted.square().sum(1)]
-        )
-
-    hits, said, real, inner, square = sum_over_layers(counts, layers, prompts * elements).double()
+        sums = [(said * true).sum(1), said.sum(1), true.sum(1), (predicted * true).sum(1), predicted.square().sum(1)]
+        parts.append(torch.stack(sums).double())
+    hits, said, real, inner, square = torch.stack(parts).sum(0)
     return Agreement(
         precision=(hits.sum() / said.sum().clamp_min(1)).float(),
         recall=(hits.sum() / real.sum().clamp_min(1)).float(),
         cosine=(inner / (square * real).sqrt().clamp_min(1e-12)).mean().float(),
-        density=(real.sum() / (prompts * layers * elements)).float(),
+        density=(real.sum() / math.prod(shape)).float(),
     )

@@ -10,27 +10,22 @@ plain mean over (L, out, in) would give the heads first gradients of 1e-10 while
 and so lost; hence the L1 term is measured in units of the truth's own size: predicting nothing costs exactly 1.
 """
 
-from collections.abc import Callable
-from dataclasses import replace
 from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
-from lofa.adapters import LowRankBatch
 from lofa.hypernets import Response
+from lofa.training.tiles import Tile, low_rank_sum, wide
 
 __all__ = [
     "Pairs",
     "delta_loss",
-    "delta_weights",
+    "folded",
     "gradient_shares",
-    "part_of",
     "response_loss",
     "response_target",
-    "sum_over_layers",
 ]
 
 
@@ -43,10 +38,6 @@ class Pairs(Protocol):
     def B(self) -> Tensor: ...
     @property
     def alpha(self) -> Tensor: ...
-
-
-CHUNK_ELEMENTS = 2**27
-"""Matrix elements (P * layers * out * in) that one step of `sum_over_layers` may hold at once; 0.5 GB in float32."""
 
 
 def response_target(delta_w: Tensor, weight: Tensor, tau: float, eps: float = 1e-8) -> Tensor:
@@ -63,28 +54,9 @@ def response_target(delta_w: Tensor, weight: Tensor, tau: float, eps: float = 1e
     return delta_w.abs() > tau * (weight.abs() + eps)
 
 
-def delta_weights(pairs: Pairs, part: slice = slice(None)) -> Tensor:
-    """delta_w (P, L, out, in) in float32 of the pairs, or of a slice of their layers."""
-    A, B, alpha = (value[:, part].float() for value in (pairs.A, pairs.B, pairs.alpha))
-    return LowRankBatch(A.flatten(0, 1), B.flatten(0, 1), alpha.flatten()).delta_weight().unflatten(0, alpha.shape)
-
-
-def sum_over_layers(function: Callable[[slice], Tensor], layers: int, elements: int) -> Tensor:
-    """`function(slice(0, layers))` for a function that sums over the layers it is given, in bounded memory.
-
-    Full matrices of many layers and prompts don't fit at once at the size of a real backbone; then the layers are
-    walked in slices, each recomputed in backward.
-
-    Args:
-        function: slice of the layer axis -> a tensor that adds up over slices
-        layers: L
-        elements: matrix elements of one layer over all prompts, P * out * in
-    """
-    step = max(1, CHUNK_ELEMENTS // elements)
-    if step >= layers:
-        return function(slice(0, layers))
-    slices = (slice(start, min(start + step, layers)) for start in range(0, layers, step))
-    return torch.stack([checkpoint(function, part, use_reentrant=False) for part in slices]).sum(0)
+def folded(pairs: Pairs) -> tuple[Tensor, Tensor]:
+    """alpha * B (P, L, out, r) and A (P, L, r, in), in float32 or wider: their product is delta_w."""
+    return wide(pairs.alpha)[..., None, None] * wide(pairs.B), wide(pairs.A)
 
 
 def response_loss(response: Response, weight: Tensor, truth: Pairs, penalty: float = 1e-4) -> tuple[Tensor, Tensor]:
@@ -99,22 +71,17 @@ def response_loss(response: Response, weight: Tensor, truth: Pairs, penalty: flo
     Returns:
         cross-entropy (); penalty term (), already weighted; the loss is their sum
     """
-    prompts, layers = response.A.shape[:2]
-    elements = weight[0].numel()
+    true = folded(truth)
 
-    def cross_entropy(part: slice) -> Tensor:
-        target = response_target(delta_weights(truth, part), weight[part].float(), response.tau)
-        return F.binary_cross_entropy_with_logits(part_of(response, part).logits(), target.float(), reduction="sum")
+    def cross_entropy(S: Tensor, tile: Tile) -> tuple[Tensor, Tensor, None]:
+        logits = S.sub_(response.tau).div_(response.temperature)
+        target = response_target(tile.product(*true), wide(tile.of(weight)), response.tau).to(S.dtype)
+        value = F.binary_cross_entropy_with_logits(logits, target, reduction="none").sum((1, 2, 3))
+        return value, logits.sigmoid_().sub_(target).div_(response.temperature), None
 
-    total = sum_over_layers(cross_entropy, layers, prompts * elements)
-    size = response.A.float().square().mean() + response.B.float().square().mean()
-    return total / (prompts * layers * elements), penalty * size
-
-
-def part_of(response: Response, part: slice) -> Response:
-    """The response on a slice of the layers, in float32."""
-    A, B = response.A[:, part].float(), response.B[:, part].float()
-    return replace(response, tokens=response.tokens[:, part], A=A, B=B)
+    total, _ = low_rank_sum(response.B, response.A, cross_entropy)
+    size = wide(response.A).square().mean() + wide(response.B).square().mean()
+    return total.sum() / (len(total) * weight.numel()), penalty * size
 
 
 def delta_loss(prediction: Pairs, truth: Pairs, floor: float = 1e-6) -> Tensor:
@@ -128,15 +95,17 @@ def delta_loss(prediction: Pairs, truth: Pairs, floor: float = 1e-6) -> Tensor:
     Returns:
         (P,); 0 for a perfect prediction, 1 for predicting no change
     """
-    prompts, layers = truth.alpha.shape
-    elements = truth.B.shape[2] * truth.A.shape[3]
+    true = folded(truth)
+    entries = truth.alpha.shape[1] * truth.B.shape[2] * truth.A.shape[3]
 
-    def sums(part: slice) -> Tensor:
-        true = delta_weights(truth, part)
-        return torch.stack([(delta_weights(prediction, part) - true).abs().sum((1, 2, 3)), true.abs().sum((1, 2, 3))])
+    def distance(delta: Tensor, tile: Tile) -> tuple[Tensor, Tensor, Tensor]:
+        wanted = tile.product(*true)
+        size = wanted.abs().sum((1, 2, 3))
+        error = delta.sub_(wanted)
+        return error.abs().sum((1, 2, 3)), error.sign(), size
 
-    distance, size = sum_over_layers(sums, layers, prompts * elements)
-    return distance / size.clamp_min(floor * layers * elements)
+    total, size = low_rank_sum(*folded(prediction), distance)
+    return total / size.clamp_min(floor * entries)
 
 
 def gradient_shares(losses: list[Tensor], tensors: list[Tensor]) -> Tensor:

@@ -7,8 +7,9 @@ from lofa.backbones import Backbone
 from lofa.hypernets import Response, ResponseNet
 from lofa.training.agreement import Agreement, agreement
 from lofa.training.batch import PairedBatch
-from lofa.training.losses import delta_weights, part_of, response_loss, response_target
+from lofa.training.losses import folded, response_loss, response_target
 from lofa.training.module import OptimizerFactory, PredictorModule, SchedulerFactory
+from lofa.training.tiles import Tile
 
 __all__ = ["ResponseModule"]
 
@@ -58,11 +59,11 @@ class ResponseModule(PredictorModule):
         self.log_dict(values, batch_size=len(batch.ids), sync_dist=True)
 
     def _agreement(self, response: Response, batch: PairedBatch) -> Agreement:
-        weight = self.weight[batch.layers]
+        weight, true = self.weight[batch.layers], folded(batch)
 
-        def maps(part: slice) -> tuple[Tensor, Tensor]:
-            target = response_target(delta_weights(batch, part), weight[part], response.tau)
-            return part_of(response, part).probability(), target
+        def maps(tile: Tile) -> tuple[Tensor, Tensor]:
+            target = response_target(tile.product(*true), tile.of(weight), response.tau)
+            return response.probability(tile.layers, tile.rows), target
 
         with self.exact(), torch.no_grad():
-            return agreement(maps, len(weight), weight[0].numel(), len(batch.ids))
+            return agreement(maps, (len(batch.ids), *weight.shape))
