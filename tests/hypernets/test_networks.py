@@ -1,5 +1,6 @@
 """Laws both hypernetworks obey."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -21,6 +22,11 @@ def outputs(net: nn.Module, inputs: Inputs, tokens: Tensor = TOKENS) -> dict[str
         return {"tokens": out.tokens, "A": out.A, "B": out.B, "logits": out.logits(), "probability": out.probability()}
     predicted: WeightPrediction = net(*inputs.all(), tokens)
     return {"A": predicted.A, "B": predicted.B, "alpha": predicted.alpha, "delta_w": predicted.delta_weight()}
+
+
+def cached_net(name: str, **values: Any) -> ResponseNet | AdapterNet:
+    """A network whose last block alone reads the condition."""
+    return MAKERS[name](condition_from=2, **({} if name == "ResponseNet" else {"read_after": (2,)}), **values)
 
 
 def gradients(net: nn.Module) -> dict[str, Tensor]:
@@ -53,6 +59,31 @@ def test_every_parameter_gets_a_finite_gradient(name: str) -> None:
 def test_checkpointed_gradient_is_the_plain_gradient(name: str) -> None:
     plain, checkpointed = (gradients(MAKERS[name](gradient_checkpointing=on)) for on in (False, True))
     assert agree(plain, checkpointed)
+
+
+@both
+def test_a_network_that_reads_late_learns_in_all_its_parameters_and_recomputes_right(name: str) -> None:
+    plain, checkpointed = (gradients(cached_net(name, gradient_checkpointing=on)) for on in (False, True))
+    assert all(gradient is not None and gradient.any() for gradient in plain.values())
+    assert agree(plain, checkpointed)
+
+
+@both
+@pytest.mark.parametrize("make", [lambda name: MAKERS[name](), cached_net], ids=["full", "cached"])
+def test_what_depends_on_the_weights_alone_may_be_kept(name: str, make: Callable[[str], Any]) -> None:
+    net, inputs = make(name), Inputs.make()
+    expected, kept = outputs(net, inputs), net.prepare(*inputs.all()[:3])
+    assert kept.shape == (1, 6, 6, 16)
+    order = torch.tensor([4, 1, 5])
+    for i in (0, 2):
+        one = inputs.prompts(slice(i, i + 1))
+        if isinstance(net, ResponseNet):
+            out = net.respond(kept[:, order], one.context, one.lengths)
+            assert torch.equal(net.finish(kept[:, order], one.context, one.lengths), out.tokens)
+        else:
+            out = net.adapt(kept[:, order], one.context, one.lengths, TOKENS[i : i + 1, order])
+        for key in ("A", "B"):
+            torch.testing.assert_close(getattr(out, key), expected[key][i : i + 1, order], rtol=1e-10, atol=1e-12)
 
 
 @both
@@ -141,7 +172,13 @@ def test_wrong_input_is_named(change: str, value: Tensor, message: str) -> None:
 
 @pytest.mark.parametrize(
     ("values", "message"),
-    [({"patch_size": 5}, "patch_size 5"), ({"n_heads": 3}, "n_heads 3"), ({"read_after": (1, 3)}, r"\[3\]")],
+    [
+        ({"patch_size": 5}, "patch_size 5"),
+        ({"n_heads": 3}, "n_heads 3"),
+        ({"read_after": (1, 3)}, r"\[3\]"),
+        ({"read_after": (0, 2), "condition_from": 1}, r"\[0\].* 1\.\.2"),
+        ({"condition_from": 3}, "condition_from is 3"),
+    ],
 )
 def test_sizes_that_contradict_each_other_are_named(values: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lofa.errors import ConfigError, DataError
 from lofa.interop.config import ReferenceConfig
-from lofa.interop.reference import ReferenceAdapterNet, ReferenceResponseNet, load_hypernet
+from lofa.interop.reference import ReferenceAdapterNet, ReferenceResponseNet, collapse_padding, load_hypernet
 
 GOLDEN = sorted((Path(__file__).parents[1] / "golden").glob("reference_*.safetensors"))
 BAR = 3e-7
@@ -73,6 +73,21 @@ def test_the_text_may_come_once_or_per_layer(text: str) -> None:
     W, depth, kind, tokens = golden.inputs()
     given = {"one": tokens, "batch of one": tokens[None], "per layer": tokens.expand(len(W), -1, -1)}[text]
     assert difference(net(W, depth, kind, given).logits.detach(), golden.tensors["stage1.out.logits"]) <= BAR
+
+
+def test_padding_of_different_lengths_is_one_key_for_all_it_stands_for() -> None:
+    golden = Golden(SMALL)
+    net = load_hypernet(golden.part("stage1.state."), 1, golden.config["stage1"]).double()
+    W, depth, kind, tokens = golden.inputs()
+    texts = torch.randn(len(W), 12, tokens.shape[1], generator=torch.Generator().manual_seed(0)).double()
+    for row, real in enumerate(range(2, 2 + len(W))):  # each layer with a prompt of another length
+        texts[row, real:] = 0.0
+    collapsed, bias = collapse_padding(texts)
+    assert collapsed.shape[1] == len(W) + 2 and bias is not None
+    dense = texts.clone().requires_grad_()  # tokens that want gradients are all kept
+    assert collapse_padding(dense)[1] is None
+    got, expected = net(W, depth, kind, texts).logits, net(W, depth, kind, dense).logits
+    assert difference(got.detach(), expected.detach()) <= 1e-13
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])

@@ -105,7 +105,9 @@ def test_a_list_gives_a_list_and_batches_do_not_matter(backbone: Backbone, text_
         assert isinstance(alone, Adapter)
         for name in alone:
             torch.testing.assert_close(adapter.delta_weight(name), alone.delta_weight(name), rtol=1e-4, atol=1e-6)
-    assert predictor.predict([]) == [] and len(predictor.predict(PROMPTS[:1])) == 1
+    assert len(predictor.predict(PROMPTS[:1])) == 1
+    with pytest.raises(LofaError, match="an empty list of prompts"):
+        predictor.predict([])
 
 
 def test_response_map_is_a_probability_of_every_layer(backbone: Backbone, text_run: Path) -> None:

@@ -46,6 +46,7 @@ class HypernetConfig:
     n_blocks: int = option(MISSING, "blocks")
     mlp_ratio: float = option(4.0, "hidden width of the MLPs, times d_model")
     lora_rank: int = option(MISSING, "rank r of the predicted pairs")
+    condition_from: int = option(0, "first block that reads the condition; what is before depends on W alone")
     gradient_checkpointing: bool = option(False, "trade time for memory")
     tau: float = option(0.02, "stage 1: relative change that counts as a response")
     temperature: float = option(0.1, "stage 1: of the logits")

@@ -19,15 +19,15 @@ from torch.utils.checkpoint import checkpoint
 __all__ = ["Block", "CrossAttention", "LayerScale", "Mlp", "ReadBlock", "SelfAttention", "run_block"]
 
 
-def run_block(block: nn.Module, *tensors: Tensor | None, recompute: bool) -> Tensor:
+def run_block(block: nn.Module, *inputs: Tensor | bool | None, recompute: bool) -> Tensor:
     """Call a block; with `recompute` it keeps only its input and is computed again in backward.
 
     The block goes by value, never through a closure over a loop's variable: that would recompute each as the last one.
     """
     if recompute and torch.is_grad_enabled():
-        recomputed: Tensor = checkpoint(block, *tensors, use_reentrant=False)
+        recomputed: Tensor = checkpoint(block, *inputs, use_reentrant=False)
         return recomputed
-    kept: Tensor = block(*tensors)
+    kept: Tensor = block(*inputs)
     return kept
 
 
@@ -86,7 +86,10 @@ class CrossAttention(nn.Module):
         self.proj = nn.Linear(d_model, d_model)
 
     def forward(self, x: Tensor, context: Tensor, mask: Tensor | None = None) -> Tensor:
-        """`mask (G, N)`: True where a context token is real; None: all are."""
+        """`mask (G, N)`: True where a context token is real, or what is added to the logits of its key; None: neither.
+
+        A number n of identical tokens is one of them with log n added.
+        """
         q = rearrange(self.q(x), "g t (h e) -> g h t e", h=self.n_heads)
         k, v = rearrange(self.kv(context), "g n (two h e) -> two g h n e", two=2, h=self.n_heads)
         out = F.scaled_dot_product_attention(
@@ -100,9 +103,12 @@ class CrossAttention(nn.Module):
 
 
 class Block(nn.Module):
-    """Self-attention, MLP, cross-attention to the condition, MLP; each a residual branch with pre-norm and scale."""
+    """Self-attention, MLP, cross-attention to the condition, MLP; each a residual branch with pre-norm and scale.
 
-    def __init__(self, d_model: int, n_heads: int, mlp_ratio: float, qk_norm: bool = True) -> None:
+    Without `reads` it has the first two alone, its own half.
+    """
+
+    def __init__(self, d_model: int, n_heads: int, mlp_ratio: float, qk_norm: bool = True, reads: bool = True) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(d_model, eps=1e-6)
         self.self_attn = SelfAttention(d_model, n_heads, qk_norm)
@@ -110,20 +116,30 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(d_model, eps=1e-6)
         self.mlp_sa = Mlp(d_model, mlp_ratio)
         self.ls2 = LayerScale(d_model)
-        self.norm3 = nn.LayerNorm(d_model, eps=1e-6)
-        self.cross_attn = CrossAttention(d_model, d_model, n_heads, qk_norm)
-        self.ls3 = LayerScale(d_model)
-        self.norm4 = nn.LayerNorm(d_model, eps=1e-6)
-        self.mlp_ca = Mlp(d_model, mlp_ratio)
-        self.ls4 = LayerScale(d_model)
+        if reads:
+            self.norm3 = nn.LayerNorm(d_model, eps=1e-6)
+            self.cross_attn = CrossAttention(d_model, d_model, n_heads, qk_norm)
+            self.ls3 = LayerScale(d_model)
+            self.norm4 = nn.LayerNorm(d_model, eps=1e-6)
+            self.mlp_ca = Mlp(d_model, mlp_ratio)
+            self.ls4 = LayerScale(d_model)
 
-    def forward(self, x: Tensor, context: Tensor, mask: Tensor | None = None) -> Tensor:
-        """`x (P or 1, L, T, d)`, projected condition `context (P, N, d)`, `mask (P, N)` -> `(P, L, T, d)`."""
+    def forward(
+        self, x: Tensor, context: Tensor | None, mask: Tensor | None = None, own_half_done: bool = False
+    ) -> Tensor:
+        """`x (P or 1, L, T, d)`, projected condition `context (P, N, d)`, `mask (P, N)` -> `(P, L, T, d)`.
+
+        Without a condition it stops after its own half; such a result goes on with `own_half_done`.
+        """
         prompts, layers = x.shape[:2]
-        x = rearrange(x, "p l t d -> (p l) t d")
-        x = x + self.ls1(self.self_attn(self.norm1(x)))
-        x = x + self.ls2(self.mlp_sa(self.norm2(x)))
-        x = rearrange(x, "(p l) t d -> p (l t) d", p=prompts).expand(len(context), -1, -1)
+        if not own_half_done:
+            x = rearrange(x, "p l t d -> (p l) t d")
+            x = x + self.ls1(self.self_attn(self.norm1(x)))
+            x = x + self.ls2(self.mlp_sa(self.norm2(x)))
+            x = rearrange(x, "(p l) t d -> p l t d", p=prompts)
+        if context is None:
+            return x
+        x = rearrange(x, "p l t d -> p (l t) d").expand(len(context), -1, -1)
         x = x + self.ls3(self.cross_attn(self.norm3(x), context, mask))
         x = x + self.ls4(self.mlp_ca(self.norm4(x)))
         return rearrange(x, "p (l t) d -> p l t d", l=layers)

@@ -65,6 +65,7 @@ class ResponseNet(Trunk):
         lora_rank: int,
         tau: float = 0.02,
         temperature: float = 0.1,
+        condition_from: int = 0,
         gradient_checkpointing: bool = False,
     ) -> None:
         super().__init__(
@@ -79,6 +80,7 @@ class ResponseNet(Trunk):
             n_blocks=n_blocks,
             mlp_ratio=mlp_ratio,
             lora_rank=lora_rank,
+            condition_from=condition_from,
             gradient_checkpointing=gradient_checkpointing,
         )
         if not temperature > 0:
@@ -93,10 +95,10 @@ class ResponseNet(Trunk):
         weights `(L, out, in)`, depth `(L,)`, kind `(L,)`, context `(P, N, C)` zero padded, lengths `(P,)`.
         Raises ValueError on shapes that do not fit and on weights that are not finite.
         """
-        x = self.embed(weights, depth, kind)
-        condition, mask = self.project(context, lengths)
-        for block in self.blocks:
-            x = self.run(block, x, condition, mask)
-        tokens = self.norm(x)
+        return self.respond(self.prepare(weights, depth, kind), context, lengths)
+
+    def respond(self, prepared: Tensor, context: Tensor, lengths: Tensor) -> Response:
+        """As `forward`, from what `prepare` gave for the layers. `finish` gives the tokens alone, without the heads."""
+        tokens = self.finish(prepared, context, lengths)
         A, B = self.head(self.pool(tokens))
         return Response(tokens, A, B, self.tau, self.temperature)

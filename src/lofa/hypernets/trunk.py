@@ -5,6 +5,8 @@ One prompt and one layer are one sequence. The condition of a prompt is projecte
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -19,6 +21,7 @@ class Trunk(nn.Module):
 
     out_features, in_features: shape of the adapted layers; patch_size must divide both.
     num_depths, num_kinds: how many values `depth` and `kind` take. context_width: features C of a condition token.
+    condition_from: the first block (from 0) that reads the condition; all before depends on the weights alone.
     gradient_checkpointing: blocks are computed a second time in backward instead of being kept.
     Raises ValueError where sizes contradict each other.
     """
@@ -37,6 +40,7 @@ class Trunk(nn.Module):
         n_blocks: int,
         mlp_ratio: float,
         lora_rank: int,
+        condition_from: int,
         gradient_checkpointing: bool,
     ) -> None:
         super().__init__()
@@ -46,6 +50,8 @@ class Trunk(nn.Module):
             )
         if d_model % n_heads:
             raise ValueError(f"n_heads {n_heads} does not divide d_model {d_model}")
+        if not 0 <= condition_from < n_blocks:
+            raise ValueError(f"condition_from is {condition_from}, but blocks are numbered 0..{n_blocks - 1}")
         self._config: dict[str, int | float | list[int]] = {
             "out_features": out_features,
             "in_features": in_features,
@@ -58,10 +64,12 @@ class Trunk(nn.Module):
             "n_blocks": n_blocks,
             "mlp_ratio": mlp_ratio,
             "lora_rank": lora_rank,
+            "condition_from": condition_from,
             "gradient_checkpointing": gradient_checkpointing,
         }
         self.shape = (out_features, in_features)
         self.context_width = context_width
+        self.condition_from = condition_from
         self.gradient_checkpointing = gradient_checkpointing
         self.patch_embed = PatchEmbed(patch_size, d_model)
         self.pos = GridPosition(out_features // patch_size, in_features // patch_size, d_model)
@@ -70,7 +78,9 @@ class Trunk(nn.Module):
         for table in (self.depth_embed, self.kind_embed):
             nn.init.trunc_normal_(table.weight, std=0.02)
         self.context_proj = nn.Linear(context_width, d_model)
-        self.blocks = nn.ModuleList(Block(d_model, n_heads, mlp_ratio) for _ in range(n_blocks))
+        self.blocks = nn.ModuleList(
+            Block(d_model, n_heads, mlp_ratio, reads=i >= condition_from) for i in range(n_blocks)
+        )
         self.norm = nn.LayerNorm(d_model)
 
     @property
@@ -82,8 +92,19 @@ class Trunk(nn.Module):
         """The modules to shard one by one."""
         return list(self.blocks)
 
-    def embed(self, weights: Tensor, depth: Tensor, kind: Tensor) -> Tensor:
-        """Frozen `weights (L, out, in)`, `depth (L,)`, `kind (L,)` -> tokens `(1, L, T, d)` no prompt has touched."""
+    def prepare(self, weights: Tensor, depth: Tensor, kind: Tensor) -> Tensor:
+        """What depends on the frozen weights alone, up to the first reading of the condition.
+
+        weights `(L, out, in)`, depth `(L,)`, kind `(L,)` -> tokens `(1, L, T, d)`. Compute it once for a backbone and
+        keep it; it holds as long as the parameters do.
+        Raises ValueError on shapes that do not fit, ids out of range, and weights that are not finite.
+        """
+        x = self._embed(weights, depth, kind)
+        for block in self.blocks[: self.condition_from + 1]:
+            x = self.run(block, x, None)
+        return x
+
+    def _embed(self, weights: Tensor, depth: Tensor, kind: Tensor) -> Tensor:
         if weights.ndim != 3 or tuple(weights.shape[1:]) != self.shape:
             raise ValueError(f"weights must be (L, {self.shape[0]}, {self.shape[1]}); got {tuple(weights.shape)}")
         for name, ids in {"depth": depth, "kind": kind}.items():
@@ -92,6 +113,28 @@ class Trunk(nn.Module):
         tiles = unit_rms(weights).to(self.context_proj.weight.dtype)
         tokens = self.pos(self.patch_embed(tiles))
         return (tokens + (self.depth_embed(depth) + self.kind_embed(kind))[:, None])[None]
+
+    def finish(
+        self,
+        prepared: Tensor,
+        context: Tensor,
+        lengths: Tensor,
+        between: Callable[[int, Tensor], Tensor] | None = None,
+    ) -> Tensor:
+        """Final normalised tokens `(P, L, T, d)` of P prompts, from what `prepare` gave for the L layers.
+
+        context `(P, N, C)` zero padded, lengths `(P,)`; `between` is given (number, tokens) after each block that reads
+        the condition, and may change the tokens. Raises ValueError on shapes that do not fit.
+        """
+        if prepared.ndim != 4 or len(prepared) != 1:
+            raise ValueError(f"the prepared tokens must be (1, L, T, d), as prepare gives them; got {prepared.shape}")
+        condition, mask = self.project(context, lengths)
+        x = prepared
+        for i in range(self.condition_from, len(self.blocks)):
+            x = self.run(self.blocks[i], x, condition, mask, i == self.condition_from)
+            x = between(i, x) if between else x
+        normalised: Tensor = self.norm(x)
+        return normalised
 
     def project(self, context: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor | None]:
         """Condition `(P, N, C)`, `lengths (P,)` -> `(P, n, d)` cut to the longest prompt; which of it is real `(P, n)`.
@@ -110,9 +153,9 @@ class Trunk(nn.Module):
             return projected, None
         return projected, torch.arange(longest, device=lengths.device) < lengths[:, None]
 
-    def run(self, block: nn.Module, *tensors: Tensor | None) -> Tensor:
+    def run(self, block: nn.Module, *inputs: Tensor | bool | None) -> Tensor:
         """Call a block, checkpointed where the constructor said so."""
-        return run_block(block, *tensors, recompute=self.gradient_checkpointing)
+        return run_block(block, *inputs, recompute=self.gradient_checkpointing)
 
     @staticmethod
     def pool(tokens: Tensor) -> Tensor:

@@ -59,6 +59,7 @@ class AdapterNet(Trunk):
         response_width: int,
         read_after: Sequence[int],
         alpha_init: float = 0.1,
+        condition_from: int = 0,
         gradient_checkpointing: bool = False,
     ) -> None:
         super().__init__(
@@ -73,9 +74,10 @@ class AdapterNet(Trunk):
             n_blocks=n_blocks,
             mlp_ratio=mlp_ratio,
             lora_rank=lora_rank,
+            condition_from=condition_from,
             gradient_checkpointing=gradient_checkpointing,
         )
-        self.read_after = _block_numbers(read_after, n_blocks)
+        self.read_after = _block_numbers(read_after, condition_from, n_blocks)
         self._config |= {
             "response_width": response_width,
             "read_after": list(self.read_after),
@@ -106,13 +108,19 @@ class AdapterNet(Trunk):
         response_tokens `(P, L, T, response_width)` of the same prompts and layers (unread where `read_after` is empty).
         Raises ValueError on shapes that do not fit and on weights that are not finite.
         """
-        x = self.embed(weights, depth, kind)
-        condition, mask = self.project(context, lengths)
-        for i, block in enumerate(self.blocks):
-            x = self.run(block, x, condition, mask)
-            if i in self.read_after:
-                x = self.run(self.reads[str(i)], x, self._response(response_tokens, x))
-        h = self.pool(self.norm(x))
+        return self.adapt(self.prepare(weights, depth, kind), context, lengths, response_tokens)
+
+    def adapt(
+        self, prepared: Tensor, context: Tensor, lengths: Tensor, response_tokens: Tensor | None
+    ) -> WeightPrediction:
+        """As `forward`, from what `prepare` gave for the layers."""
+
+        def read(i: int, x: Tensor) -> Tensor:
+            if i not in self.read_after:
+                return x
+            return self.run(self.reads[str(i)], x, self._response(response_tokens, x))
+
+        h = self.pool(self.finish(prepared, context, lengths, read))
         A, B = self.head(h)
         return WeightPrediction(A, B, self.scale(h))
 
@@ -124,9 +132,9 @@ class AdapterNet(Trunk):
         return tokens.to(x.dtype)
 
 
-def _block_numbers(values: Sequence[int], n_blocks: int) -> tuple[int, ...]:
+def _block_numbers(values: Sequence[int], first: int, n_blocks: int) -> tuple[int, ...]:
     numbers = tuple(sorted({int(value) for value in values}))
-    outside = [number for number in numbers if not 0 <= number < n_blocks]
+    outside = [number for number in numbers if not first <= number < n_blocks]
     if outside:
-        raise ValueError(f"read_after holds {outside}, but blocks are numbered 0..{n_blocks - 1}")
+        raise ValueError(f"read_after holds {outside}, but the blocks that read are numbered {first}..{n_blocks - 1}")
     return numbers

@@ -4,7 +4,8 @@ Stage 1 predicts which entries of a frozen weight a prompt's adapter moves, stag
 those of the checkpoints.
 What differs from `lofa.hypernets`, and is kept here alone:
     W is divided by its root-mean-square over the *output axis*, per input column
-    zero-padded condition tokens are attended to (no mask): give all the tokens the checkpoint was trained with (512)
+    zero-padded condition tokens are attended to (no mask): give all the tokens the checkpoint was trained with (512);
+        as they are identical, one key stands for all of them, with the logarithm of their number on its logits
     the pooled mean includes [CLS]; without a [CLS] token it leaves out the first patch
     S = softplus(B A) is never negative; with out_act "sigmoid" S = (B A)^2
 Gradient checkpointing is right here (the published code recomputes every block as the last one).
@@ -88,8 +89,10 @@ class _Trunk(nn.Module):
         self.head_A = nn.Linear(c.d_model, c.lora_rank * c.in_dim)
         self.head_B = nn.Linear(c.d_model, c.in_dim * c.lora_rank)
 
-    def _start(self, W: Tensor, depth_id: Tensor, type_id: Tensor, text_emb: Tensor) -> tuple[Tensor, Tensor]:
-        """Tokens before the first block (prompts, layers each, T, d) and the projected condition (prompts, N, d)."""
+    def _start(
+        self, W: Tensor, depth_id: Tensor, type_id: Tensor, text_emb: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Tokens before the first block (prompts, layers each, T, d), projected condition (prompts, N, d), key bias."""
         c = self.config
         if W.ndim != 3 or W.shape[1:] != (c.input_size, c.input_size):
             raise ValueError(f"W must be (L, {c.input_size}, {c.input_size}); got {tuple(W.shape)}")
@@ -105,9 +108,10 @@ class _Trunk(nn.Module):
         tokens = tokens + (self.depth_embed(depth_id) + self.type_embed(type_id))[:, None]
         if c.has_cls:
             tokens = torch.cat([self.cls_token.expand(len(W), -1, -1), tokens], 1)
-        return rearrange(tokens, "(p l) t d -> p l t d", p=len(text)), self.text_proj(text.to(kind))
+        text, bias = collapse_padding(text.to(kind))
+        return rearrange(tokens, "(p l) t d -> p l t d", p=len(text)), self.text_proj(text), bias
 
-    def _run(self, module: nn.Module, *tensors: Tensor) -> Tensor:
+    def _run(self, module: nn.Module, *tensors: Tensor | None) -> Tensor:
         return run_block(module, *tensors, recompute=self.config.gradient_checkpointing)
 
     def _decode(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -127,9 +131,9 @@ class ReferenceResponseNet(_Trunk):
 
         Raises ValueError on wrong shapes.
         """
-        x, context = self._start(W, depth_id, type_id, text_emb)
+        x, context, bias = self._start(W, depth_id, type_id, text_emb)
         for block in self.blocks:
-            x = self._run(block, x, context)
+            x = self._run(block, x, context, bias)
         tokens = rearrange(self.norm(x), "p l t d -> (p l) t d")
         _, A, B = self._decode(tokens)
         S = F.softplus(B @ A) if self.config.out_act == "softplus" else (B @ A).square()
@@ -151,19 +155,38 @@ class ReferenceAdapterNet(_Trunk):
         self, W: Tensor, depth_id: Tensor, type_id: Tensor, text_emb: Tensor, stage1_tokens: Tensor
     ) -> ReferenceAdapter:
         """As stage 1, and `stage1_tokens (L, T, d)`: the tokens stage 1 returned for the same layers and text."""
-        x, context = self._start(W, depth_id, type_id, text_emb)
+        x, context, bias = self._start(W, depth_id, type_id, text_emb)
         if stage1_tokens.ndim != 3 or stage1_tokens.shape[::2] != (len(W), self.config.d_model):
             raise ValueError(
                 f"stage1_tokens must be ({len(W)}, T, {self.config.d_model}); got {tuple(stage1_tokens.shape)}"
             )
         response = rearrange(stage1_tokens.to(x.dtype), "(p l) t d -> p l t d", p=len(context))
         for i, block in enumerate(self.blocks):
-            x = self._run(block, x, context)
+            x = self._run(block, x, context, bias)
             if str(i) in self.cross_attn_blocks:
                 x = self._run(self.cross_attn_blocks[str(i)], x, response)
         h, A, B = self._decode(rearrange(self.norm(x), "p l t d -> (p l) t d"))
         alpha = ALPHA_ACTIVATIONS[self.config.alpha_act](self.head_alpha(h))
         return ReferenceAdapter(A, B, alpha[:, 0], alpha[..., None] * (B @ A))
+
+
+def collapse_padding(text: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Identical tokens at the end of each prompt of `text (P, N, C)` become one.
+
+    Returns `(P, n, C)` and what to add to the logits of each key `(P, n)`: log of how many it stands for, so attention
+    gives what it gave; None where nothing was identical, or where the tokens want a gradient of their own.
+    """
+    identical = (text == text[:, -1:]).all(-1)
+    count = identical.flip(1).long().cumprod(1).sum(1)
+    kept = text.shape[1] - count + 1
+    longest = int(kept.max())
+    if longest == text.shape[1] or text.requires_grad:
+        return text, None
+    place = torch.arange(longest, device=text.device)
+    bias = torch.zeros(len(text), longest, dtype=text.dtype, device=text.device)
+    bias.masked_fill_(place >= kept[:, None], -torch.inf)
+    bias[torch.arange(len(text)), kept - 1] = count.to(text.dtype).log()
+    return text[:, :longest], bias
 
 
 def load_hypernet(

@@ -11,7 +11,7 @@ from lofa.adapters import Adapter, LowRankBatch, unstack
 from lofa.backbones import Backbone, load_backbone
 from lofa.conditions import PoseEncoder, pad_rows
 from lofa.errors import LofaError
-from lofa.hypernets import Response
+from lofa.hypernets import AdapterNet, ResponseNet
 from lofa.predict.pose_input import PoseInput, read_pose
 from lofa.predict.stages import Description, Stage, load_stage, read_description
 
@@ -49,17 +49,23 @@ class Predictor:
             raise LofaError(
                 f"{description.folder}: the backbone {backbone.name!r} as loaded lacks the layer {min(missing)}"
             )
+        networks = (response.network, adapter.network)
+        if not isinstance(networks[0], ResponseNet) or not isinstance(networks[1], AdapterNet):
+            found = ", ".join(type(network).__name__ for network in networks)
+            raise LofaError(f"{description.folder}: stages of a ResponseNet and an AdapterNet are needed; got {found}")
         self.description = description
         self.backbone = backbone
-        self._response = response
-        self._adapter = adapter
+        self._encoders = (response.encoder, adapter.encoder)
         self._batch_size = batch_size
-        self._device = next(adapter.network.parameters()).device
-        self._table = (
+        self._device = next(networks[1].parameters()).device
+        table = (
             backbone.weights(description.layers).to(self._device),
             torch.tensor(description.depth, device=self._device),
             torch.tensor(description.kind, device=self._device),
         )
+        with torch.no_grad():  # what depends on the weights alone, once for all prompts
+            self._prepared = (networks[0].prepare(*table), networks[1].prepare(*table))
+        self._networks = (networks[0], networks[1])
 
     @classmethod
     def load(cls, path: str | Path, device: torch.device | str = "cpu", backbone: Backbone | None = None) -> Self:
@@ -133,13 +139,15 @@ class Predictor:
             )
         value = given[takes]
         values = list(value) if isinstance(value, list | tuple) else [value]
+        if not values:
+            raise LofaError(f"{self.description.folder}: an empty list of prompts; give at least one {takes}")
         results: list[Result] = []
         for start in range(0, len(values), self._batch_size):
             results += function(values[start : start + self._batch_size])
         return results if isinstance(value, list | tuple) else results[0]
 
     def _values(self, inputs: list[Any]) -> tuple[Tensor, Tensor]:
-        encoder = self._adapter.encoder
+        encoder = self._encoders[1]
         if isinstance(encoder, PoseEncoder):
             values, lengths = pad_rows([read_pose(pose, encoder.joints) for pose in inputs])
         else:
@@ -147,19 +155,17 @@ class Predictor:
             values, lengths = condition.tokens.float(), condition.lengths
         return values.to(self._device), lengths.to(self._device)
 
-    def _respond(self, values: Tensor, lengths: Tensor) -> Response:
-        return self._response.network(*self._table, *self._response.encoder(values, lengths))
-
     @torch.no_grad()
     def _maps(self, inputs: list[Any]) -> list[ResponseMap]:
-        probability = self._respond(*self._values(inputs)).probability()
+        read = self._encoders[0](*self._values(inputs))
+        probability = self._networks[0].respond(self._prepared[0], *read).probability()
         return [dict(zip(self.description.layers, row, strict=True)) for row in probability]
 
     @torch.no_grad()
     def _adapters(self, inputs: list[Any]) -> list[Adapter]:
         values, lengths = self._values(inputs)
-        tokens = self._respond(values, lengths).tokens
-        prediction = self._adapter.network(*self._table, *self._adapter.encoder(values, lengths), tokens)
+        tokens = self._networks[0].finish(self._prepared[0], *self._encoders[0](values, lengths))
+        prediction = self._networks[1].adapt(self._prepared[1], *self._encoders[1](values, lengths), tokens)
         A, B, alpha = prediction.A.float(), prediction.B.float(), prediction.alpha.float()
         batch = {name: LowRankBatch(A[:, i], B[:, i], alpha[:, i]) for i, name in enumerate(self.description.layers)}
         metadata = {"backbone": self.backbone.name, "backbone_fingerprint": self.backbone.fingerprint}

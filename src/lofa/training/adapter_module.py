@@ -59,6 +59,7 @@ class AdapterModule(PredictorModule):
         for frozen in (response_network, response_encoder):
             frozen.requires_grad_(False).eval()
         self._response = (response_network, response_encoder)  # a tuple hides them from Lightning and its checkpoints
+        self._prepared: Tensor | None = None  # what stage I makes of the weights alone; it is frozen, and so is this
         self.backbone = backbone
         self._scales = {"delta": delta_scale, "denoising": denoising_scale}
         self._noise = NoiseSchedule(backbone.noise_shift, noise_weighted)
@@ -73,15 +74,27 @@ class AdapterModule(PredictorModule):
         for module in self._response:
             module.to(device)
 
+    def _read_response(self, batch: PairedBatch) -> tuple[ResponseNet, tuple[Tensor, Tensor, Tensor]]:
+        network, encoder = self._response
+        if self._prepared is None:
+            self._prepared = network.prepare(self.weight, self.depth, self.kind)
+        return network, (self._prepared[:, batch.layers], *encoder(batch.values, batch.lengths))
+
+    @torch.no_grad()
     def respond(self, batch: PairedBatch) -> Response:
         """Stage I's response, without gradient."""
-        network, encoder = self._response
-        with torch.no_grad():
-            return network(*self.layers_of(batch), *encoder(batch.values, batch.lengths))
+        network, inputs = self._read_response(batch)
+        return network.respond(*inputs)
+
+    @torch.no_grad()
+    def response_tokens(self, batch: PairedBatch) -> Tensor:
+        """Stage I's tokens (P, L, T, d) alone, without gradient."""
+        network, inputs = self._read_response(batch)
+        return network.finish(*inputs)
 
     def forward(self, batch: PairedBatch, response: Response | None = None) -> WeightPrediction:
         """A (P, L, r, in), B (P, L, out, r), alpha (P, L) of each prompt; `response` saves computing stage I again."""
-        tokens = (response or self.respond(batch)).tokens
+        tokens = self.response_tokens(batch) if response is None else response.tokens
         return self.network(*self.layers_of(batch), *self.encoder(batch.values, batch.lengths), tokens)
 
     def training_step(self, batch: PairedBatch, batch_idx: int) -> Tensor:

@@ -79,16 +79,16 @@ class _LowRankSum(torch.autograd.Function):
         prompts, layers, out_features, _ = B.shape
         total, carried = B.new_zeros(prompts), B.new_zeros(prompts)
         wanted = any(ctx.needs_input_grad)
-        gradient = (torch.empty_like(B), torch.zeros_like(A)) if wanted else ()
+        by_B, by_A = (torch.zeros_like(value) if wanted else value for value in (B, A))
         for tile in tiles_of(prompts, layers, out_features, A.shape[3]):
             value, derivative, extra = entry_loss(tile.product(B, A), tile)
             total += value
             if extra is not None:
                 carried += extra
             if wanted:
-                gradient[0][:, tile.layers, tile.rows] = derivative @ A[:, tile.layers].mT
-                gradient[1][:, tile.layers] += B[:, tile.layers, tile.rows].mT @ derivative
-        ctx.save_for_backward(*gradient)
+                by_B[:, tile.layers, tile.rows] = derivative @ A[:, tile.layers].mT
+                by_A[:, tile.layers] += B[:, tile.layers, tile.rows].mT @ derivative
+        ctx.save_for_backward(*((by_B, by_A) if wanted else ()))
         ctx.mark_non_differentiable(carried)
         return total, carried
 
