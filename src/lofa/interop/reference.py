@@ -89,37 +89,56 @@ class _Trunk(nn.Module):
         self.head_A = nn.Linear(c.d_model, c.lora_rank * c.in_dim)
         self.head_B = nn.Linear(c.d_model, c.in_dim * c.lora_rank)
 
-    def _start(
-        self, W: Tensor, depth_id: Tensor, type_id: Tensor, text_emb: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Tokens before the first block (prompts, layers each, T, d), projected condition (prompts, N, d), key bias."""
+    def prepare(self, W: Tensor, depth_id: Tensor, type_id: Tensor) -> Tensor:
+        """What depends on the weights alone: tokens `(1, L, T, d)` at the first block's reading of the condition.
+
+        `W (L, out, in)`, `depth_id (L,)`, `type_id (L,)`. Raises ValueError on wrong shapes.
+        """
         c = self.config
         if W.ndim != 3 or W.shape[1:] != (c.input_size, c.input_size):
             raise ValueError(f"W must be (L, {c.input_size}, {c.input_size}); got {tuple(W.shape)}")
-        text = text_emb[None] if text_emb.ndim == 2 else text_emb
-        if text.ndim != 3 or len(text) not in (1, len(W)) or text.shape[-1] != c.context_dim:
-            raise ValueError(
-                f"text_emb must be (N, {c.context_dim}), (1, N, {c.context_dim}) or ({len(W)}, N, {c.context_dim}); "
-                f"got {tuple(text_emb.shape)}"
-            )
-        kind = self.head_A.weight.dtype
-        W = W.to(kind)
+        W = W.to(self.head_A.weight.dtype)
         tokens = self.pos(self.patch_embed(W / (W.square().mean(1, keepdim=True) + 1e-6).sqrt()))
         tokens = tokens + (self.depth_embed(depth_id) + self.type_embed(type_id))[:, None]
         if c.has_cls:
             tokens = torch.cat([self.cls_token.expand(len(W), -1, -1), tokens], 1)
-        text, bias = collapse_padding(text.to(kind))
-        return rearrange(tokens, "(p l) t d -> p l t d", p=len(text)), self.text_proj(text), bias
+        return self._run(self.blocks[0], tokens[None], None)
 
-    def _run(self, module: nn.Module, *tensors: Tensor | None) -> Tensor:
-        return run_block(module, *tensors, recompute=self.config.gradient_checkpointing)
+    def finish(
+        self, prepared: Tensor, text_emb: Tensor, between: Callable[[int, Tensor], Tensor] | None = None
+    ) -> Tensor:
+        """Final tokens `(P, L, T, d)` from those of `prepare`, for `text_emb (P, N, C)` with all its padding.
+
+        `prepared (1, L, T, d)` serves all prompts, `(P, L, T, d)` has layers of its own for each; `between` is given
+        (number, tokens) after each block and may change the tokens.
+        """
+        text, bias = collapse_padding(text_emb.to(self.head_A.weight.dtype))
+        context, x = self.text_proj(text), prepared
+        for i, block in enumerate(self.blocks):
+            x = self._run(block, x, context, bias, i == 0)
+            x = between(i, x) if between else x
+        normalised: Tensor = self.norm(x)
+        return normalised
+
+    def _layered(self, prepared: Tensor, text_emb: Tensor) -> tuple[Tensor, Tensor]:
+        """One text for all layers, or one for each: prepared tokens and texts (P, N, C) that go together."""
+        layers, width = prepared.shape[1], self.config.context_dim
+        text = text_emb[None] if text_emb.ndim == 2 else text_emb
+        if text.ndim != 3 or len(text) not in (1, layers) or text.shape[-1] != width:
+            raise ValueError(
+                f"text_emb must be (N, {width}), (1, N, {width}) or ({layers}, N, {width}); got {tuple(text_emb.shape)}"
+            )
+        return rearrange(prepared, "one (p l) t d -> (one p) l t d", p=len(text)), text
+
+    def _run(self, module: nn.Module, *inputs: Tensor | bool | None) -> Tensor:
+        return run_block(module, *inputs, recompute=self.config.gradient_checkpointing)
 
     def _decode(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Final tokens (L, T, d) -> pooled vector (L, d), A, B."""
+        """Final tokens (..., T, d) -> pooled vector (..., d), A (..., r, in), B (..., out, r)."""
         c = self.config
-        h = tokens[:, 0] if c.decode_cls else tokens[:, 0 if c.has_cls else 1 :].mean(1)
-        A = rearrange(self.head_A(h), "l (r i) -> l r i", r=c.lora_rank)
-        B = rearrange(self.head_B(h), "l (o r) -> l o r", r=c.lora_rank)
+        h = tokens[..., 0, :] if c.decode_cls else tokens[..., 0 if c.has_cls else 1 :, :].mean(-2)
+        A = rearrange(self.head_A(h), "... (r i) -> ... r i", r=c.lora_rank)
+        B = rearrange(self.head_B(h), "... (o r) -> ... o r", r=c.lora_rank)
         return h, A, B
 
 
@@ -131,10 +150,7 @@ class ReferenceResponseNet(_Trunk):
 
         Raises ValueError on wrong shapes.
         """
-        x, context, bias = self._start(W, depth_id, type_id, text_emb)
-        for block in self.blocks:
-            x = self._run(block, x, context, bias)
-        tokens = rearrange(self.norm(x), "p l t d -> (p l) t d")
+        tokens = self.finish(*self._layered(self.prepare(W, depth_id, type_id), text_emb)).flatten(0, 1)
         _, A, B = self._decode(tokens)
         S = F.softplus(B @ A) if self.config.out_act == "softplus" else (B @ A).square()
         return ReferenceResponse(tokens, S, (S - self.config.tau) / self.config.temperature, A, B)
@@ -155,19 +171,26 @@ class ReferenceAdapterNet(_Trunk):
         self, W: Tensor, depth_id: Tensor, type_id: Tensor, text_emb: Tensor, stage1_tokens: Tensor
     ) -> ReferenceAdapter:
         """As stage 1, and `stage1_tokens (L, T, d)`: the tokens stage 1 returned for the same layers and text."""
-        x, context, bias = self._start(W, depth_id, type_id, text_emb)
+        prepared, text = self._layered(self.prepare(W, depth_id, type_id), text_emb)
         if stage1_tokens.ndim != 3 or stage1_tokens.shape[::2] != (len(W), self.config.d_model):
             raise ValueError(
                 f"stage1_tokens must be ({len(W)}, T, {self.config.d_model}); got {tuple(stage1_tokens.shape)}"
             )
-        response = rearrange(stage1_tokens.to(x.dtype), "(p l) t d -> p l t d", p=len(context))
-        for i, block in enumerate(self.blocks):
-            x = self._run(block, x, context, bias)
-            if str(i) in self.cross_attn_blocks:
-                x = self._run(self.cross_attn_blocks[str(i)], x, response)
-        h, A, B = self._decode(rearrange(self.norm(x), "p l t d -> (p l) t d"))
-        alpha = ALPHA_ACTIVATIONS[self.config.alpha_act](self.head_alpha(h))
-        return ReferenceAdapter(A, B, alpha[:, 0], alpha[..., None] * (B @ A))
+        A, B, alpha = self.adapt(prepared, text, rearrange(stage1_tokens, "(p l) t d -> p l t d", p=len(text)))
+        A, B, alpha = A.flatten(0, 1), B.flatten(0, 1), alpha.flatten()
+        return ReferenceAdapter(A, B, alpha, alpha[:, None, None] * (B @ A))
+
+    def adapt(self, prepared: Tensor, text_emb: Tensor, stage1_tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """A `(P, L, r, in)`, B `(P, L, out, r)`, alpha `(P, L)`, from what `prepare` gave and stage 1's tokens
+        `(P, L, T, d)`; `text_emb (P, N, C)` with all its padding."""
+
+        def read(i: int, x: Tensor) -> Tensor:
+            if str(i) not in self.cross_attn_blocks:
+                return x
+            return self._run(self.cross_attn_blocks[str(i)], x, stage1_tokens.to(x.dtype))
+
+        h, A, B = self._decode(self.finish(prepared, text_emb, read))
+        return A, B, ALPHA_ACTIVATIONS[self.config.alpha_act](self.head_alpha(h))[..., 0]
 
 
 def collapse_padding(text: Tensor) -> tuple[Tensor, Tensor | None]:

@@ -165,7 +165,8 @@ class Predictor:
     def _adapters(self, inputs: list[Any]) -> list[Adapter]:
         values, lengths = self._values(inputs)
         tokens = self._networks[0].finish(self._prepared[0], *self._encoders[0](values, lengths))
-        prediction = self._networks[1].adapt(self._prepared[1], *self._encoders[1](values, lengths), tokens)
+        context, counts = self._encoders[1](values, lengths)
+        prediction = self._networks[1].adapt(self._prepared[1], context, counts, tokens)
         A, B, alpha = prediction.A.float(), prediction.B.float(), prediction.alpha.float()
         batch = {name: LowRankBatch(A[:, i], B[:, i], alpha[:, i]) for i, name in enumerate(self.description.layers)}
         metadata = {"backbone": self.backbone.name, "backbone_fingerprint": self.backbone.fingerprint}
