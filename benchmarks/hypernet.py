@@ -1,0 +1,346 @@
+"""The hypernetworks against the published scheme written out naively: latency, training steps, the losses' memory.
+
+    python benchmarks/hypernet.py                       # 4 layers of 1536 x 1536 at the published size, two CPU cores
+    python benchmarks/hypernet.py --size tiny           # tiny-wan's 32 layers and networks
+    python benchmarks/hypernet.py --device cuda --layers 240 --dtype bfloat16
+
+Every contender runs in this process, in turn, `--repeats` times after a warm round; printed are medians and ratios to
+the naive scheme, which runs the same parameters as the published code does: the condition of 512 tokens (40 of them
+real) is copied to every layer, projected and read there in full; everything is computed for every prompt; stage I's
+heads and S are computed and thrown away; losses hold whole matrices. "through a file" adds a compressed .npz of stage
+I's tokens between the stages. Weights are random, which costs what trained ones cost.
+"""
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from lofa.files import write_json
+from lofa.hypernets import AdapterNet, Response, ResponseNet, WeightPrediction
+from lofa.interop.config import ReferenceConfig
+from lofa.interop.reference import ReferenceAdapterNet, ReferenceResponseNet
+from lofa.training import delta_loss, response_loss
+
+TOKENS, REAL = 512, 40
+SIZES: dict[str, dict[str, Any]] = {
+    "true": {"context_dim": 4096, "in_dim": 1536, "input_size": 1536, "patch_size": 96},
+    "tiny": {
+        "context_dim": 64,
+        "in_dim": 96,
+        "input_size": 96,
+        "patch_size": 48,
+        "d_model": 96,
+        "n_heads": 4,
+        "n_blocks": 3,
+        "lora_rank": 4,
+        "num_depth": 4,
+        "cross_attn_idxs": [0, 2],
+    },
+}
+LAYERS = {"true": 4, "tiny": 32}
+
+
+@dataclass
+class Job:
+    """Networks of the published architecture, ours in the cached design, and what they are given."""
+
+    first: ReferenceResponseNet
+    second: ReferenceAdapterNet
+    cached: tuple[ResponseNet, AdapterNet]
+    W: Tensor
+    depth: Tensor
+    kind: Tensor
+    texts: Tensor
+    """(P, 512, C), zero from token 40 on"""
+
+    @classmethod
+    def make(cls, size: str, layers: int, prompts: int, device: str, dtype: torch.dtype) -> "Job":
+        torch.manual_seed(0)
+        values = SIZES[size] | {"gradient_checkpointing": False}
+        shared = {key: value for key, value in values.items() if key != "cross_attn_idxs"}
+        config = ReferenceConfig.read(2, values)
+        with torch.device(device):
+            first = ReferenceResponseNet(ReferenceConfig.read(1, shared)).to(dtype)
+            second = ReferenceAdapterNet(config).to(dtype)
+            ours: dict[str, Any] = {
+                "out_features": config.in_dim,
+                "in_features": config.in_dim,
+                "num_depths": config.num_depth,
+                "num_kinds": config.num_type,
+                "context_width": config.context_dim,
+                "patch_size": config.patch_size,
+                "d_model": config.d_model,
+                "n_heads": config.n_heads,
+                "n_blocks": config.n_blocks,
+                "lora_rank": config.lora_rank,
+                "condition_from": config.n_blocks - 1,
+            }
+            cached = (
+                ResponseNet(**ours).to(dtype),
+                AdapterNet(**ours, response_width=config.d_model, read_after=[config.n_blocks - 1]).to(dtype),
+            )
+            W = torch.randn(layers, config.in_dim, config.in_dim, dtype=dtype) * 0.02
+            texts = torch.randn(prompts, TOKENS, config.context_dim, dtype=dtype)
+            texts[:, REAL:] = 0
+            number = torch.arange(layers)
+        for net in (first, second, *cached):
+            net.requires_grad_(False)
+        return cls(first, second, cached, W, number % config.num_depth, number % config.num_type, texts)
+
+
+def naive_tokens(
+    net: ReferenceResponseNet | ReferenceAdapterNet, job: Job, text: Tensor, response: Tensor | None = None
+) -> Tensor:
+    """Final tokens (L, T, d) as the published code computes them: every layer with its own copy of the condition."""
+    c, W = net.config, job.W
+    tiles = net.pos(net.patch_embed(W / (W.square().mean(1, keepdim=True) + 1e-6).sqrt()))
+    x = tiles + (net.depth_embed(job.depth) + net.type_embed(job.kind))[:, None]
+    x = torch.cat([net.cls_token.expand(len(W), -1, -1), x], 1)[:, None]
+    context = net.text_proj(text.expand(len(W), -1, -1).contiguous())
+    for i, block in enumerate(net.blocks):
+        x = block(x, context)
+        if isinstance(net, ReferenceAdapterNet) and i in c.cross_attn_idxs:
+            assert response is not None
+            x = net.cross_attn_blocks[str(i)](x, response[:, None])
+    return net.norm(x)[:, 0]
+
+
+def naive_adapter(job: Job, text: Tensor, through: Path | None = None) -> Tensor:
+    """alpha * B (L, out, r) and A joined as delta_w's factors: one prompt through both stages."""
+    tokens = naive_tokens(job.first, job, text)
+    _, A, B = job.first._decode(tokens)
+    F.softplus(B @ A)
+    if through is not None:
+        np.savez_compressed(through, tokens=tokens.float().cpu().numpy())
+        with np.load(through) as file:
+            tokens = torch.from_numpy(file["tokens"]).to(job.W)
+    h, A, B = job.second._decode(naive_tokens(job.second, job, text, tokens))
+    alpha = F.softplus(job.second.head_alpha(h))[..., None]
+    return (alpha * B)[:1] @ A[:1]
+
+
+def exact_adapter(job: Job, prepared: Sequence[Tensor], texts: Tensor) -> Tensor:
+    """The same numbers: the weights' part kept, one key for the padding, no heads in stage I."""
+    tokens = job.first.finish(prepared[0], texts)
+    A, B, alpha = job.second.adapt(prepared[1], texts, tokens)
+    return (alpha[..., None, None] * B)[:1, 0] @ A[:1, 0]
+
+
+def cached_adapter(job: Job, prepared: Sequence[Tensor], texts: Tensor) -> Tensor:
+    """The cached design: the last block alone reads the condition."""
+    lengths = torch.full((len(texts),), REAL, device=texts.device)
+    tokens = job.cached[0].finish(prepared[0], texts, lengths)
+    made = job.cached[1].adapt(prepared[1], texts, lengths, tokens)
+    return made.B[:1, 0] @ made.A[:1, 0]
+
+
+def medians(contenders: Mapping[str, Callable[[], object]], repeats: int, device: str) -> dict[str, float]:
+    """Median seconds of each, run in turn, after one warm round."""
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    for turn in range(repeats + 1):
+        for name, run in contenders.items():
+            begun = time.perf_counter()
+            run()
+            if device != "cpu":
+                torch.cuda.synchronize()
+            if turn:
+                seconds[name].append(time.perf_counter() - begun)
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def peak_bytes(run: Callable[[], object], device: str) -> int:
+    """The most memory that `run` held beyond what was there before it."""
+    if device != "cpu":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        run()
+        return torch.cuda.max_memory_allocated() - before
+    run()  # what is kept from a first call (workspaces) is not the losses'
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        run()
+    results = profile.profiler.kineto_results
+    changes = sorted((event.start_ns(), event.nbytes()) for event in results.events() if event.name() == "[memory]")
+    return int(np.cumsum([change for _, change in changes]).max())
+
+
+@dataclass
+class Losses:
+    """Leaf tensors of both losses at the job's size, and the losses dense and tile by tile."""
+
+    response: Response
+    prediction: WeightPrediction
+    truth: WeightPrediction
+    W: Tensor
+
+    @classmethod
+    def make(cls, job: Job) -> "Losses":
+        layers, out, width = job.W.shape
+        rank = job.first.config.lora_rank
+
+        def pair(scale: float, grad: bool) -> tuple[Tensor, Tensor]:
+            A = torch.randn(1, layers, rank, width, device=job.W.device)
+            B = scale * torch.randn(1, layers, out, rank, device=job.W.device)
+            return A.requires_grad_(grad), B.requires_grad_(grad)
+
+        alpha = torch.full((1, layers), 0.1, device=job.W.device)
+        response = Response(A=(one := pair(0.01, True))[0], B=one[1], tokens=job.W[:0], tau=0.02, temperature=0.1)
+        return cls(
+            response,
+            WeightPrediction(*pair(0.01, True), alpha),
+            WeightPrediction(*pair(0.01, False), alpha),
+            job.W.float(),
+        )
+
+    def dense_response(self) -> None:
+        """Binary cross-entropy over whole matrices."""
+        target = self.truth.delta_weight().abs() / (self.W.abs() + 1e-8) > self.response.tau
+        F.binary_cross_entropy_with_logits(self.response.logits(), target.float()).backward()
+
+    def tiled_response(self) -> None:
+        """As training computes it."""
+        response_loss(self.response, self.W, self.truth)[0].backward()
+
+    def dense_delta(self) -> None:
+        """L1 over whole matrices."""
+        true = self.truth.delta_weight()
+        ((self.prediction.delta_weight() - true).abs().mean() / true.abs().mean()).backward()
+
+    def tiled_delta(self) -> None:
+        """As training computes it."""
+        delta_loss(self.prediction, self.truth).mean().backward()
+
+
+def operations(config: ReferenceConfig, layers: int, real: bool) -> float:
+    """Operations (2 a multiply-add) of the matrix products of both stages for one prompt, heads of stage II included.
+
+    `real`: as `exact_adapter` does them; otherwise as the naive scheme.
+    """
+    d, T, r = config.d_model, (config.input_size // config.patch_size) ** 2 + 1, config.lora_rank
+    N = REAL + 1 if real else TOKENS
+    copies = 1 if real else layers
+    hidden = 2 * config.mlp_ratio * d * d
+    own, read = T * (4 * d * d + hidden) + 2 * T * T * d, T * (2 * d * d + hidden) + 2 * T * N * d
+    condition = copies * N * (config.context_dim * d + config.n_blocks * 2 * d * d)
+    blocks = config.n_blocks * (own + read) - (own if real else 0)
+    tiles = 0 if real else T * config.patch_size**2 * d
+    heads = 2 * d * r * config.in_dim
+    again = len(config.cross_attn_idxs) * (T * (4 * d * d + hidden) + 2 * T * T * d)
+    wasted = 0 if real else heads + r * config.in_dim**2
+    return 2 * (2 * (layers * (blocks + tiles) + condition) + layers * (heads + again + wasted))
+
+
+def matmul_rate(device: str, dtype: torch.dtype, side: int = 2048) -> float:
+    """Operations a second of a large square product."""
+    a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
+    return 2 * side**3 / medians({"product": lambda: a @ b}, 5, device)["product"]
+
+
+@torch.no_grad()
+def latency(job: Job, repeats: int, device: str) -> dict[str, Any]:
+    """Seconds from prompt tokens to one prompt's adapter, and a prompt of several at once."""
+    prepared = [net.prepare(job.W, job.depth, job.kind) for net in (job.first, job.second)]
+    cached = [net.prepare(job.W, job.depth, job.kind) for net in job.cached]
+    one, count = job.texts[:1], len(job.texts)
+    expected, got = naive_adapter(job, one[0]), exact_adapter(job, prepared, one)
+    with tempfile.TemporaryDirectory() as folder:
+        through = Path(folder) / "tokens.npz"
+        seconds = medians(
+            {
+                "naive": lambda: naive_adapter(job, one[0]),
+                "naive, through a file": lambda: naive_adapter(job, one[0], through),
+                "exact": lambda: exact_adapter(job, prepared, one),
+                "exact, a prompt of many": lambda: exact_adapter(job, prepared, job.texts),
+                "cached": lambda: cached_adapter(job, cached, one),
+                "cached, a prompt of many": lambda: cached_adapter(job, cached, job.texts),
+            },
+            repeats,
+            device,
+        )
+    for name in seconds:
+        if name.endswith("of many"):
+            seconds[name] /= count
+    rate = matmul_rate(device, job.W.dtype)
+    limits = {
+        name: operations(job.second.config, len(job.W), real) / rate
+        for name, real in (("naive", False), ("exact", True))
+    }
+    return {
+        "seconds": seconds,
+        "ratio_to_naive": {name: seconds["naive"] / value for name, value in seconds.items()},
+        "relative_difference": float((got - expected).abs().max() / expected.abs().max()),
+        "matmul_rate": rate,
+        "seconds_at_matmul_rate": limits,
+        "share_of_matmul_rate": {name: limit / seconds[name] for name, limit in limits.items()},
+    }
+
+
+def losses(job: Job, repeats: int, device: str) -> dict[str, Any]:
+    """Seconds and peak bytes of both losses, forward and backward, dense and tile by tile."""
+    leaves = Losses.make(job)
+    runs = {
+        "response, dense": leaves.dense_response,
+        "response, tiled": leaves.tiled_response,
+        "delta, dense": leaves.dense_delta,
+        "delta, tiled": leaves.tiled_delta,
+    }
+    seconds = medians(runs, repeats, device)
+    peak = {name: peak_bytes(run, device) for name, run in runs.items()}
+    saved = {name: peak[f"{name}, dense"] / peak[f"{name}, tiled"] for name in ("response", "delta")}
+    return {"seconds": seconds, "peak_bytes": peak, "times_less_memory": saved}
+
+
+def main() -> None:
+    """Runs every part and prints the figures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", choices=tuple(SIZES), default="true")
+    parser.add_argument("--layers", type=int, help="adapted layers; default 4 at the true size, 32 at the tiny one")
+    parser.add_argument("--prompts", type=int, default=8, help="prompts at once")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads")
+    parser.add_argument("--out", type=Path, help="json file for the figures")
+    given = parser.parse_args()
+    if given.device != "cpu" and not torch.cuda.is_available():
+        print(f"--device {given.device}: no GPU here, nothing measured")
+        return
+
+    torch.set_num_threads(given.threads)
+    layers = given.layers or LAYERS[given.size]
+    job = Job.make(given.size, layers, given.prompts, given.device, getattr(torch, given.dtype))
+    figures = {
+        "settings": {key: str(value) for key, value in vars(given).items()} | {"layers": layers},
+        "latency": latency(job, given.repeats, given.device),
+        "losses": losses(job, given.repeats, given.device),
+    }
+    _print(figures)
+    if given.out:
+        write_json(given.out, figures)
+
+
+def _print(figures: dict[str, Any]) -> None:
+    table = Table(title="prompt tokens to adapter, both stages")
+    for name in ("", "ms", "times as fast"):
+        table.add_column(name, justify="right" if name else "left")
+    for name, seconds in figures["latency"]["seconds"].items():
+        table.add_row(name, f"{1e3 * seconds:.1f}", f"{figures['latency']['ratio_to_naive'][name]:.2f}")
+    Console().print(table)
+    print(json.dumps({key: value for key, value in figures["latency"].items() if key != "seconds"}, indent=2))
+    print(json.dumps(figures["losses"], indent=2))
+
+
+if __name__ == "__main__":
+    main()
