@@ -135,8 +135,8 @@ def naive_adapter(job: Job, text: Tensor, through: Path | None = None) -> Tensor
 def exact_adapter(job: Job, prepared: Sequence[Tensor], texts: Tensor) -> Tensor:
     """The same numbers: the weights' part kept, one key for the padding, no heads in stage I."""
     tokens = job.first.finish(prepared[0], texts)
-    A, B, alpha = job.second.adapt(prepared[1], texts, tokens)
-    return (alpha[..., None, None] * B)[:1, 0] @ A[:1, 0]
+    made = job.second.adapt(prepared[1], texts, tokens)
+    return (made.alpha[..., None, None] * made.B)[:1, 0] @ made.A[:1, 0]
 
 
 def cached_adapter(job: Job, prepared: Sequence[Tensor], texts: Tensor) -> Tensor:

@@ -50,7 +50,7 @@ def pick_dtype(name: str | None) -> torch.dtype | None:
 def load_predictor(config: Any) -> Predictor:
     """The predictor of the keys `predictor` (none: the one finished last in `runs`), `model` and `device`."""
     device = pick_device(config.device)
-    run = find_run(config.runs, {"stage": 2}) if config.predictor is None else Path(config.predictor)
+    run = find_run(config.runs, {"stage": 2}) if config.predictor is None else config.predictor
     if config.predictor is None:
         print(f"predictor: {run} (the one finished last; choose another with predictor=<run>)")
     backbone = None if config.model is None else load_backbone(config.model, device)

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from lofa import files
 from lofa.errors import DataError
 from lofa.hypernets.blocks import Block, ReadBlock, run_block
 from lofa.hypernets.tiling import GridPosition, PatchEmbed
+from lofa.hypernets.weights import WeightPrediction
 from lofa.interop.config import ReferenceConfig
 
 __all__ = ["ReferenceAdapter", "ReferenceAdapterNet", "ReferenceResponse", "ReferenceResponseNet", "load_hypernet"]
@@ -42,7 +43,7 @@ ALPHA_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 @dataclass(frozen=True)
 class ReferenceResponse:
-    """Stage 1. `T` tokens a layer, [CLS] first where there is one."""
+    """Stage 1. `T` tokens a layer, [CLS] first where there is one; `respond` has prompts before layers: (P, L, ...)."""
 
     tokens: Tensor
     """(L, T, d), final and normalised: what stage 2 reads"""
@@ -54,6 +55,10 @@ class ReferenceResponse:
     """(L, r, in_dim)"""
     B: Tensor
     """(L, in_dim, r)"""
+
+    def probability(self) -> Tensor:
+        """(L, in_dim, in_dim) that an entry responds; with softplus never below sigmoid(-tau / temperature)."""
+        return self.logits.sigmoid()
 
 
 @dataclass(frozen=True)
@@ -150,7 +155,12 @@ class ReferenceResponseNet(_Trunk):
 
         Raises ValueError on wrong shapes.
         """
-        tokens = self.finish(*self._layered(self.prepare(W, depth_id, type_id), text_emb)).flatten(0, 1)
+        out = self.respond(*self._layered(self.prepare(W, depth_id, type_id), text_emb))
+        return ReferenceResponse(*(getattr(out, field.name).flatten(0, 1) for field in fields(out)))
+
+    def respond(self, prepared: Tensor, text_emb: Tensor) -> ReferenceResponse:
+        """The response of P prompts, from what `prepare` gave; `text_emb (P, N, C)` with all its padding."""
+        tokens = self.finish(prepared, text_emb)
         _, A, B = self._decode(tokens)
         S = F.softplus(B @ A) if self.config.out_act == "softplus" else (B @ A).square()
         return ReferenceResponse(tokens, S, (S - self.config.tau) / self.config.temperature, A, B)
@@ -176,13 +186,13 @@ class ReferenceAdapterNet(_Trunk):
             raise ValueError(
                 f"stage1_tokens must be ({len(W)}, T, {self.config.d_model}); got {tuple(stage1_tokens.shape)}"
             )
-        A, B, alpha = self.adapt(prepared, text, rearrange(stage1_tokens, "(p l) t d -> p l t d", p=len(text)))
-        A, B, alpha = A.flatten(0, 1), B.flatten(0, 1), alpha.flatten()
+        out = self.adapt(prepared, text, rearrange(stage1_tokens, "(p l) t d -> p l t d", p=len(text)))
+        A, B, alpha = out.A.flatten(0, 1), out.B.flatten(0, 1), out.alpha.flatten()
         return ReferenceAdapter(A, B, alpha, alpha[:, None, None] * (B @ A))
 
-    def adapt(self, prepared: Tensor, text_emb: Tensor, stage1_tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """A `(P, L, r, in)`, B `(P, L, out, r)`, alpha `(P, L)`, from what `prepare` gave and stage 1's tokens
-        `(P, L, T, d)`; `text_emb (P, N, C)` with all its padding."""
+    def adapt(self, prepared: Tensor, text_emb: Tensor, stage1_tokens: Tensor) -> WeightPrediction:
+        """The adapters of P prompts, from what `prepare` gave, `text_emb (P, N, C)` with all its padding, and stage 1's
+        tokens `(P, L, T, d)`."""
 
         def read(i: int, x: Tensor) -> Tensor:
             if str(i) not in self.cross_attn_blocks:
@@ -190,7 +200,7 @@ class ReferenceAdapterNet(_Trunk):
             return self._run(self.cross_attn_blocks[str(i)], x, stage1_tokens.to(x.dtype))
 
         h, A, B = self._decode(self.finish(prepared, text_emb, read))
-        return A, B, ALPHA_ACTIVATIONS[self.config.alpha_act](self.head_alpha(h))[..., 0]
+        return WeightPrediction(A, B, ALPHA_ACTIVATIONS[self.config.alpha_act](self.head_alpha(h))[..., 0])
 
 
 def collapse_padding(text: Tensor) -> tuple[Tensor, Tensor | None]:

@@ -11,8 +11,8 @@ from lofa.adapters import Adapter, LowRankBatch, unstack
 from lofa.backbones import Backbone, load_backbone
 from lofa.conditions import PoseEncoder, pad_rows
 from lofa.errors import LofaError
-from lofa.hypernets import AdapterNet, ResponseNet
 from lofa.predict.pose_input import PoseInput, read_pose
+from lofa.predict.published import PREFIX, PUBLISHED_BACKBONE, read_published
 from lofa.predict.stages import Description, Stage, load_stage, read_description
 
 __all__ = ["Predictor"]
@@ -49,10 +49,7 @@ class Predictor:
             raise LofaError(
                 f"{description.folder}: the backbone {backbone.name!r} as loaded lacks the layer {min(missing)}"
             )
-        networks = (response.network, adapter.network)
-        if not isinstance(networks[0], ResponseNet) or not isinstance(networks[1], AdapterNet):
-            found = ", ".join(type(network).__name__ for network in networks)
-            raise LofaError(f"{description.folder}: stages of a ResponseNet and an AdapterNet are needed; got {found}")
+        networks: tuple[Any, Any] = (response.network, adapter.network)  # ours or the published ones: same methods
         self.description = description
         self.backbone = backbone
         self._encoders = (response.encoder, adapter.encoder)
@@ -65,11 +62,11 @@ class Predictor:
         )
         with torch.no_grad():  # what depends on the weights alone, once for all prompts
             self._prepared = (networks[0].prepare(*table), networks[1].prepare(*table))
-        self._networks = (networks[0], networks[1])
+        self._networks = networks
 
     @classmethod
     def load(cls, path: str | Path, device: torch.device | str = "cpu", backbone: Backbone | None = None) -> Self:
-        """Loads a run directory or its `predictor/` folder.
+        """Loads a run directory or its `predictor/` folder, or the published predictor from "reference:<folder>".
 
         Args:
             path: the folder
@@ -79,6 +76,10 @@ class Predictor:
         Raises:
             LofaError: no predictor there, damaged files, only stage I trained, or another backbone.
         """
+        if str(path).startswith(PREFIX):
+            backbone = backbone or load_backbone(PUBLISHED_BACKBONE, device=device)
+            description, response, adapter = read_published(str(path).removeprefix(PREFIX), backbone, device)
+            return cls(description, backbone, response, adapter)
         description = read_description(path)
         response, adapter = (load_stage(description, name, device) for name in ("response", "adapter"))
         return cls(
@@ -165,8 +166,7 @@ class Predictor:
     def _adapters(self, inputs: list[Any]) -> list[Adapter]:
         values, lengths = self._values(inputs)
         tokens = self._networks[0].finish(self._prepared[0], *self._encoders[0](values, lengths))
-        context, counts = self._encoders[1](values, lengths)
-        prediction = self._networks[1].adapt(self._prepared[1], context, counts, tokens)
+        prediction = self._networks[1].adapt(self._prepared[1], *self._encoders[1](values, lengths), tokens)
         A, B, alpha = prediction.A.float(), prediction.B.float(), prediction.alpha.float()
         batch = {name: LowRankBatch(A[:, i], B[:, i], alpha[:, i]) for i, name in enumerate(self.description.layers)}
         metadata = {"backbone": self.backbone.name, "backbone_fingerprint": self.backbone.fingerprint}

@@ -1,0 +1,114 @@
+"""The published predictor, read as it was released, for `Predictor.load("reference:<folder>")`.
+
+    <folder>/stage1_preview.pth, stage2_preview.pth     plain state dicts
+             config.yaml                                constructor values, sections stage1 and stage2
+
+It says nothing of its backbone, so the layer table is that of the backbone in use: kinds count in the published order
+(self-attention q, k, v, o, then cross-attention), depths as they are.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+import yaml
+from torch import Tensor, nn
+
+from lofa.backbones import Backbone, BackboneConfig, LayerSpec
+from lofa.errors import DataError
+from lofa.interop.reference import ReferenceAdapterNet, ReferenceResponseNet, load_hypernet
+from lofa.predict.stages import Description, Stage
+
+__all__ = ["PREFIX", "PUBLISHED_BACKBONE", "read_published"]
+
+PREFIX = "reference:"
+PUBLISHED_BACKBONE = "wan2.1-t2v-1.3b"
+"""What the released checkpoints were trained for."""
+
+_FILES = {1: "stage1_preview.pth", 2: "stage2_preview.pth"}
+_TOKENS = 512
+_KINDS = tuple(
+    f"{attention}.{part}" for attention in ("attn1", "attn2") for part in ("to_q", "to_k", "to_v", "to_out.0")
+)
+
+
+class PaddedText(nn.Module):
+    """Text tokens with all the padding that the published networks were trained to attend to."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.width = width
+
+    def forward(self, values: Tensor, lengths: Tensor) -> tuple[Tensor]:
+        """Tokens `(B, N, C)`, zero behind each length -> `(B, max(N, 512), C)`."""
+        return (F.pad(values, (0, 0, 0, max(0, _TOKENS - values.shape[1]))),)
+
+
+def read_published(
+    folder: str | Path, backbone: Backbone, device: torch.device | str
+) -> tuple[Description, Stage, Stage]:
+    """Description and both stages, frozen.
+
+    Raises:
+        DataError: a file is missing or damaged, or the networks do not fit the backbone's layers.
+        ConfigError: a constructor value that is unknown or out of range.
+    """
+    folder = Path(folder)
+    config = _read_config(folder / "config.yaml")
+    networks = {
+        stage: load_hypernet(folder / file, stage, config[f"stage{stage}"]).requires_grad_(False).eval().to(device)
+        for stage, file in _FILES.items()
+    }
+    layers = [layer for layer in backbone.layers if layer.kind in _KINDS]
+    for network in networks.values():
+        assert isinstance(network, ReferenceResponseNet | ReferenceAdapterNet)
+        _check_layers(folder, network, layers, backbone)
+    description = Description(
+        folder,
+        "text",
+        backbone.name,
+        BackboneConfig(backbone.name, backbone.name),
+        backbone.fingerprint,
+        tuple(layer.name for layer in layers),
+        tuple(layer.depth for layer in layers),
+        tuple(_KINDS.index(layer.kind) for layer in layers),
+        {},
+        {},
+    )
+    encoder = PaddedText(backbone.condition_width)
+    return description, Stage(networks[1], encoder), Stage(networks[2], encoder)
+
+
+def _read_config(path: Path) -> dict[str, dict[str, Any]]:
+    if not path.is_file():
+        wanted = ", ".join((*_FILES.values(), path.name))
+        raise DataError(f"{path}: no such file; a published predictor is a folder with {wanted}")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise DataError(f"{path}: not readable as yaml ({str(error).splitlines()[0]})") from None
+    sections = [f"stage{stage}" for stage in _FILES]
+    if not isinstance(values, dict) or not all(isinstance(values.get(name), dict) for name in sections):
+        found = ", ".join(map(str, values)) if isinstance(values, dict) else type(values).__name__
+        raise DataError(f"{path}: needs the sections {' and '.join(sections)}; it has {found}")
+    return {name: values[name] for name in sections}
+
+
+def _check_layers(
+    folder: Path, network: ReferenceResponseNet | ReferenceAdapterNet, layers: list[LayerSpec], backbone: Backbone
+) -> None:
+    c = network.config
+    sides = {(layer.out_features, layer.in_features) for layer in layers}
+    depths = 1 + max((layer.depth for layer in layers), default=0)
+    if sides != {(c.in_dim, c.in_dim)} or c.input_size != c.in_dim or depths > c.num_depth or c.num_type < len(_KINDS):
+        raise DataError(
+            f"{folder}: made for layers of {c.in_dim} x {c.in_dim}, {c.num_depth} depths and {c.num_type} kinds, but "
+            f"{backbone.name!r} has {len(layers)} attention layers of {sorted(sides)} in {depths} depths; give the "
+            f"backbone it was trained for with backbone=<name or folder> ({PUBLISHED_BACKBONE} for the released one)"
+        )
+    if c.context_dim != backbone.condition_width:
+        raise DataError(
+            f"{folder}: reads text tokens {c.context_dim} wide, but those of {backbone.name!r} are "
+            f"{backbone.condition_width} wide; give the backbone it was trained for with backbone=<name or folder>"
+        )
