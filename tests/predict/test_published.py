@@ -105,9 +105,8 @@ def test_a_wrong_folder_is_named(folder: Path, backbone: Backbone, spoil: Callab
 
 def test_layers_of_another_size_are_refused(backbone: Backbone, tmp_path: Path) -> None:
     values = VALUES | {"context_dim": backbone.condition_width, "in_dim": 48, "input_size": 48}
-    (tmp_path / "config.yaml").write_text(
-        yaml.safe_dump({"stage1": values, "stage2": values | {"cross_attn_idxs": []}})
-    )
+    sections = {"stage1": values, "stage2": values | {"cross_attn_idxs": []}}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(sections))
     for stage, kind in ((1, ReferenceResponseNet), (2, ReferenceAdapterNet)):
         state = kind(ReferenceConfig.read(stage, sections[f"stage{stage}"])).state_dict()
         torch.save(state, tmp_path / f"stage{stage}_preview.pth")
