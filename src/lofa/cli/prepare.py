@@ -21,7 +21,9 @@ __all__ = ["COMMAND", "PrepareConfig", "prepare_source"]
 class PrepareConfig(WayConfig):
     """Keys of lofa prepare."""
 
-    source: str = text(MISSING, "folder of videos, csv or jsonl of captions, npz of poses, or world")
+    source: str = text(
+        MISSING, "folder of videos, csv or jsonl of captions, npz of poses, reference:<folder>, or world"
+    )
 
 
 def prepare(config: Any) -> PrepareReport:
@@ -43,6 +45,7 @@ COMMAND = Command(
     (
         "lofa prepare source=world data=world",
         "lofa prepare source=videos/ data=mine            captions in captions.csv, or clip.txt beside clip.mp4",
+        "lofa prepare source=reference:zoo/ data=theirs   a zoo of the published code, LoRAs and all",
         "lofa prepare source=poses.npz data=poses prepare.held_out_labels=[wave,run]",
     ),
     sections=("prepare", "backbone", "paths"),

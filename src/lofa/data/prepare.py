@@ -18,6 +18,7 @@ from lofa.backbones import Backbone
 from lofa.data.encode import Encoder
 from lofa.data.folder_source import FolderSource
 from lofa.data.pose_source import PoseSource
+from lofa.data.reference_source import PREFIX, ReferenceImport, ReferenceSource
 from lofa.data.samples import SPLIT_NAMES, Sample, find_encoded, write_samples
 from lofa.data.source import ClipShape, PrepareOptions, Skipped, Source
 from lofa.data.world_source import WorldSource
@@ -59,15 +60,17 @@ def clip_shape(backbone: Backbone, options: PrepareOptions) -> ClipShape:
     return shape
 
 
-def open_source(source: str, options: PrepareOptions, shape: ClipShape) -> Source:
-    """The source a user named: "world", a folder of videos, a csv or jsonl of captions, or an npz of poses.
+def open_source(source: str, options: PrepareOptions, shape: ClipShape) -> Source | ReferenceSource:
+    """The source a user named: "world", a folder of videos, a csv or jsonl, an npz of poses, "reference:<folder>".
 
     Raises:
         DataError: it is none of these, or can't be read.
     """
-    kinds = "give a folder of videos, a csv or jsonl of captions, an npz of poses, or world"
+    kinds = "give a folder of videos, a csv or jsonl of captions, an npz of poses, reference:<folder>, or world"
     if source == "world":
         return WorldSource(options, shape)
+    if source.startswith(PREFIX):
+        return ReferenceSource(Path(source.removeprefix(PREFIX)), options, shape)
     path = Path(source)
     if not path.exists():
         raise DataError(f"source={source}: no such file or folder; {kinds}")
@@ -88,7 +91,8 @@ def prepare(
     """Encodes every clip of a source for `backbone` into `set_dir`, and says what was left out.
 
     Args:
-        source: "world", a folder of videos, a csv or jsonl of captions, or an npz of poses
+        source: "world", a folder of videos, a csv or jsonl of captions, an npz of poses, or "reference:<folder>" for a
+            zoo of the published code
         set_dir: folder of the set, `data/<set>`
         backbone: encodes clips and captions
         options: what is taken of the source, and how it is stored
@@ -101,7 +105,10 @@ def prepare(
     opened = open_source(source, options, clip_shape(backbone, options))
     _check_owner(set_dir, opened, backbone)
     plan = opened.plan()
-    encoder = Encoder(opened, set_dir, backbone, getattr(torch, options.dtype), plan.stamps, list(plan.skipped))
+    destination = (set_dir, backbone, getattr(torch, options.dtype), plan.stamps, list(plan.skipped))
+    encoder: Encoder | ReferenceImport = (
+        ReferenceImport(opened, *destination) if isinstance(opened, ReferenceSource) else Encoder(opened, *destination)
+    )
     done: dict[str, Sample] = {}
     for sample in plan.samples:
         found = find_encoded(set_dir, sample, backbone.fingerprint, plan.stamps.get(sample.id, ""))
@@ -127,7 +134,7 @@ def prepare(
     return report
 
 
-def _description(source: Source, backbone: Backbone, samples: Sequence[Sample]) -> dict[str, object]:
+def _description(source: Source | ReferenceSource, backbone: Backbone, samples: Sequence[Sample]) -> dict[str, object]:
     return {
         "source": source.name,
         "backbone": backbone.name,
@@ -136,7 +143,7 @@ def _description(source: Source, backbone: Backbone, samples: Sequence[Sample]) 
     }
 
 
-def _check_owner(set_dir: Path, source: Source, backbone: Backbone) -> None:
+def _check_owner(set_dir: Path, source: Source | ReferenceSource, backbone: Backbone) -> None:
     path = set_dir / "set.json"
     if not path.is_file():
         return

@@ -1,0 +1,159 @@
+"""The zoo of the published code, read as it lies: `lofa prepare source=reference:<folder>`.
+
+    <folder>/metadata.json      a list of {"file_name": LoRA file, "input_emb": sample file}, paths below the folder
+    sample files (.pth)         {"prompt_emb": (N, C), zero behind the prompt; "latents": (C, T, H, W)}
+    LoRA files (.pth)           original names of Wan, multiplier 1
+
+Nothing is encoded: prompt tokens and latents are taken as they are, and the LoRAs go into the set's zoo. The format has
+no captions; the name of the LoRA file stands in for one ("wave_left.pth": "wave left"), unless an entry has `caption`
+or `prompt`. Torch files are opened with weights only.
+"""
+
+import pickle
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lofa.adapters import Adapter
+from lofa.backbones import Backbone
+from lofa.data.samples import Encoded, Sample, write_encoded
+from lofa.data.source import ClipShape, Plan, PrepareOptions, Skipped, draw, slug
+from lofa.data.zoo_store import ZooEntry, ZooStore
+from lofa.errors import DataError, LofaError
+from lofa.files import read_json
+
+__all__ = ["PREFIX", "ReferenceImport", "ReferenceSource"]
+
+PREFIX = "reference:"
+_PROMPT, _LATENTS = "prompt_emb", "latents"
+_SPACE, _TIME = 8, 4  # pixels a latent cell, frames a latent frame (after the first) of Wan's autoencoder
+
+
+class ReferenceSource:
+    """LoRAs and samples that `metadata.json` lists."""
+
+    def __init__(self, folder: Path, options: PrepareOptions, shape: ClipShape) -> None:
+        self.name, self.folder, self.options, self.shape = f"{PREFIX}{folder}", folder, options, shape
+        self.files: dict[str, tuple[Path, Path]] = {}
+
+    def plan(self) -> Plan:
+        """One sample a LoRA, in the order of metadata.json; an entry whose sample can't be read is skipped."""
+        path = self.folder / "metadata.json"
+        if not path.is_file():
+            raise DataError(f"source={self.name}: no {path.name} in it; a published zoo is a folder that has one")
+        entries = read_json(path)
+        if not isinstance(entries, list):
+            raise DataError(f"{path}: not a list of entries")
+        samples: list[Sample] = []
+        skipped, stamps = [], {}
+        for number, entry in enumerate(entries, 1):
+            where = f"{path}, entry {number}"
+            try:
+                sample, lora, file = self._sample(entry, where)
+            except DataError as error:
+                skipped.append(Skipped(where, str(error).removeprefix(f"{where}: ")))
+                continue
+            if sample.id in self.files:
+                skipped.append(Skipped(where, f"lists {lora} a second time"))
+                continue
+            self.files[sample.id] = (lora, file)
+            samples.append(sample)
+            stamps[sample.id] = " ".join(f"{one.stat().st_size} {one.stat().st_mtime_ns}" for one in (lora, file))
+        return Plan(samples, skipped, stamps)
+
+    def _sample(self, entry: Any, where: str) -> tuple[Sample, Path, Path]:
+        names = [entry.get(key) if isinstance(entry, dict) else None for key in ("file_name", "input_emb")]
+        if not all(isinstance(name, str) and name for name in names):
+            raise DataError(f"{where}: needs file_name and input_emb")
+        lora, file = (self.folder / str(name) for name in names)
+        if not lora.is_file():
+            raise DataError(f"{lora}: no such file")
+        _, frames, height, width = read_sample(file)[_LATENTS].shape
+        words = entry.get("caption") or entry.get("prompt") or lora.stem.replace("_", " ").replace("-", " ")
+        o, group = self.options, str(entry.get("group") or entry.get("action") or lora.stem)
+        place = draw("split", o.seed, group)
+        split = "test" if place < o.test_fraction else "val" if place < o.test_fraction + o.val_fraction else "train"
+        size = (_SPACE * height, _SPACE * width)
+        name = slug(str(names[0]))
+        sample = Sample(
+            name, str(words), split, group, "adapt", str(file), _TIME * (frames - 1) + 1, size, self.shape.fps
+        )
+        return sample, lora, file
+
+
+def read_sample(path: Path) -> dict[str, Tensor]:
+    """`prompt_emb` (N, C) and `latents` (C, T, H, W) of a published sample, mapped rather than read (DataError)."""
+    if not path.is_file():
+        raise DataError(f"{path}: no such file")
+    try:
+        values = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError) as error:
+        raise DataError(f"{path}: not a readable file of tensors alone ({str(error).splitlines()[0]})") from None
+    for name, ndim in {_PROMPT: 2, _LATENTS: 4}.items():
+        value = values.get(name) if isinstance(values, dict) else None
+        if not isinstance(value, Tensor) or value.ndim != ndim:
+            raise DataError(f"{path}: holds no tensor {name} of {ndim} dimensions")
+    return values
+
+
+@dataclass
+class ReferenceImport:
+    """Writes LoRAs and samples of a published zoo; what fails is added to `skipped`."""
+
+    source: ReferenceSource
+    set_dir: Path
+    backbone: Backbone
+    dtype: torch.dtype
+    stamps: dict[str, str]
+    skipped: list[Skipped] = field(default_factory=list)
+
+    def encode(self, samples: Sequence[Sample]) -> list[Sample]:
+        """Samples as written; the LoRA goes first, so a sample that is there has one."""
+        written = []
+        for sample in samples:
+            try:
+                written.append(self._write(sample, *self.source.files[sample.id]))
+            except LofaError as error:
+                self.skipped.append(Skipped(sample.source, str(error).removeprefix(f"{sample.source}: ")))
+        return written
+
+    def _write(self, sample: Sample, lora: Path, file: Path) -> Sample:
+        adapter, values, backbone = Adapter.load(lora), read_sample(file), self.backbone
+        self._check(lora, adapter)
+        text, latents = values[_PROMPT].float(), values[_LATENTS].float()
+        found = (latents.shape[0], text.shape[1])
+        if found != (backbone.latent_channels, backbone.condition_width):
+            raise DataError(
+                f"{file}: {found[0]} latent channels and text tokens {found[1]} wide, but {backbone.name!r} has "
+                f"{backbone.latent_channels} and {backbone.condition_width}"
+            )
+        real = text.any(1).nonzero()
+        if not len(real):
+            raise DataError(f"{file}: every row of {_PROMPT} is zero")
+        owner = {"backbone": backbone.name, "backbone_fingerprint": backbone.fingerprint}
+        ZooStore(self.set_dir).add(
+            adapter, ZooEntry(sample.id, "ok"), "reference", {**owner, "caption": sample.caption}, self.dtype
+        )
+        return write_encoded(
+            self.set_dir,
+            sample,
+            Encoded(latents, text[: int(real.max()) + 1]),
+            backbone=backbone.name,
+            fingerprint=backbone.fingerprint,
+            dtype=self.dtype,
+            stamp=self.stamps[sample.id],
+        )
+
+    def _check(self, lora: Path, adapter: Adapter) -> None:
+        shapes = {layer.name: (layer.out_features, layer.in_features) for layer in self.backbone.layers}
+        for name, pair in adapter.items():
+            found = (pair.B.shape[0], pair.A.shape[1])
+            if shapes.get(name) != found:
+                wanted = f"is {shapes[name]} there" if name in shapes else "is not there"
+                raise DataError(
+                    f"{lora}: made for another backbone than {self.backbone.name!r}: layer {name} of {found} {wanted}"
+                )
