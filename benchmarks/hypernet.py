@@ -29,7 +29,7 @@ from rich.table import Table
 from torch import Tensor
 
 from lofa.files import write_json
-from lofa.hypernets import AdapterNet, Response, ResponseNet, WeightPrediction
+from lofa.hypernets import AdapterNet, Prepared, Response, ResponseNet, WeightPrediction
 from lofa.interop.config import ReferenceConfig
 from lofa.interop.reference import ReferenceAdapterNet, ReferenceResponseNet
 from lofa.training import delta_loss, response_loss
@@ -76,8 +76,7 @@ class Job:
             first = ReferenceResponseNet(ReferenceConfig.read(1, shared)).to(dtype)
             second = ReferenceAdapterNet(config).to(dtype)
             ours: dict[str, Any] = {
-                "out_features": config.in_dim,
-                "in_features": config.in_dim,
+                "shapes": [[config.in_dim, config.in_dim]],
                 "num_depths": config.num_depth,
                 "num_kinds": config.num_type,
                 "context_width": config.context_dim,
@@ -139,7 +138,7 @@ def exact_adapter(job: Job, prepared: Sequence[Tensor], texts: Tensor) -> Tensor
     return (made.alpha[..., None, None] * made.B)[:1, 0] @ made.A[:1, 0]
 
 
-def cached_adapter(job: Job, prepared: Sequence[Tensor], texts: Tensor) -> Tensor:
+def cached_adapter(job: Job, prepared: Sequence[Prepared], texts: Tensor) -> Tensor:
     """The cached design: the last block alone reads the condition."""
     lengths = torch.full((len(texts),), REAL, device=texts.device)
     tokens = job.cached[0].finish(prepared[0], texts, lengths)
@@ -211,7 +210,7 @@ class Losses:
 
     def tiled_response(self) -> None:
         """As training computes it."""
-        response_loss(self.response, self.W, self.truth)[0].backward()
+        response_loss([(self.response, self.W, self.truth)])[0].backward()
 
     def dense_delta(self) -> None:
         """L1 over whole matrices."""
@@ -220,7 +219,7 @@ class Losses:
 
     def tiled_delta(self) -> None:
         """As training computes it."""
-        delta_loss(self.prediction, self.truth).mean().backward()
+        delta_loss([(self.prediction, self.truth)]).mean().backward()
 
 
 def operations(config: ReferenceConfig, layers: int, real: bool) -> float:

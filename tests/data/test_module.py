@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from lofa.adapters import Adapter
 from lofa.backbones import Backbone
 from lofa.data import LoFADataModule, ZooBatch, ZooStore, read_encoded, read_samples, write_samples
 from lofa.errors import DataError
@@ -29,12 +30,15 @@ def test_stage_one_reads_the_layers_it_draws(zoo_set: Path, backbone: Backbone) 
         loader.sampler.set_epoch(epoch)
         for batch in loader:
             P = len(batch)
-            assert batch.latents is None and batch.layers.shape == (3,) and len(set(batch.layers.tolist())) == 3
-            assert batch.A.shape == (P, 3, 2, 96) and batch.B.shape == (P, 3, 96, 2) and batch.alpha.shape == (P, 3)
-            names = [backbone.layers[i].name for i in batch.layers.tolist()]
-            stack = ZooStore(zoo_set).stack(batch.ids, names, backbone.fingerprint)
-            assert torch.equal(stack.A, batch.A) and torch.equal(stack.B, batch.B)
-            drawn.update(batch.layers.tolist())
+            (part,) = batch.stacks
+            assert batch.latents is None and part.layers.shape == (3,) and len(set(part.layers.tolist())) == 3
+            assert part.A.shape == (P, 3, 2, 96) and part.B.shape == (P, 3, 96, 2) and part.alpha.shape == (P, 3)
+            for row, name in enumerate(batch.ids):
+                whole = Adapter.load(ZooStore(zoo_set).path(name))
+                for i, layer in enumerate(part.layers.tolist()):
+                    delta = part.alpha[row, i] * part.B[row, i] @ part.A[row, i]
+                    torch.testing.assert_close(delta, whole.delta_weight(backbone.layers[layer].name))
+            drawn.update(part.layers.tolist())
     assert drawn == set(range(len(backbone.layers)))
 
 
@@ -43,7 +47,7 @@ def test_stage_two_reads_everything(zoo_set: Path, backbone: Backbone) -> None:
     by_id = {sample.id: sample for sample in read_samples(zoo_set)}
     ids = []
     for batch in data.train_dataloader():
-        assert batch.layers.tolist() == list(range(len(backbone.layers))) and batch.latents is not None
+        assert batch.stacks[0].layers.tolist() == list(range(len(backbone.layers))) and batch.latents is not None
         for i, name in enumerate(batch.ids):
             encoded = read_encoded(zoo_set, by_id[name], backbone.fingerprint)
             assert encoded.latents is not None and torch.equal(batch.latents[i], encoded.latents)
@@ -87,7 +91,11 @@ def test_siblings_lend_prompt_and_latents_but_not_the_lora(zoo_set: Path, backbo
 def test_batches_are_the_same_with_and_without_workers(zoo_set: Path, backbone: Backbone) -> None:
     alone, helped = (list(module(zoo_set, backbone, stage=2, workers=n).train_dataloader()) for n in (0, 1))
     for one, other in zip(alone, helped, strict=True):
-        assert one.ids == other.ids and torch.equal(one.values, other.values) and torch.equal(one.A, other.A)
+        assert (
+            one.ids == other.ids
+            and torch.equal(one.values, other.values)
+            and torch.equal(one.stacks[0].A, other.stacks[0].A)
+        )
 
 
 class Recorder(pl.LightningModule):
@@ -101,7 +109,7 @@ class Recorder(pl.LightningModule):
 
     def training_step(self, batch: ZooBatch, index: int) -> Tensor:
         self.epochs.setdefault(self.current_epoch, []).extend(batch.ids)
-        return self.weight * batch.A.mean()
+        return self.weight * batch.stacks[0].A.mean()
 
     def validation_step(self, batch: ZooBatch, index: int) -> None:
         self.validated += batch.ids

@@ -53,7 +53,7 @@ def test_everything_arrives_as_it_was_and_trains(tmp_path: Path, backbone: Backb
     module = LoFADataModule(set_dir, backbone.layers, backbone.fingerprint, stage=2, batch_size=3)
     module.setup()
     (batch,) = module.train_dataloader()
-    assert batch.A.shape[:2] == (3, len(names)) and batch.lengths.tolist() == [REAL] * 3
+    assert batch.stacks[0].A.shape[:2] == (3, len(names)) and batch.lengths.tolist() == [REAL] * 3
 
 
 def test_a_second_run_does_nothing_and_a_changed_file_is_read_again(tmp_path: Path, backbone: Backbone) -> None:

@@ -53,8 +53,7 @@ def judges(tmp_path_factory: pytest.TempPathFactory) -> Judges:
 def predictor(tmp_path_factory: pytest.TempPathFactory, backbone: Backbone) -> Predictor:
     layer = backbone.layers[0]
     values = {
-        "out_features": layer.out_features,
-        "in_features": layer.in_features,
+        "shapes": [[layer.out_features, layer.in_features]],
         "num_depths": backbone.num_depths,
         "num_kinds": len(backbone.kinds),
         "context_width": backbone.condition_width,

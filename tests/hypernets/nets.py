@@ -10,8 +10,7 @@ from lofa.hypernets import AdapterNet, ResponseNet
 
 Net = TypeVar("Net", ResponseNet, AdapterNet)
 SIZES: dict[str, Any] = {
-    "out_features": 12,
-    "in_features": 8,
+    "shapes": [[12, 8]],
     "num_depths": 3,
     "num_kinds": 2,
     "context_width": 5,

@@ -1,6 +1,7 @@
 """Laws both hypernetworks obey."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lofa.hypernets import NETWORKS, AdapterNet, Response, ResponseNet, WeightPrediction
+from lofa.hypernets.tiling import tile_side
 from tests.hypernets.nets import SIZES, Inputs, adapter_net, response_net
 
 MAKERS = {"ResponseNet": response_net, "AdapterNet": adapter_net}
@@ -73,15 +75,15 @@ def test_a_network_that_reads_late_learns_in_all_its_parameters_and_recomputes_r
 def test_what_depends_on_the_weights_alone_may_be_kept(name: str, make: Callable[[str], Any]) -> None:
     net, inputs = make(name), Inputs.make()
     expected, kept = outputs(net, inputs), net.prepare(*inputs.all()[:3])
-    assert kept.shape == (1, 6, 6, 16)
+    assert kept.tokens.shape == (1, 6, 6, 16) and kept.shape == (12, 8)
     order = torch.tensor([4, 1, 5])
     for i in (0, 2):
         one = inputs.prompts(slice(i, i + 1))
         if isinstance(net, ResponseNet):
-            out = net.respond(kept[:, order], one.context, one.lengths)
-            assert torch.equal(net.finish(kept[:, order], one.context, one.lengths), out.tokens)
+            out = net.respond(kept[order], one.context, one.lengths)
+            assert torch.equal(net.finish(kept[order], one.context, one.lengths), out.tokens)
         else:
-            out = net.adapt(kept[:, order], one.context, one.lengths, TOKENS[i : i + 1, order])
+            out = net.adapt(kept[order], one.context, one.lengths, TOKENS[i : i + 1, order])
         for key in ("A", "B"):
             torch.testing.assert_close(getattr(out, key), expected[key][i : i + 1, order], rtol=1e-10, atol=1e-12)
 
@@ -100,6 +102,26 @@ def test_layers_do_not_touch_each_other(name: str) -> None:
     net, inputs, order = MAKERS[name](), Inputs.make(), torch.tensor([4, 1, 5, 0])
     picked = outputs(net, inputs.layers(order), TOKENS[:, order])
     assert agree({key: value[:, order] for key, value in outputs(net, inputs).items()}, picked)
+
+
+@both
+def test_layers_of_several_shapes_share_what_they_have_in_common(name: str) -> None:
+    net, square, inputs = MAKERS[name](shapes=[[12, 8], [8, 12], [8, 8]]), MAKERS[name](), Inputs.make()
+    assert set(net.tiles.row) == {"12", "8"} == set(net.head.A) and set(net.tiles.patch) == {"4x4"}
+    shared = {key: value for key, value in net.state_dict().items() if key in square.state_dict()}
+    square.load_state_dict(shared)
+    assert agree(outputs(net, inputs), outputs(square, inputs))
+    turned = replace(inputs, weights=inputs.weights.mT.contiguous())
+    for weights in (turned.weights, inputs.weights[:, :8]):
+        out = outputs(net, replace(inputs, weights=weights), torch.randn(3, 6, 4, 16).double())
+        assert out["A"].shape == (3, 6, 2, weights.shape[2]) and out["B"].shape == (3, 6, weights.shape[1], 2)
+    for parameter, gradient in gradients(net).items():
+        assert gradient is None or gradient.isfinite().all(), parameter
+
+
+@pytest.mark.parametrize(("size", "wanted", "side"), [(1536, 96, 96), (8960, 96, 112), (320, 96, 80), (96, 48, 48)])
+def test_tiles_divide_the_axis_as_nearly_as_possible(size: int, wanted: int, side: int) -> None:
+    assert tile_side(size, wanted) == side
 
 
 @both
@@ -173,7 +195,7 @@ def test_wrong_input_is_named(change: str, value: Tensor, message: str) -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"patch_size": 5}, "patch_size 5"),
+        ({"patch_size": 50}, "no divisor of 12 is near patch_size 50"),
         ({"n_heads": 3}, "n_heads 3"),
         ({"read_after": (1, 3)}, r"\[3\]"),
         ({"read_after": (0, 2), "condition_from": 1}, r"\[0\].* 1\.\.2"),

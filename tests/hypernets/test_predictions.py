@@ -32,9 +32,9 @@ def test_a_fresh_adapter_changes_nothing_and_starts_at_the_scale_asked() -> None
 
 def test_a_fresh_head_makes_the_A_of_a_fresh_lora() -> None:
     torch.manual_seed(0)
-    values = SIZES | {"d_model": 64, "in_features": 64, "lora_rank": 8}
+    values = SIZES | {"d_model": 64, "shapes": [[12, 64]], "lora_rank": 8}
     net = AdapterNet(**values, response_width=64, read_after=())
-    A = net.head(torch.randn(100, 64))[0]
+    A = net.head(torch.randn(100, 64), (12, 64))[0]
     assert A.std().item() == pytest.approx((3 * 64) ** -0.5, rel=0.2)
 
 

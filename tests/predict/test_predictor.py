@@ -28,14 +28,14 @@ def stages(backbone: Backbone, encoder: Callable[[], torch.nn.Module]) -> tuple[
     torch.manual_seed(3)
     trunk = {"patch_size": 48, "d_model": 32, "n_heads": 2, "n_blocks": 2, "lora_rank": 2}
     spec = backbone.layers[0]
-    sizes = {"out_features": spec.out_features, "in_features": spec.in_features, "num_depths": backbone.num_depths}
+    sizes = {"shapes": [[spec.out_features, spec.in_features]], "num_depths": backbone.num_depths}
     sizes |= {"num_kinds": len(backbone.kinds), "context_width": encoder().width}
     response, adapter = (
         ResponseNet(**sizes, **trunk),
         AdapterNet(**sizes, **trunk, response_width=32, read_after=[0, 1]),
     )
     for network in (response, adapter):
-        torch.nn.init.normal_(network.head.B.weight, std=0.1)
+        torch.nn.init.normal_(network.head.B[str(spec.out_features)].weight, std=0.1)
     return Stage(response, encoder()), Stage(adapter, encoder())
 
 
@@ -241,9 +241,9 @@ def test_damaged_files_are_refused_by_name(damaged: Path, backbone: Backbone) ->
     spoilt(lambda: weights.write_bytes(weights.read_bytes()[:1000]), "adapter.safetensors: not a whole safetensors")
     spoilt(weights.unlink, "adapter.safetensors: no such file")
     tensors = read_tensors(weights)
-    broken = dict(tensors) | {"network.head.A.bias": tensors["network.head.A.bias"] * torch.nan}
-    spoilt(lambda: save_tensors(weights, broken), "network.head.A.bias holds NaN")
-    spoilt(lambda: save_tensors(weights, {"network.head.A.bias": torch.zeros(3)}), "does not fit predictor.json")
+    broken = dict(tensors) | {"network.head.A.96.bias": tensors["network.head.A.96.bias"] * torch.nan}
+    spoilt(lambda: save_tensors(weights, broken), "network.head.A.96.bias holds NaN")
+    spoilt(lambda: save_tensors(weights, {"network.head.A.96.bias": torch.zeros(3)}), "does not fit predictor.json")
     spoilt(lambda: entry("os.system", *network, "class"), "class 'os.system' is not one of ResponseNet, AdapterNet")
     spoilt(lambda: entry({"d_model": 3}, *network, "config"), "AdapterNet can't be built from its config")
     spoilt(lambda: entry(7, "version"), "version 7")

@@ -60,8 +60,7 @@ def _predictor(folder: Path, backbone: Backbone) -> None:
     torch.manual_seed(0)
     layer = backbone.layers[0]
     sizes = {
-        "out_features": layer.out_features,
-        "in_features": layer.in_features,
+        "shapes": [[layer.out_features, layer.in_features]],
         "num_depths": backbone.num_depths,
         "num_kinds": len(backbone.kinds),
         "context_width": backbone.condition_width,
@@ -73,7 +72,7 @@ def _predictor(folder: Path, backbone: Backbone) -> None:
     }
     encoder = TextEncoder(width=backbone.condition_width)
     adapter = AdapterNet(**sizes, response_width=16, read_after=[0])
-    torch.nn.init.normal_(adapter.head.B.weight, std=0.1)
+    torch.nn.init.normal_(adapter.head.B[str(layer.out_features)].weight, std=0.1)
     save_predictor(
         folder,
         backbone,

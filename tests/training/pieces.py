@@ -1,6 +1,6 @@
 """Small stand-ins: a backbone of a few linear layers, networks, and batches of adapters and latents."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -8,7 +8,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from lofa.adapters import Adapter, LowRank, LowRankBatch, Slots, stack_adapters
+from lofa.backbones import by_shape
 from lofa.conditions import Condition, TextEncoder
+from lofa.data import LayerStack
 from lofa.hypernets import AdapterNet, ResponseNet
 from lofa.training import AdapterModule, ResponseModule, warmup_schedule
 
@@ -25,20 +27,26 @@ class ToyLayer:
 
 
 class ToyBackbone:
-    """Two blocks of two linear layers with slots, behaving as a backbone does where training and prediction look."""
+    """Two blocks of two linear layers with slots, behaving as a backbone does where training and prediction look.
+
+    `mixed`: a wide layer and one back again besides, so that there are three shapes.
+    """
 
     name, fingerprint, condition_width, device = "toy", "toy-fingerprint", CONTEXT, torch.device("cpu")
     noise_shift, dtype = 5.0, torch.float32
-    kinds = ("to_q", "to_k")
 
-    def __init__(self) -> None:
+    def __init__(self, mixed: bool = False) -> None:
         generator = torch.Generator().manual_seed(5)
+        sizes = {"to_q": (WIDTH, WIDTH), "to_k": (WIDTH, WIDTH)}
+        sizes |= {"up": (2 * WIDTH, WIDTH), "down": (WIDTH, 2 * WIDTH)} if mixed else {}
+        self.kinds = tuple(sizes)
         self.layers = tuple(
-            ToyLayer(f"transformer.blocks.{d}.{kind}", d, kind) for d in range(2) for kind in self.kinds
+            ToyLayer(f"transformer.blocks.{d}.{kind}", d, kind, *sizes[kind]) for d in range(2) for kind in self.kinds
         )
         self.depth_ids = torch.tensor([layer.depth for layer in self.layers])
         self.kind_ids = torch.tensor([self.kinds.index(layer.kind) for layer in self.layers])
-        self.net = nn.Sequential(*(nn.Linear(WIDTH, WIDTH) for _ in self.layers)).requires_grad_(False)
+        self.net = nn.Sequential(*(nn.Linear(y.in_features, y.out_features) for y in self.layers))
+        self.net.requires_grad_(False)
         for parameter in self.net.parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=generator) / WIDTH**0.5)
         self.slots = Slots(self.net, {layer.name: str(i) for i, layer in enumerate(self.layers)})
@@ -67,8 +75,13 @@ class ToyBackbone:
         x = ((1 - sigma) * latents + sigma * noise).flatten(1)
         steer = condition.tokens.sum(1).repeat(1, WIDTH // CONTEXT)
         with self.slots.attached(adapters):
-            for layer in self.net:
-                x = x + torch.tanh(layer(x[:, None])[:, 0] + steer)
+            for spec, layer in zip(self.layers, self.net, strict=True):
+                if spec.kind == "up":
+                    wide = torch.tanh(layer(x[:, None]))
+                elif spec.kind == "down":
+                    x = x + layer(wide)[:, 0]
+                else:
+                    x = x + torch.tanh(layer(x[:, None])[:, 0] + steer)
         return (x - (noise - latents).flatten(1)).square().mean(1)
 
     def generate(self, prompt: str, adapter: list[Adapter | None], seed: list[int], steps: int | None) -> Tensor:
@@ -91,16 +104,11 @@ class ToyBatch:
     lengths: Tensor
     prompt: Condition
     latents: Tensor | None
-    layers: Tensor
-    A: Tensor
-    B: Tensor
-    alpha: Tensor
+    stacks: list[LayerStack]
 
     def to(self, device: torch.device, **_: bool) -> "ToyBatch":
-        moved = {
-            name: getattr(self, name).to(device) for name in self.__dataclass_fields__ if name not in {"ids", "latents"}
-        }
-        return replace(self, **moved, latents=None if self.latents is None else self.latents.to(device))
+        assert device.type == "cpu"
+        return self
 
 
 def captions(count: int) -> list[str]:
@@ -115,7 +123,12 @@ def batch_of(rows: list[int], backbone: ToyBackbone, latents: bool = True) -> To
         generator = torch.Generator().manual_seed(100 + row)
         draw = partial(torch.randn, generator=generator)
         adapters.append(
-            Adapter({y.name: LowRank(draw(RANK, WIDTH), 0.02 * draw(WIDTH, RANK), 0.5) for y in backbone.layers})
+            Adapter(
+                {
+                    y.name: LowRank(draw(RANK, y.in_features), 0.02 * draw(y.out_features, RANK), 0.5)
+                    for y in backbone.layers
+                }
+            )
         )
         clips.append(draw(*LATENT))
     stacked = list(stack_adapters(adapters).values())
@@ -126,10 +139,13 @@ def batch_of(rows: list[int], backbone: ToyBackbone, latents: bool = True) -> To
         lengths=prompt.lengths,
         prompt=prompt,
         latents=torch.stack(clips) if latents else None,
-        layers=torch.arange(len(backbone.layers)),
-        A=torch.stack([pair.A for pair in stacked], 1),
-        B=torch.stack([pair.B for pair in stacked], 1),
-        alpha=torch.stack([pair.alpha for pair in stacked], 1),
+        stacks=[
+            LayerStack(
+                torch.tensor(indices),
+                *(torch.stack([getattr(stacked[i], key) for i in indices], 1) for key in ("A", "B", "alpha")),
+            )
+            for indices in by_shape(backbone.layers).values()
+        ],
     )
 
 
@@ -150,14 +166,16 @@ def loader(backbone: ToyBackbone, count: int, batch_size: int, latents: bool = T
     )
 
 
-def networks(seed: int = 0) -> tuple[ResponseNet, AdapterNet]:
+def networks(backbone: ToyBackbone, seed: int = 0) -> tuple[ResponseNet, AdapterNet]:
     """Small networks of both stages, with heads that already say something."""
     torch.manual_seed(seed)
-    sizes = {"out_features": WIDTH, "in_features": WIDTH, "num_depths": 2, "num_kinds": 2, "context_width": CONTEXT}
+    sizes = {"shapes": list(by_shape(backbone.layers)), "num_depths": 2, "num_kinds": len(backbone.kinds)}
+    sizes |= {"context_width": CONTEXT}
     trunk = {"patch_size": 8, "d_model": 16, "n_heads": 2, "n_blocks": 2, "lora_rank": RANK}
     response, adapter = ResponseNet(**sizes, **trunk), AdapterNet(**sizes, **trunk, response_width=16, read_after=(0,))
     for network in (response, adapter):
-        nn.init.normal_(network.head.B.weight, std=0.05)
+        for head in network.head.B.values():
+            nn.init.normal_(head.weight, std=0.05)
     return response, adapter
 
 
@@ -168,11 +186,11 @@ def response_module(backbone: ToyBackbone, **options: object) -> ResponseModule:
         "scheduler": partial(warmup_schedule, warmup=2),
         "diagnostics_every": 2,
     } | options
-    return ResponseModule(networks()[0], TextEncoder(width=CONTEXT), backbone, **options)
+    return ResponseModule(networks(backbone)[0], TextEncoder(width=CONTEXT), backbone, **options)
 
 
 def adapter_module(backbone: ToyBackbone, **options: object) -> AdapterModule:
-    response, adapter = networks()
+    response, adapter = networks(backbone)
     optimizer = partial(torch.optim.AdamW, lr=1e-2)
     options = {
         "optimizer": optimizer,

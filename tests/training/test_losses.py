@@ -36,7 +36,7 @@ def test_target_is_the_relative_change_above_tau() -> None:
 
 def test_response_loss_is_cross_entropy_plus_size() -> None:
     said, truth, weight = response(), pairs(), torch.randn(4, 6, 5)
-    entropy, penalty = response_loss(said, weight, truth, penalty=1e-2)
+    entropy, penalty = response_loss([(said, weight, truth)], penalty=1e-2)
     target = response_target(truth.delta_weight(), weight, said.tau).float()
     probability = said.probability()
     expected = -(target * probability.log() + (1 - target) * (1 - probability).log()).mean()
@@ -46,19 +46,19 @@ def test_response_loss_is_cross_entropy_plus_size() -> None:
 
 def test_delta_loss_counts_alpha_and_is_one_for_no_change() -> None:
     truth = pairs()
-    assert delta_loss(truth, truth).tolist() == [0, 0, 0]
+    assert delta_loss([(truth, truth)]).tolist() == [0, 0, 0]
     silent = WeightPrediction(truth.A, truth.B, torch.zeros_like(truth.alpha))
-    torch.testing.assert_close(delta_loss(silent, truth), torch.ones(3))
+    torch.testing.assert_close(delta_loss([(silent, truth)]), torch.ones(3))
     halved = WeightPrediction(truth.A, truth.B, truth.alpha / 2)
-    torch.testing.assert_close(delta_loss(halved, truth), torch.full((3,), 0.5))
-    assert delta_loss(truth, silent).isfinite().all()
+    torch.testing.assert_close(delta_loss([(halved, truth)]), torch.full((3,), 0.5))
+    assert delta_loss([(truth, silent)]).isfinite().all()
 
 
 def test_first_gradients_stay_above_the_epsilon_of_adam() -> None:
     truth = pairs()
     start = WeightPrediction(truth.A.flip(0), torch.zeros_like(truth.B).requires_grad_(), torch.full((3, 4), 1e-3))
     truth.B.mul_(1e-4)
-    delta_loss(start, truth).mean().backward()
+    delta_loss([(start, truth)]).mean().backward()
     assert start.B.grad is not None and start.B.grad.abs().max() > 1e-5
 
 
@@ -82,7 +82,7 @@ def test_tile_by_tile_is_the_dense_formula_in_value_and_gradient(entries: int, m
     weight, truth, predicted = torch.randn(4, 6, 5).double(), doubled(pairs()), doubled(pairs(2))
     other = doubled(pairs(1))
     said = Response(torch.zeros(3, 4, 2, 8), other.A, other.B, 0.02, 0.1)
-    tiled = [torch.stack(response_loss(said, weight, truth, 1e-2)).sum(), *delta_loss(predicted, truth)]
+    tiled = [torch.stack(response_loss([(said, weight, truth)], 1e-2)).sum(), *delta_loss([(predicted, truth)])]
     dense = dense_losses(said, predicted, truth, weight)
     inputs = [said.A, said.B, predicted.A, predicted.B, predicted.alpha]
     pull = torch.tensor([1.0, 0.3, -2.0, 5.0]).double()
@@ -117,11 +117,11 @@ def test_gradient_shares_sum_to_one_and_follow_the_norms() -> None:
 def test_agreement_of_a_map_with_itself_is_one_and_with_its_opposite_zero() -> None:
     true = torch.rand(3, 4, 6, 5) > 0.7
     shape = tuple(true.shape)
-    same = agreement(lambda tile: (tile.of(true).float(), tile.of(true)), shape)
+    same = agreement([(lambda tile: (tile.of(true).float(), tile.of(true)), shape)])
     assert (same.precision, same.recall) == (1, 1)
     torch.testing.assert_close(same.cosine, torch.tensor(1.0))
     torch.testing.assert_close(same.density, true.float().mean())
-    opposite = agreement(lambda tile: ((~tile.of(true)).float(), tile.of(true)), shape)
+    opposite = agreement([(lambda tile: ((~tile.of(true)).float(), tile.of(true)), shape)])
     assert (opposite.precision, opposite.recall, opposite.cosine) == (0, 0, 0)
-    constant = agreement(lambda tile: (torch.ones_like(tile.of(true), dtype=torch.float), tile.of(true)), shape)
+    constant = agreement([(lambda tile: (torch.ones_like(tile.of(true), dtype=torch.float), tile.of(true)), shape)])
     torch.testing.assert_close(constant.cosine, true.float().mean((1, 2, 3)).sqrt().mean())

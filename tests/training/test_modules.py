@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -156,19 +157,34 @@ def test_pose_encoder_trains_with_the_network() -> None:
 def test_batches_that_do_not_fit_are_refused() -> None:
     backbone = ToyBackbone()
     batch = batch_of([0], backbone)
-    batch.A = torch.cat([batch.A, batch.A], -1)
+    (stack,) = batch.stacks
+    wide = replace(stack, A=torch.cat([stack.A, stack.A], -1))
     with pytest.raises(DataError, match=r"adapters of s0 .* layers of \(16, 32\)"):
-        response_module(backbone).layers_of(batch)
+        response_module(backbone).layers_of(wide, batch.ids)
     module = adapter_module(backbone)
     with pytest.raises(DataError, match="sample s0: no latents"):
         module.training_step(batch_of([0], backbone, latents=False), 0)
 
 
-def test_predicted_adapters_are_those_the_loss_saw() -> None:
-    backbone = ToyBackbone()
+@pytest.mark.parametrize("mixed", [False, True])
+def test_predicted_adapters_are_those_the_loss_saw(mixed: bool) -> None:
+    backbone = ToyBackbone(mixed)
     module, batch = adapter_module(backbone), batch_of([0, 1, 2], backbone)
     prediction = module(batch)
     for row, adapter in enumerate(module.predict_adapters(batch)):
-        assert list(adapter) == [layer.name for layer in backbone.layers]
-        stacked = torch.stack([adapter.delta_weight(name) for name in adapter])
-        torch.testing.assert_close(stacked, prediction.delta_weight()[row])
+        assert set(adapter) == {layer.name for layer in backbone.layers}
+        for stack, part in zip(batch.stacks, prediction, strict=True):
+            stacked = torch.stack([adapter.delta_weight(backbone.layers[i].name) for i in stack.layers.tolist()])
+            torch.testing.assert_close(stacked, part.delta_weight()[row])
+
+
+def test_layers_of_several_shapes_train_in_both_stages() -> None:
+    backbone = ToyBackbone(mixed=True)
+    batch = batch_of([0, 1, 2], backbone)
+    assert [stack.A.shape[3] for stack in batch.stacks] == [16, 16, 32]
+    for module in (response_module(backbone), adapter_module(backbone)):
+        found = gradients(module, batch)
+        for name, gradient in found.items():
+            assert gradient is not None and gradient.isfinite().all() and gradient.any(), name
+        names = {name.split(".")[3] for name in found if name.startswith("network.head.A.")}
+        assert names == {"16", "32"}

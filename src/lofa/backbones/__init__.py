@@ -2,7 +2,7 @@
 
 from lofa.backbones.base import Backbone, Sampling
 from lofa.backbones.load import BackboneConfig, known_backbones, load_backbone, meta_backbone, read_config
-from lofa.backbones.networks import Adapters, LayerSpec
+from lofa.backbones.networks import Adapters, LayerSpec, by_shape
 from lofa.backbones.noise import NOISE_STEPS, noise_levels
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "BackboneConfig",
     "LayerSpec",
     "Sampling",
+    "by_shape",
     "known_backbones",
     "load_backbone",
     "meta_backbone",

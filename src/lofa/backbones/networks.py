@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from lofa.adapters import Adapter, AdapterBatch, LowRankBatch, Slots, stack_adapters
 from lofa.errors import BackboneError
 
-__all__ = ["Adapters", "LayerSpec", "SlottedNetworks"]
+__all__ = ["Adapters", "LayerSpec", "SlottedNetworks", "by_shape"]
 
 Adapters = Adapter | Sequence[Adapter | None] | AdapterBatch | None
 """One adapter for the whole batch, one a row (or a group of rows), a stack of N, or none."""
@@ -35,6 +35,14 @@ class LayerSpec:
     kind: str
     out_features: int
     in_features: int
+
+
+def by_shape(layers: Iterable[LayerSpec]) -> dict[tuple[int, int], list[int]]:
+    """Indices of the layers of each shape (out, in), shapes in the order of their first layer."""
+    groups: dict[tuple[int, int], list[int]] = {}
+    for index, layer in enumerate(layers):
+        groups.setdefault((layer.out_features, layer.in_features), []).append(index)
+    return groups
 
 
 class SlottedNetworks:

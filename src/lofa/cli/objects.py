@@ -9,7 +9,7 @@ import torch
 from omegaconf import OmegaConf
 from torch import nn
 
-from lofa.backbones import Backbone, BackboneConfig, known_backbones, load_backbone, read_config
+from lofa.backbones import Backbone, BackboneConfig, by_shape, known_backbones, load_backbone, read_config
 from lofa.cli.options import build
 from lofa.cli.problems import nearest
 from lofa.cli.runs import find_run
@@ -93,16 +93,10 @@ def build_network(
     Raises:
         ConfigError: sizes that don't fit each other or the backbone.
     """
-    shapes = sorted({(layer.out_features, layer.in_features) for layer in backbone.layers})
-    if len(shapes) != 1:
-        raise ConfigError(
-            f"backbone.kinds: layers of one shape are needed, these have {shapes}; choose kinds of one shape"
-        )
     values = OmegaConf.to_container(hypernet, resolve=True)
     assert isinstance(values, dict)
     facts: dict[str, Any] = {
-        "out_features": shapes[0][0],
-        "in_features": shapes[0][1],
+        "shapes": [list(shape) for shape in by_shape(backbone.layers)],
         "num_depths": backbone.num_depths,
         "num_kinds": len(backbone.kinds),
         "context_width": context_width,

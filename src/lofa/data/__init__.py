@@ -1,16 +1,17 @@
 """Data: from clips and captions to encoded samples, and from samples and their LoRAs to training batches."""
 
-from lofa.data.batch import ZooBatch
+from lofa.data.batch import LayerStack, ZooBatch
 from lofa.data.module import LoFADataModule
 from lofa.data.prepare import PrepareReport, clip_shape, open_source, prepare
 from lofa.data.samples import Encoded, Sample, encoded_path, read_encoded, read_samples, write_encoded, write_samples
 from lofa.data.source import ClipShape, PrepareOptions, Skipped, Source
 from lofa.data.video import read_clip
-from lofa.data.zoo_store import ZooEntry, ZooStack, ZooStore
+from lofa.data.zoo_store import ZooEntry, ZooStore
 
 __all__ = [
     "ClipShape",
     "Encoded",
+    "LayerStack",
     "LoFADataModule",
     "PrepareOptions",
     "PrepareReport",
@@ -19,7 +20,6 @@ __all__ = [
     "Source",
     "ZooBatch",
     "ZooEntry",
-    "ZooStack",
     "ZooStore",
     "clip_shape",
     "encoded_path",

@@ -1,4 +1,4 @@
-"""What training takes: P prompts with their true LoRAs on L layers."""
+"""What training takes: P prompts with their true LoRAs."""
 
 from dataclasses import dataclass, replace
 
@@ -7,7 +7,21 @@ from torch import Tensor
 
 from lofa.conditions import Condition
 
-__all__ = ["ZooBatch"]
+__all__ = ["LayerStack", "ZooBatch"]
+
+
+@dataclass(frozen=True)
+class LayerStack:
+    """LoRAs of P samples on L layers of one shape; smaller ranks are padded with zeros."""
+
+    layers: Tensor
+    """(L,) int64, indices into the data module's layers"""
+    A: Tensor
+    """(P, L, r, in)"""
+    B: Tensor
+    """(P, L, out, r)"""
+    alpha: Tensor
+    """(P, L)"""
 
 
 @dataclass(frozen=True)
@@ -24,14 +38,8 @@ class ZooBatch:
     """the backbone's text condition of the same P clips"""
     latents: Tensor | None
     """(P, C, T, H, W); None where only LoRAs are asked for (stage I)"""
-    layers: Tensor
-    """(L,) int64, indices into the data module's layers"""
-    A: Tensor
-    """(P, L, r, in)"""
-    B: Tensor
-    """(P, L, out, r)"""
-    alpha: Tensor
-    """(P, L)"""
+    stacks: list[LayerStack]
+    """the LoRAs, the layers of each shape by themselves"""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -48,8 +56,5 @@ class ZooBatch:
             lengths=move(self.lengths),
             prompt=self.prompt.to(device),
             latents=None if self.latents is None else move(self.latents),
-            layers=move(self.layers),
-            A=move(self.A),
-            B=move(self.B),
-            alpha=move(self.alpha),
+            stacks=[LayerStack(move(s.layers), move(s.A), move(s.B), move(s.alpha)) for s in self.stacks],
         )

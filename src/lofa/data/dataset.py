@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.utils.data import Dataset
 
+from lofa.backbones import LayerSpec, by_shape
 from lofa.conditions import Condition, pad_rows
 from lofa.data.batch import ZooBatch
 from lofa.data.sampler import BatchKey
@@ -31,10 +31,10 @@ class ZooDataset(Dataset[ZooBatch]):
         set_dir: folder of the set
         anchors: the samples whose LoRAs are the items
         pool: samples that may lend prompts and latents; the anchors belong to it
-        layers: names of the layers, which `ZooBatch.layers` counts
+        layers: the backbone's, which `LayerStack.layers` counts
         fingerprint: of the backbone in use
         condition: "text" or "pose", what the hypernetwork is given
-        layers_per_sample: layers drawn for each batch, None for all
+        layers_per_sample: layers drawn for each batch, at least one of each shape; None for all
         with_latents: whether latents are read
         siblings: whether siblings lend
     """
@@ -44,7 +44,7 @@ class ZooDataset(Dataset[ZooBatch]):
         set_dir: str | Path,
         anchors: Sequence[Sample],
         pool: Sequence[Sample],
-        layers: Sequence[str],
+        layers: Sequence[LayerSpec],
         fingerprint: str,
         *,
         condition: str = "text",
@@ -54,9 +54,12 @@ class ZooDataset(Dataset[ZooBatch]):
     ) -> None:
         if condition not in CONDITIONS:
             raise DataError(f"condition={condition!r}: one of {', '.join(CONDITIONS)}")
-        if layers_per_sample is not None and not 1 <= layers_per_sample <= len(layers):
+        self.shapes = list(by_shape(layers).values())
+        shapes = len(self.shapes)
+        if layers_per_sample is not None and not shapes <= layers_per_sample <= len(layers):
             raise DataError(
-                f"layers_per_sample={layers_per_sample}: the backbone has {len(layers)} layers to draw from"
+                f"layers_per_sample={layers_per_sample}: the backbone has {len(layers)} layers of {shapes} shapes to "
+                "draw from, and one of each shape is drawn at least"
             )
         self.set_dir, self.store = Path(set_dir), ZooStore(set_dir)
         self.anchors, self.layers, self.fingerprint = list(anchors), list(layers), fingerprint
@@ -88,27 +91,27 @@ class ZooDataset(Dataset[ZooBatch]):
         if self.condition == "pose":
             values, lengths = pad_rows([one.pose for one in encoded if one.pose is not None])
         latents = [one.latents for one in encoded if one.latents is not None]
-        layers = self._draw_layers(key)
-        lora = self.store.stack(
-            [anchor.id for anchor in anchors], [self.layers[i] for i in layers.tolist()], self.fingerprint
-        )
+        drawn = self._draw_layers(key)
+        groups = [chosen for shape in self.shapes if (chosen := [index for index in shape if index in drawn])]
+        names = [layer.name for layer in self.layers]
         return ZooBatch(
             ids=[anchor.id for anchor in anchors],
             values=values,
             lengths=lengths,
             prompt=prompt,
             latents=torch.stack(latents) if latents else None,
-            layers=layers,
-            A=lora.A,
-            B=lora.B,
-            alpha=lora.alpha,
+            stacks=self.store.stacks([anchor.id for anchor in anchors], names, groups, self.fingerprint),
         )
 
-    def _draw_layers(self, key: BatchKey) -> Tensor:
+    def _draw_layers(self, key: BatchKey) -> set[int]:
         if self.layers_per_sample is None:
-            return torch.arange(len(self.layers))
-        drawn = np.random.default_rng((1, *key.seed)).choice(len(self.layers), self.layers_per_sample, replace=False)
-        return torch.from_numpy(np.sort(drawn))
+            return set(range(len(self.layers)))
+        rng = np.random.default_rng((1, *key.seed))
+        order = rng.permutation(len(self.layers)).tolist()
+        # one of every shape first, so that every head has its part in every batch, as DDP wants it
+        first = [next(index for index in order if index in shape) for shape in self.shapes]
+        rest = [index for index in order if index not in first]
+        return {*first, *rest[: self.layers_per_sample - len(first)]}
 
 
 def _kin(sample: Sample) -> tuple[object, ...]:

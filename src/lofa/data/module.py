@@ -126,7 +126,7 @@ class LoFADataModule(pl.LightningDataModule):
             self.set_dir,
             anchors,
             pool,
-            [layer.name for layer in self.layers],
+            self.layers,
             self.fingerprint,
             condition=self.condition,
             layers_per_sample=self.layers_per_sample if drawn else None,

@@ -4,19 +4,19 @@ A process appends to the index of its own shard alone, after the file itself is 
 last line of an id counting. Reading some layers of a file touches the bytes of those layers.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
-from lofa.adapters import Adapter, LowRank, stack_adapters
+from lofa.adapters import Adapter, LowRank, LowRankBatch, stack_adapters
+from lofa.data.batch import LayerStack
 from lofa.data.samples import check_backbone
 from lofa.errors import DataError
 from lofa.files import append_jsonl, digest, read_jsonl, read_metadata, read_tensors, tensor_shapes
 
-__all__ = ["ZooEntry", "ZooStack", "ZooStore"]
+__all__ = ["ZooEntry", "ZooStore"]
 
 _VERSION = "lofa-zoo-1"
 _SCALES = "lora_adapter_metadata"  # diffusers' header entry for alpha; our own files fold alpha into B
@@ -40,18 +40,6 @@ class ZooEntry:
     """why it failed"""
     digest: str = ""
     """sha256 of the file"""
-
-
-@dataclass(frozen=True)
-class ZooStack:
-    """LoRAs of P samples on L layers of one shape; smaller ranks are padded with zeros."""
-
-    A: Tensor
-    """(P, L, r, in)"""
-    B: Tensor
-    """(P, L, out, r)"""
-    alpha: Tensor
-    """(P, L)"""
 
 
 class ZooStore:
@@ -154,16 +142,26 @@ class ZooStore:
                 f"it has {len(there)}. Set backbone.kinds to the kinds the zoo was built with, or build a zoo anew"
             )
 
-    def stack(self, sample_ids: Sequence[str], layers: Sequence[str], fingerprint: str) -> ZooStack:
-        """LoRAs of several samples on several layers (DataError as in `read`, and where the layers differ in shape)."""
-        batch = stack_adapters([self.read(sample_id, layers, fingerprint) for sample_id in sample_ids])
-        shapes = {(pairs.B.shape[1], pairs.A.shape[2]) for pairs in batch.values()}
-        if len(shapes) != 1:
-            raise DataError(
-                f"{self.folder}: layers of shapes {sorted(shapes)} make no stack; choose kinds of one shape"
-            )
-        return ZooStack(
-            torch.stack([batch[name].A for name in layers], 1),
-            torch.stack([batch[name].B for name in layers], 1),
-            torch.stack([batch[name].alpha for name in layers], 1),
-        )
+    def stacks(
+        self, sample_ids: Sequence[str], names: Sequence[str], groups: Iterable[Sequence[int]], fingerprint: str
+    ) -> list[LayerStack]:
+        """LoRAs of several samples on groups of layers, each group of one shape; a file is read once.
+
+        Args:
+            sample_ids: whose LoRAs
+            names: of all layers that indices count
+            groups: indices of the layers of each stack
+            fingerprint: of the backbone in use
+
+        Raises:
+            DataError: as in `read`.
+        """
+        groups = [list(group) for group in groups]
+        wanted = [names[index] for group in groups for index in group]
+        batch = stack_adapters([self.read(sample_id, wanted, fingerprint) for sample_id in sample_ids])
+        return [_stack(group, [batch[names[index]] for index in group]) for group in groups]
+
+
+def _stack(layers: Sequence[int], pairs: Sequence[LowRankBatch]) -> LayerStack:
+    A, B, alpha = (torch.stack(part, 1) for part in zip(*((pair.A, pair.B, pair.alpha) for pair in pairs), strict=True))
+    return LayerStack(torch.tensor(layers), A, B, alpha)

@@ -7,12 +7,13 @@ S is free in sign, so "no response" (probability near 0) can be said.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from lofa.hypernets.heads import LowRankHead, low_rank_product
-from lofa.hypernets.trunk import Trunk
+from lofa.hypernets.trunk import Prepared, Trunk
 
 __all__ = ["Response", "ResponseNet"]
 
@@ -52,8 +53,7 @@ class ResponseNet(Trunk):
     def __init__(
         self,
         *,
-        out_features: int,
-        in_features: int,
+        shapes: Sequence[Sequence[int]],
         num_depths: int,
         num_kinds: int,
         context_width: int,
@@ -69,8 +69,7 @@ class ResponseNet(Trunk):
         gradient_checkpointing: bool = False,
     ) -> None:
         super().__init__(
-            out_features=out_features,
-            in_features=in_features,
+            shapes=shapes,
             num_depths=num_depths,
             num_kinds=num_kinds,
             context_width=context_width,
@@ -87,18 +86,18 @@ class ResponseNet(Trunk):
             raise ValueError(f"temperature must be positive; got {temperature}")
         self._config |= {"tau": tau, "temperature": temperature}
         self.tau, self.temperature = tau, temperature
-        self.head = LowRankHead(d_model, lora_rank, out_features, in_features)
+        self.head = LowRankHead(d_model, lora_rank, self.shapes)
 
     def forward(self, weights: Tensor, depth: Tensor, kind: Tensor, context: Tensor, lengths: Tensor) -> Response:
         """Response of P prompts in L layers.
 
-        weights `(L, out, in)`, depth `(L,)`, kind `(L,)`, context `(P, N, C)` zero padded, lengths `(P,)`.
+        weights `(L, out, in)` of one shape, depth `(L,)`, kind `(L,)`, context `(P, N, C)` zero padded, lengths `(P,)`.
         Raises ValueError on shapes that do not fit and on weights that are not finite.
         """
         return self.respond(self.prepare(weights, depth, kind), context, lengths)
 
-    def respond(self, prepared: Tensor, context: Tensor, lengths: Tensor) -> Response:
+    def respond(self, prepared: Prepared, context: Tensor, lengths: Tensor) -> Response:
         """As `forward`, from what `prepare` gave for the layers. `finish` gives the tokens alone, without the heads."""
         tokens = self.finish(prepared, context, lengths)
-        A, B = self.head(self.pool(tokens))
+        A, B = self.head(self.pool(tokens), prepared.shape)
         return Response(tokens, A, B, self.tau, self.temperature)

@@ -1,16 +1,19 @@
 """A weight matrix becomes a sequence: `W (out, in)`, scaled to unit root-mean-square, is cut into tiles, each a token.
 
-Tiles are `patch x patch`, so the grid has `out / patch` rows and `in / patch` columns; tokens run row by row. A token's
-place is told by a learned vector of its row plus one of its column.
+Tiles are about `patch x patch`: on each axis the side is the divisor of the axis that is nearest to it. Tokens run row
+by row. A token's place is told by a learned vector of its row plus one of its column.
 """
 
 from __future__ import annotations
+
+import math
+from collections.abc import Sequence
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-__all__ = ["GridPosition", "PatchEmbed", "unit_rms"]
+__all__ = ["PatchEmbed", "TileEmbed", "tile_side", "unit_rms"]
 
 
 def unit_rms(weights: Tensor) -> Tensor:
@@ -29,7 +32,7 @@ def unit_rms(weights: Tensor) -> Tensor:
 class PatchEmbed(nn.Module):
     """Tiles of a matrix -> tokens: one convolution with kernel = stride = patch, then RMSNorm."""
 
-    def __init__(self, patch_size: int, d_model: int) -> None:
+    def __init__(self, patch_size: int | tuple[int, int], d_model: int) -> None:
         super().__init__()
         self.proj = nn.Conv2d(1, d_model, kernel_size=patch_size, stride=patch_size)
         self.norm = nn.RMSNorm(d_model)
@@ -41,16 +44,42 @@ class PatchEmbed(nn.Module):
         return tokens
 
 
-class GridPosition(nn.Module):
-    """Adds a learned vector of the row and one of the column."""
+def tile_side(size: int, wanted: int) -> int:
+    """The divisor of `size` nearest to `wanted` by ratio, of two as near the smaller: 112 for (8960, 96).
 
-    def __init__(self, rows: int, columns: int, d_model: int) -> None:
+    Raises ValueError where none is between half and twice of what is wanted: tiles would be no tiles.
+    """
+    divisors = [d for d in range(1, size + 1) if size % d == 0]
+    side = min(divisors, key=lambda d: (abs(math.log(d / wanted)), d))
+    if not wanted / 2 <= side <= wanted * 2:
+        raise ValueError(f"no divisor of {size} is near patch_size {wanted} (the nearest is {side}); choose another")
+    return side
+
+
+class TileEmbed(nn.Module):
+    """Matrices of several shapes -> tokens that know their place.
+
+    What two shapes have in common they share: tiles of one size a convolution, axes of one length their positions.
+    """
+
+    def __init__(self, shapes: Sequence[tuple[int, int]], patch_size: int, d_model: int) -> None:
         super().__init__()
-        self.row = nn.Parameter(torch.empty(1, rows, 1, d_model))
-        self.col = nn.Parameter(torch.empty(1, 1, columns, d_model))
-        nn.init.trunc_normal_(self.row, std=0.02)
-        nn.init.trunc_normal_(self.col, std=0.02)
+        self.sides = {size: tile_side(size, patch_size) for shape in shapes for size in shape}
+        tiles = dict.fromkeys((self.sides[rows], self.sides[columns]) for rows, columns in shapes)
+        self.patch = nn.ModuleDict({_name(*tile): PatchEmbed(tile, d_model) for tile in tiles})
+        rows, columns = (dict.fromkeys(axis) for axis in zip(*shapes, strict=True))
+        self.row = nn.ParameterDict({str(size): torch.empty(size // self.sides[size], d_model) for size in rows})
+        self.col = nn.ParameterDict({str(size): torch.empty(size // self.sides[size], d_model) for size in columns})
+        for place in (*self.row.values(), *self.col.values()):
+            nn.init.trunc_normal_(place, std=0.02)
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """`(L, rows, columns, d)` -> `(L, rows * columns, d)`."""
-        return rearrange(tokens + self.row + self.col, "l r c d -> l (r c) d")
+    def forward(self, weights: Tensor) -> Tensor:
+        """`(L, out, in)` of one of the shapes -> `(L, T, d)`."""
+        rows, columns = weights.shape[1:]
+        tokens = self.patch[_name(self.sides[rows], self.sides[columns])](weights)
+        placed = tokens + self.row[str(rows)][:, None] + self.col[str(columns)]
+        return rearrange(placed, "l r c d -> l (r c) d")
+
+
+def _name(rows: int, columns: int) -> str:
+    return f"{rows}x{columns}"

@@ -5,21 +5,38 @@ One prompt and one layer are one sequence. The condition of a prompt is projecte
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from lofa.hypernets.blocks import Block, run_block
-from lofa.hypernets.tiling import GridPosition, PatchEmbed, unit_rms
+from lofa.hypernets.tiling import TileEmbed, unit_rms
 
-__all__ = ["Trunk"]
+__all__ = ["Prepared", "Trunk"]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a network made of the frozen weights of L layers of one shape, before any prompt."""
+
+    tokens: Tensor
+    """(1, L, T, d)"""
+    shape: tuple[int, int]
+    """(out, in) of the layers"""
+
+    def __getitem__(self, layers: Tensor | slice) -> Prepared:
+        """Some of the layers."""
+        return Prepared(self.tokens[:, layers], self.shape)
 
 
 class Trunk(nn.Module):
     """Tiles, places, layer identity, condition, blocks, final norm.
 
-    out_features, in_features: shape of the adapted layers; patch_size must divide both.
+    shapes: (out, in) of the adapted layers, each once. patch_size: side that tiles are to have, nearly: of each axis
+    the divisor nearest to it is taken.
     num_depths, num_kinds: how many values `depth` and `kind` take. context_width: features C of a condition token.
     condition_from: the first block (from 0) that reads the condition; all before depends on the weights alone.
     gradient_checkpointing: blocks are computed a second time in backward instead of being kept.
@@ -29,8 +46,7 @@ class Trunk(nn.Module):
     def __init__(
         self,
         *,
-        out_features: int,
-        in_features: int,
+        shapes: Sequence[Sequence[int]],
         num_depths: int,
         num_kinds: int,
         context_width: int,
@@ -44,17 +60,15 @@ class Trunk(nn.Module):
         gradient_checkpointing: bool,
     ) -> None:
         super().__init__()
-        if out_features % patch_size or in_features % patch_size:
-            raise ValueError(
-                f"patch_size {patch_size} does not divide the layers' shape ({out_features}, {in_features})"
-            )
+        self.shapes = tuple((int(rows), int(columns)) for rows, columns in shapes)
+        if not self.shapes or len(set(self.shapes)) != len(self.shapes):
+            raise ValueError(f"shapes must name each shape (out, in) once, and at least one; got {self.shapes}")
         if d_model % n_heads:
             raise ValueError(f"n_heads {n_heads} does not divide d_model {d_model}")
         if not 0 <= condition_from < n_blocks:
             raise ValueError(f"condition_from is {condition_from}, but blocks are numbered 0..{n_blocks - 1}")
-        self._config: dict[str, int | float | list[int]] = {
-            "out_features": out_features,
-            "in_features": in_features,
+        self._config: dict[str, Any] = {
+            "shapes": [list(shape) for shape in self.shapes],
             "num_depths": num_depths,
             "num_kinds": num_kinds,
             "context_width": context_width,
@@ -67,12 +81,10 @@ class Trunk(nn.Module):
             "condition_from": condition_from,
             "gradient_checkpointing": gradient_checkpointing,
         }
-        self.shape = (out_features, in_features)
         self.context_width = context_width
         self.condition_from = condition_from
         self.gradient_checkpointing = gradient_checkpointing
-        self.patch_embed = PatchEmbed(patch_size, d_model)
-        self.pos = GridPosition(out_features // patch_size, in_features // patch_size, d_model)
+        self.tiles = TileEmbed(self.shapes, patch_size, d_model)
         self.depth_embed = nn.Embedding(num_depths, d_model)
         self.kind_embed = nn.Embedding(num_kinds, d_model)
         for table in (self.depth_embed, self.kind_embed):
@@ -84,7 +96,7 @@ class Trunk(nn.Module):
         self.norm = nn.LayerNorm(d_model)
 
     @property
-    def config(self) -> dict[str, int | float | list[int]]:
+    def config(self) -> dict[str, Any]:
         """The constructor values, fit for json."""
         return dict(self._config)
 
@@ -92,31 +104,29 @@ class Trunk(nn.Module):
         """The modules to shard one by one."""
         return list(self.blocks)
 
-    def prepare(self, weights: Tensor, depth: Tensor, kind: Tensor) -> Tensor:
+    def prepare(self, weights: Tensor, depth: Tensor, kind: Tensor) -> Prepared:
         """What depends on the frozen weights alone, up to the first reading of the condition.
 
-        weights `(L, out, in)`, depth `(L,)`, kind `(L,)` -> tokens `(1, L, T, d)`. Compute it once for a backbone and
-        keep it; it holds as long as the parameters do.
-        Raises ValueError on shapes that do not fit, ids out of range, and weights that are not finite.
+        weights `(L, out, in)` of one shape, depth `(L,)`, kind `(L,)`. Compute it once for a backbone and keep it; it
+        holds as long as the parameters do.
+        Raises ValueError on shapes that do not fit and on weights that are not finite.
         """
-        x = self._embed(weights, depth, kind)
-        for block in self.blocks[: self.condition_from + 1]:
-            x = self.run(block, x, None)
-        return x
-
-    def _embed(self, weights: Tensor, depth: Tensor, kind: Tensor) -> Tensor:
-        if weights.ndim != 3 or tuple(weights.shape[1:]) != self.shape:
-            raise ValueError(f"weights must be (L, {self.shape[0]}, {self.shape[1]}); got {tuple(weights.shape)}")
+        shape = tuple(weights.shape[1:])
+        if weights.ndim != 3 or shape not in self.shapes:
+            known = " or ".join(f"(L, {rows}, {columns})" for rows, columns in self.shapes)
+            raise ValueError(f"weights must be {known}; got {tuple(weights.shape)}")
         for name, ids in {"depth": depth, "kind": kind}.items():
             if ids.shape != weights.shape[:1]:
                 raise ValueError(f"{name} must be ({len(weights)},), one a layer; got {tuple(ids.shape)}")
-        tiles = unit_rms(weights).to(self.context_proj.weight.dtype)
-        tokens = self.pos(self.patch_embed(tiles))
-        return (tokens + (self.depth_embed(depth) + self.kind_embed(kind))[:, None])[None]
+        tokens = self.tiles(unit_rms(weights).to(self.context_proj.weight.dtype))
+        x = (tokens + (self.depth_embed(depth) + self.kind_embed(kind))[:, None])[None]
+        for block in self.blocks[: self.condition_from + 1]:
+            x = self.run(block, x, None)
+        return Prepared(x, (shape[0], shape[1]))
 
     def finish(
         self,
-        prepared: Tensor,
+        prepared: Prepared,
         context: Tensor,
         lengths: Tensor,
         between: Callable[[int, Tensor], Tensor] | None = None,
@@ -126,10 +136,8 @@ class Trunk(nn.Module):
         context `(P, N, C)` zero padded, lengths `(P,)`; `between` is given (number, tokens) after each block that reads
         the condition, and may change the tokens. Raises ValueError on shapes that do not fit.
         """
-        if prepared.ndim != 4 or len(prepared) != 1:
-            raise ValueError(f"the prepared tokens must be (1, L, T, d), as prepare gives them; got {prepared.shape}")
         condition, mask = self.project(context, lengths)
-        x = prepared
+        x = prepared.tokens
         for i in range(self.condition_from, len(self.blocks)):
             x = self.run(self.blocks[i], x, condition, mask, i == self.condition_from)
             x = between(i, x) if between else x

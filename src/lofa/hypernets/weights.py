@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lofa.hypernets.blocks import ReadBlock
 from lofa.hypernets.heads import LowRankHead, ScaleHead, low_rank_product
-from lofa.hypernets.trunk import Trunk
+from lofa.hypernets.trunk import Prepared, Trunk
 
 __all__ = ["AdapterNet", "WeightPrediction"]
 
@@ -45,8 +45,7 @@ class AdapterNet(Trunk):
     def __init__(
         self,
         *,
-        out_features: int,
-        in_features: int,
+        shapes: Sequence[Sequence[int]],
         num_depths: int,
         num_kinds: int,
         context_width: int,
@@ -63,8 +62,7 @@ class AdapterNet(Trunk):
         gradient_checkpointing: bool = False,
     ) -> None:
         super().__init__(
-            out_features=out_features,
-            in_features=in_features,
+            shapes=shapes,
             num_depths=num_depths,
             num_kinds=num_kinds,
             context_width=context_width,
@@ -87,7 +85,7 @@ class AdapterNet(Trunk):
         self.reads = nn.ModuleDict(
             {str(i): ReadBlock(d_model, response_width, n_heads, mlp_ratio) for i in self.read_after}
         )
-        self.head = LowRankHead(d_model, lora_rank, out_features, in_features)
+        self.head = LowRankHead(d_model, lora_rank, self.shapes)
         self.scale = ScaleHead(d_model, alpha_init)
 
     def units(self) -> list[nn.Module]:
@@ -104,14 +102,14 @@ class AdapterNet(Trunk):
     ) -> WeightPrediction:
         """Adapters of P prompts in L layers.
 
-        weights `(L, out, in)`, depth `(L,)`, kind `(L,)`, context `(P, N, C)` zero padded, lengths `(P,)`,
+        weights `(L, out, in)` of one shape, depth `(L,)`, kind `(L,)`, context `(P, N, C)` zero padded, lengths `(P,)`,
         response_tokens `(P, L, T, response_width)` of the same prompts and layers (unread where `read_after` is empty).
         Raises ValueError on shapes that do not fit and on weights that are not finite.
         """
         return self.adapt(self.prepare(weights, depth, kind), context, lengths, response_tokens)
 
     def adapt(
-        self, prepared: Tensor, context: Tensor, lengths: Tensor, response_tokens: Tensor | None
+        self, prepared: Prepared, context: Tensor, lengths: Tensor, response_tokens: Tensor | None
     ) -> WeightPrediction:
         """As `forward`, from what `prepare` gave for the layers."""
 
@@ -121,7 +119,7 @@ class AdapterNet(Trunk):
             return self.run(self.reads[str(i)], x, self._response(response_tokens, x))
 
         h = self.pool(self.finish(prepared, context, lengths, read))
-        A, B = self.head(h)
+        A, B = self.head(h, prepared.shape)
         return WeightPrediction(A, B, self.scale(h))
 
     def _response(self, tokens: Tensor | None, x: Tensor) -> Tensor:

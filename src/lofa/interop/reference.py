@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from lofa import files
 from lofa.errors import DataError
 from lofa.hypernets.blocks import Block, ReadBlock, run_block
-from lofa.hypernets.tiling import GridPosition, PatchEmbed
+from lofa.hypernets.tiling import PatchEmbed
 from lofa.hypernets.weights import WeightPrediction
 from lofa.interop.config import ReferenceConfig
 
@@ -73,6 +73,21 @@ class ReferenceAdapter:
     """(L,)"""
     delta_w: Tensor
     """(L, in_dim, in_dim), alpha B A"""
+
+
+class GridPosition(nn.Module):
+    """Adds a learned vector of the row and one of the column."""
+
+    def __init__(self, rows: int, columns: int, d_model: int) -> None:
+        super().__init__()
+        self.row = nn.Parameter(torch.empty(1, rows, 1, d_model))
+        self.col = nn.Parameter(torch.empty(1, 1, columns, d_model))
+        nn.init.trunc_normal_(self.row, std=0.02)
+        nn.init.trunc_normal_(self.col, std=0.02)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """`(L, rows, columns, d)` -> `(L, rows * columns, d)`."""
+        return rearrange(tokens + self.row + self.col, "l r c d -> l (r c) d")
 
 
 class _Trunk(nn.Module):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lofa.adapters import Adapter, LowRankBatch, unstack
-from lofa.backbones import Backbone, load_backbone
+from lofa.backbones import Backbone, by_shape, load_backbone
 from lofa.conditions import PoseEncoder, pad_rows
 from lofa.errors import LofaError
 from lofa.predict.pose_input import PoseInput, read_pose
@@ -55,14 +55,21 @@ class Predictor:
         self._encoders = (response.encoder, adapter.encoder)
         self._batch_size = batch_size
         self._device = next(networks[1].parameters()).device
-        table = (
-            backbone.weights(description.layers).to(self._device),
-            torch.tensor(description.depth, device=self._device),
-            torch.tensor(description.kind, device=self._device),
-        )
-        with torch.no_grad():  # what depends on the weights alone, once for all prompts
-            self._prepared = (networks[0].prepare(*table), networks[1].prepare(*table))
         self._networks = networks
+        groups = by_shape(backbone.layer(name) for name in description.layers)
+        self._groups = [self._prepare(indices) for indices in groups.values()]
+
+    @torch.no_grad()
+    def _prepare(self, indices: list[int]) -> tuple[list[str], Any, Any]:
+        """Names of layers of one shape, and what each stage makes of their weights, once for all prompts."""
+        names = [self.description.layers[index] for index in indices]
+        depth, kind = (
+            torch.tensor([ids[index] for index in indices], device=self._device)
+            for ids in (self.description.depth, self.description.kind)
+        )
+        weights = self.backbone.weights(names).to(self._device)
+        response, adapter = (network.prepare(weights, depth, kind) for network in self._networks)
+        return names, response, adapter
 
     @classmethod
     def load(cls, path: str | Path, device: torch.device | str = "cpu", backbone: Backbone | None = None) -> Self:
@@ -159,16 +166,24 @@ class Predictor:
     @torch.no_grad()
     def _maps(self, inputs: list[Any]) -> list[ResponseMap]:
         read = self._encoders[0](*self._values(inputs))
-        probability = self._networks[0].respond(self._prepared[0], *read).probability()
-        return [dict(zip(self.description.layers, row, strict=True)) for row in probability]
+        maps: list[ResponseMap] = [{} for _ in inputs]
+        for names, prepared, _ in self._groups:
+            probability = self._networks[0].respond(prepared, *read).probability()
+            for row, made in zip(maps, probability, strict=True):
+                row.update(zip(names, made, strict=True))
+        return [{name: row[name] for name in self.description.layers} for row in maps]
 
     @torch.no_grad()
     def _adapters(self, inputs: list[Any]) -> list[Adapter]:
         values, lengths = self._values(inputs)
-        tokens = self._networks[0].finish(self._prepared[0], *self._encoders[0](values, lengths))
-        prediction = self._networks[1].adapt(self._prepared[1], *self._encoders[1](values, lengths), tokens)
-        A, B, alpha = prediction.A.float(), prediction.B.float(), prediction.alpha.float()
-        batch = {name: LowRankBatch(A[:, i], B[:, i], alpha[:, i]) for i, name in enumerate(self.description.layers)}
+        reads = [encoder(values, lengths) for encoder in self._encoders]
+        batch: dict[str, LowRankBatch] = {}
+        for names, first, second in self._groups:
+            tokens = self._networks[0].finish(first, *reads[0])
+            made = self._networks[1].adapt(second, *reads[1], tokens)
+            A, B, alpha = made.A.float(), made.B.float(), made.alpha.float()
+            batch |= {name: LowRankBatch(A[:, i], B[:, i], alpha[:, i]) for i, name in enumerate(names)}
+        batch = {name: batch[name] for name in self.description.layers}
         metadata = {"backbone": self.backbone.name, "backbone_fingerprint": self.backbone.fingerprint}
         told = [{"prompt": str(value)} if self.condition == "text" else {} for value in inputs]
         return [Adapter(adapter, metadata | more) for adapter, more in zip(unstack(batch), told, strict=True)]

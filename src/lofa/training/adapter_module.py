@@ -1,7 +1,6 @@
 """Stage II: W + condition + stage-I tokens -> A, B, alpha, trained through the frozen backbone that carries them."""
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +8,7 @@ from torch import Tensor, nn
 from lofa.adapters import Adapter, AdapterBatch, LowRankBatch, unstack
 from lofa.backbones import Backbone
 from lofa.errors import DataError
-from lofa.hypernets import AdapterNet, Response, ResponseNet, WeightPrediction
+from lofa.hypernets import AdapterNet, Prepared, Response, ResponseNet, WeightPrediction
 from lofa.training.agreement import Agreement, agreement
 from lofa.training.batch import PairedBatch
 from lofa.training.losses import Pairs, delta_loss, folded, gradient_shares, response_target
@@ -59,7 +58,7 @@ class AdapterModule(PredictorModule):
         for frozen in (response_network, response_encoder):
             frozen.requires_grad_(False).eval()
         self._response = (response_network, response_encoder)  # a tuple hides them from Lightning and its checkpoints
-        self._prepared: Tensor | None = None  # what stage I makes of the weights alone; it is frozen, and so is this
+        self._prepared: list[Prepared] | None = None  # what stage I makes of the weights alone; both are frozen
         self.backbone = backbone
         self._scales = {"delta": delta_scale, "denoising": denoising_scale}
         self._noise = NoiseSchedule(backbone.noise_shift, noise_weighted)
@@ -74,28 +73,38 @@ class AdapterModule(PredictorModule):
         for module in self._response:
             module.to(device)
 
-    def _read_response(self, batch: PairedBatch) -> tuple[ResponseNet, tuple[Tensor, Tensor, Tensor]]:
+    def _read_response(self, batch: PairedBatch) -> Iterator[tuple[Prepared, Tensor, Tensor]]:
+        """What stage I reads of the layers of each stack, and its condition."""
         network, encoder = self._response
         if self._prepared is None:
-            self._prepared = network.prepare(self.weight, self.depth, self.kind)
-        return network, (self._prepared[:, batch.layers], *encoder(batch.values, batch.lengths))
+            stacks = [torch.tensor(indices, device=self.device) for indices in self.frozen.shapes.values()]
+            self._prepared = [network.prepare(*self.frozen(layers)) for layers in stacks]
+        read = encoder(batch.values, batch.lengths)
+        for stack in batch.stacks:
+            prepared = self._prepared[self.frozen.stack_of[int(stack.layers[0])]]
+            yield (prepared[self.frozen.place[stack.layers]], *read)
 
     @torch.no_grad()
-    def respond(self, batch: PairedBatch) -> Response:
-        """Stage I's response, without gradient."""
-        network, inputs = self._read_response(batch)
-        return network.respond(*inputs)
+    def respond(self, batch: PairedBatch) -> list[Response]:
+        """Stage I's response on each stack, without gradient."""
+        return [self._response[0].respond(*read) for read in self._read_response(batch)]
 
     @torch.no_grad()
-    def response_tokens(self, batch: PairedBatch) -> Tensor:
-        """Stage I's tokens (P, L, T, d) alone, without gradient."""
-        network, inputs = self._read_response(batch)
-        return network.finish(*inputs)
+    def response_tokens(self, batch: PairedBatch) -> list[Tensor]:
+        """Stage I's tokens (P, L, T, d) alone of each stack, without gradient."""
+        return [self._response[0].finish(*read) for read in self._read_response(batch)]
 
-    def forward(self, batch: PairedBatch, response: Response | None = None) -> WeightPrediction:
-        """A (P, L, r, in), B (P, L, out, r), alpha (P, L) of each prompt; `response` saves computing stage I again."""
-        tokens = self.response_tokens(batch) if response is None else response.tokens
-        return self.network(*self.layers_of(batch), *self.encoder(batch.values, batch.lengths), tokens)
+    def forward(self, batch: PairedBatch, responses: list[Response] | None = None) -> list[WeightPrediction]:
+        """A (P, L, r, in), B (P, L, out, r), alpha (P, L) of each prompt on the layers of each stack.
+
+        `responses` saves computing stage I again.
+        """
+        tokens = self.response_tokens(batch) if responses is None else [response.tokens for response in responses]
+        read = self.encoder(batch.values, batch.lengths)
+        return [
+            self.network(*self.layers_of(stack, batch.ids), *read, own)
+            for stack, own in zip(batch.stacks, tokens, strict=True)
+        ]
 
     def training_step(self, batch: PairedBatch, batch_idx: int) -> Tensor:
         """Loss (); every `diagnostics_every` steps also each term's share of the gradient at the predicted A and B."""
@@ -106,7 +115,7 @@ class AdapterModule(PredictorModule):
         loss = torch.stack(list(weighted.values())).sum()
         self.log("train/loss", loss, prog_bar=True)
         self.log_dict({f"train/{name}": term for name, term in terms.items()})
-        self.log("train/alpha", prediction.alpha.mean())
+        self.log("train/alpha", torch.cat([part.alpha for part in prediction], 1).mean())
         if self.diagnostics_due(batch_idx):
             self.log_now(self._shares(prediction, batch, draw))
         return loss
@@ -117,23 +126,27 @@ class AdapterModule(PredictorModule):
         `val/denoising` is LoFA's, `val/denoising_base` without adapter, `val/denoising_lora` with the true one, all
         unweighted; the last two are computed once, so the validation set must be the same each time.
         """
-        response = self.respond(batch)
-        prediction = self(batch, response)
+        responses = self.respond(batch)
+        tau = responses[0].tau
+        prediction = self(batch, responses)
         draw = self._draw(batch, VALIDATION_SEED, 0, VALIDATION_DRAWS)
         key = tuple(batch.ids)
         if key not in self._reference:
             self._reference[key] = {
                 "val/denoising_base": self._denoising(None, batch, draw).mean(),
-                "val/denoising_lora": self._denoising(batch, batch, draw).mean(),
-                **self._compare(response, batch, batch, response.tau).named("val/response"),
+                "val/denoising_lora": self._denoising(batch.stacks, batch, draw).mean(),
+                **self._compare(responses, batch.stacks, batch, tau).named("val/response"),
             }
         with self.exact():
-            values = {"val/delta": delta_loss(prediction, batch).mean(), **self._reference[key]}
+            values = {
+                "val/delta": delta_loss(zip(prediction, batch.stacks, strict=True)).mean(),
+                **self._reference[key],
+            }
         values["val/denoising"] = self._denoising(prediction, batch, draw).mean()
         weighted = [scale * values[f"val/{name}"] for name, scale in self._scales.items()]
         values["val/loss"] = torch.stack(weighted).sum()
-        values |= self._compare(prediction, batch, batch, response.tau).named("val/implied")
-        values["val/response_implied_cosine"] = self._compare(response, prediction, batch, response.tau).cosine
+        values |= self._compare(prediction, batch.stacks, batch, tau).named("val/implied")
+        values["val/response_implied_cosine"] = self._compare(responses, prediction, batch, tau).cosine
         self.log_dict(values, batch_size=len(batch.ids), sync_dist=True)
 
     def predict_adapters(self, batch: PairedBatch) -> list[Adapter]:
@@ -143,20 +156,20 @@ class AdapterModule(PredictorModule):
 
     def true_adapters(self, batch: PairedBatch) -> list[Adapter]:
         """The P adapters of the zoo that the batch holds."""
-        return unstack(self._layered(batch, batch))
+        return unstack(self._layered(batch.stacks, batch))
 
-    def _layered(self, pairs: Pairs, batch: PairedBatch) -> AdapterBatch:
-        names = [self.layer_names[i] for i in batch.layers.tolist()]
+    def _layered(self, pairs: Sequence[Pairs], batch: PairedBatch) -> AdapterBatch:
         return {
-            name: LowRankBatch(pairs.A[:, i].float(), pairs.B[:, i].float(), pairs.alpha[:, i].float())
-            for i, name in enumerate(names)
+            self.layer_names[layer]: LowRankBatch(part.A[:, i].float(), part.B[:, i].float(), part.alpha[:, i].float())
+            for part, stack in zip(pairs, batch.stacks, strict=True)
+            for i, layer in enumerate(stack.layers.tolist())
         }
 
     def _draw(self, batch: PairedBatch, seed: int, step: int, draws: int) -> NoiseDraw:
         draw = self._noise.draw(batch.ids, _latents(batch).shape[1:], seed=seed, step=step, draws=draws)
         return NoiseDraw(draw.noise.to(self.device), draw.level.to(self.device), draw.weight.to(self.device))
 
-    def _denoising(self, pairs: Pairs | None, batch: PairedBatch, draw: NoiseDraw) -> Tensor:
+    def _denoising(self, pairs: Sequence[Pairs] | None, batch: PairedBatch, draw: NoiseDraw) -> Tensor:
         """Unweighted denoising loss (P * draws,) of the backbone carrying `pairs`."""
         repeats = len(draw.level) // len(batch.ids)
         rows = torch.arange(len(batch.ids), device=self.device).repeat_interleave(repeats)
@@ -165,31 +178,50 @@ class AdapterModule(PredictorModule):
             _latents(batch)[rows], batch.prompt[rows], adapters=adapters, noise_level=draw.level, noise=draw.noise
         )
 
-    def _terms(self, prediction: WeightPrediction, batch: PairedBatch, draw: NoiseDraw) -> dict[str, Tensor]:
+    def _terms(self, prediction: Sequence[WeightPrediction], batch: PairedBatch, draw: NoiseDraw) -> dict[str, Tensor]:
         with self.exact():
-            delta = delta_loss(prediction, batch).mean()
+            delta = delta_loss(zip(prediction, batch.stacks, strict=True)).mean()
         return {"delta": delta, "denoising": (draw.weight * self._denoising(prediction, batch, draw)).mean()}
 
-    def _shares(self, prediction: WeightPrediction, batch: PairedBatch, draw: NoiseDraw) -> dict[str, Tensor]:
+    def _shares(self, prediction: Sequence[WeightPrediction], batch: PairedBatch, draw: NoiseDraw) -> dict[str, Tensor]:
         """Measured on copies that are cut off the network, so that its own backward pass stays as it is."""
-        A, B = (value.detach().float().requires_grad_() for value in (prediction.A, prediction.B))
-        terms = self._terms(replace(prediction, A=A, B=B, alpha=prediction.alpha.detach()), batch, draw)
-        shares = gradient_shares([self._scales[name] * term for name, term in terms.items()], [A, B])
+        copies = [
+            WeightPrediction(
+                part.A.detach().float().requires_grad_(), part.B.detach().float().requires_grad_(), part.alpha.detach()
+            )
+            for part in prediction
+        ]
+        terms = self._terms(copies, batch, draw)
+        leaves = [factor for part in copies for factor in (part.A, part.B)]
+        shares = gradient_shares([self._scales[name] * term for name, term in terms.items()], leaves)
         return {f"train/gradient_share_{name}": share for name, share in zip(terms, shares, strict=True)}
 
-    def _compare(self, predicted: Response | Pairs, true: Pairs, batch: PairedBatch, tau: float) -> Agreement:
-        """The map of stage I, or the one an adapter implies, against the map that `true` implies."""
-        weight = self.weight[batch.layers]
-
-        def map_of(what: Response | Pairs) -> Callable[[Tile], Tensor]:
-            if isinstance(what, Response):
-                return lambda tile: what.probability(tile.layers, tile.rows)
-            product = folded(what)
-            return lambda tile: response_target(tile.product(*product), tile.of(weight), tau)
-
-        first, second = map_of(predicted), map_of(true)
+    def _compare(
+        self, predicted: Sequence[Response] | Sequence[Pairs], true: Sequence[Pairs], batch: PairedBatch, tau: float
+    ) -> Agreement:
+        """The maps of stage I, or those that adapters imply, against the maps that `true` implies."""
+        said: Sequence[Response | Pairs] = predicted
+        weights = [self.frozen(stack.layers)[0] for stack in batch.stacks]
         with self.exact(), torch.no_grad():
-            return agreement(lambda tile: (first(tile), second(tile)), (len(batch.ids), *weight.shape))
+            return agreement(
+                (_maps(first, second, weight, tau), (len(batch.ids), *weight.shape))
+                for first, second, weight in zip(said, true, weights, strict=True)
+            )
+
+
+def _maps(
+    predicted: Response | Pairs, true: Pairs, weight: Tensor, tau: float
+) -> Callable[[Tile], tuple[Tensor, Tensor]]:
+    """Tile -> what `predicted` says or implies, what `true` implies."""
+
+    def map_of(what: Response | Pairs) -> Callable[[Tile], Tensor]:
+        if isinstance(what, Response):
+            return lambda tile: what.probability(tile.layers, tile.rows)
+        product = folded(what)
+        return lambda tile: response_target(tile.product(*product), tile.of(weight), tau)
+
+    first, second = map_of(predicted), map_of(true)
+    return lambda tile: (first(tile), second(tile))
 
 
 def _latents(batch: PairedBatch) -> Tensor:

@@ -1,7 +1,7 @@
 """How well a predicted response map agrees with another, over P prompts and all their layers."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -34,24 +34,31 @@ class Agreement:
 
 
 @torch.no_grad()
-def agreement(maps: Callable[[Tile], tuple[Tensor, Tensor]], shape: tuple[int, int, int, int]) -> Agreement:
+def agreement(parts: Iterable[tuple[Callable[[Tile], tuple[Tensor, Tensor]], tuple[int, int, int, int]]]) -> Agreement:
     """Compares two maps tile by tile, so that full maps need not fit in memory.
 
     Args:
-        maps: tile -> predicted probability or 0/1, true 0/1, both (P, layers, rows, in) of the tile; predicted means
-            probability > 0.5
-        shape: (P, L, out, in) of the whole maps
+        parts: for the layers of each shape: tile -> predicted probability or 0/1, true 0/1, both (P, layers, rows, in)
+            of the tile (predicted means probability > 0.5); and (P, L, out, in) of the whole maps
     """
-    parts = []
-    for tile in tiles_of(*shape):
-        predicted, true = (value.flatten(1).float() for value in maps(tile))
-        said = (predicted > 0.5).float()
-        sums = [(said * true).sum(1), said.sum(1), true.sum(1), (predicted * true).sum(1), predicted.square().sum(1)]
-        parts.append(torch.stack(sums).double())
-    hits, said, real, inner, square = torch.stack(parts).sum(0)
+    found, entries = [], 0
+    for maps, shape in parts:
+        entries += math.prod(shape)
+        for tile in tiles_of(*shape):
+            predicted, true = (value.flatten(1).float() for value in maps(tile))
+            said = (predicted > 0.5).float()
+            sums = [
+                (said * true).sum(1),
+                said.sum(1),
+                true.sum(1),
+                (predicted * true).sum(1),
+                predicted.square().sum(1),
+            ]
+            found.append(torch.stack(sums).double())
+    hits, said, real, inner, square = torch.stack(found).sum(0)
     return Agreement(
         precision=(hits.sum() / said.sum().clamp_min(1)).float(),
         recall=(hits.sum() / real.sum().clamp_min(1)).float(),
         cosine=(inner / (square * real).sqrt().clamp_min(1e-12)).mean().float(),
-        density=(real.sum() / math.prod(shape)).float(),
+        density=(real.sum() / entries).float(),
     )

@@ -8,11 +8,22 @@ from torch import Tensor
 from lofa.conditions import Condition
 from lofa.training.losses import Pairs
 
-__all__ = ["PairedBatch"]
+__all__ = ["LayerStack", "PairedBatch"]
 
 
-class PairedBatch(Pairs, Protocol):
-    """P prompts with their true adapters on L layers.
+class LayerStack(Pairs, Protocol):
+    """True adapters of P prompts on L layers of one shape: A (P, L, r, in), B (P, L, out, r), alpha (P, L).
+
+    Attributes:
+        layers: (L,) int64, indices into the backbone's layers
+    """
+
+    @property
+    def layers(self) -> Tensor: ...
+
+
+class PairedBatch(Protocol):
+    """P prompts with their true adapters.
 
     Attributes:
         ids: P sample ids
@@ -20,10 +31,7 @@ class PairedBatch(Pairs, Protocol):
         lengths: (P,) int64, real entries of each row of `values`
         prompt: the backbone's own text condition of the P captions
         latents: (P, C, T, H, W), or None where only adapters are needed (stage I)
-        layers: (L,) int64, indices into the backbone's layers
-        A: (P, L, r, in) of the true adapters
-        B: (P, L, out, r)
-        alpha: (P, L)
+        stacks: the adapters, the layers of each shape by themselves
     """
 
     @property
@@ -37,4 +45,4 @@ class PairedBatch(Pairs, Protocol):
     @property
     def latents(self) -> Tensor | None: ...
     @property
-    def layers(self) -> Tensor: ...
+    def stacks(self) -> Sequence[LayerStack]: ...

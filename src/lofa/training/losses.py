@@ -1,4 +1,4 @@
-"""The losses of both stages, as formulas over tensors. P prompts, L layers of one shape (out, in).
+"""The losses of both stages, as formulas over tensors. P prompts, L layers (out, in) of each shape.
 
     delta_w = alpha * B @ A                               the truth, from the LoRA zoo
     R       = [ |delta_w| / (|W| + eps) > tau ]           response map, eps 1e-8
@@ -10,6 +10,7 @@ plain mean over (L, out, in) would give the heads first gradients of 1e-10 while
 and so lost; hence the L1 term is measured in units of the truth's own size: predicting nothing costs exactly 1.
 """
 
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 import torch
@@ -59,18 +60,32 @@ def folded(pairs: Pairs) -> tuple[Tensor, Tensor]:
     return wide(pairs.alpha)[..., None, None] * wide(pairs.B), wide(pairs.A)
 
 
-def response_loss(response: Response, weight: Tensor, truth: Pairs, penalty: float = 1e-4) -> tuple[Tensor, Tensor]:
+def response_loss(parts: Iterable[tuple[Response, Tensor, Pairs]], penalty: float = 1e-4) -> tuple[Tensor, Tensor]:
     """Stage I: binary cross-entropy against the response map, and the size penalty on A and B.
 
     Args:
-        response: the prediction for (P, L)
-        weight: (L, out, in) W
-        truth: the true adapters
+        parts: for the layers of each shape: the prediction for (P, L), W (L, out, in), and the true adapters
         penalty: of mean A^2 + mean B^2
 
     Returns:
-        cross-entropy (); penalty term (), already weighted; the loss is their sum
+        cross-entropy (), the mean over all entries of all layers; penalty term (), already weighted; the loss is their
+        sum
     """
+    parts = list(parts)
+    entropy = [(_cross_entropy(*part), len(part[0].A) * part[1].numel()) for part in parts]
+    squares = [
+        [(wide(factor).square().sum(), factor.numel()) for factor in factors]
+        for factors in zip(*((response.A, response.B) for response, _, _ in parts), strict=True)
+    ]
+    return _mean(entropy), penalty * (_mean(squares[0]) + _mean(squares[1]))
+
+
+def _mean(sums: Sequence[tuple[Tensor, int]]) -> Tensor:
+    """Mean of entries that come as (sum, count) of several parts."""
+    return torch.stack([total for total, _ in sums]).sum() / sum(count for _, count in sums)
+
+
+def _cross_entropy(response: Response, weight: Tensor, truth: Pairs) -> Tensor:
     true = folded(truth)
 
     def cross_entropy(S: Tensor, tile: Tile) -> tuple[Tensor, Tensor, None]:
@@ -79,24 +94,28 @@ def response_loss(response: Response, weight: Tensor, truth: Pairs, penalty: flo
         value = F.binary_cross_entropy_with_logits(logits, target, reduction="none").sum((1, 2, 3))
         return value, logits.sigmoid_().sub_(target).div_(response.temperature), None
 
-    total, _ = low_rank_sum(response.B, response.A, cross_entropy)
-    size = wide(response.A).square().mean() + wide(response.B).square().mean()
-    return total.sum() / (len(total) * weight.numel()), penalty * size
+    return low_rank_sum(response.B, response.A, cross_entropy)[0].sum()
 
 
-def delta_loss(prediction: Pairs, truth: Pairs, floor: float = 1e-6) -> Tensor:
+def delta_loss(parts: Iterable[tuple[Pairs, Pairs]], floor: float = 1e-6) -> Tensor:
     """Stage II: L1 distance of the delta weights, in units of the mean |delta_w| of each prompt's true adapter.
 
     Args:
-        prediction: for (P, L)
-        truth: for (P, L)
+        parts: for the layers of each shape: prediction and truth for (P, L)
         floor: smallest mean |delta_w| to divide by, for adapters that are next to nothing
 
     Returns:
         (P,); 0 for a perfect prediction, 1 for predicting no change
     """
+    parts = list(parts)
+    distance, size = (torch.stack(sums).sum(0) for sums in zip(*(_distance(*part) for part in parts), strict=True))
+    entries = sum(truth.alpha.shape[1] * truth.B.shape[2] * truth.A.shape[3] for _, truth in parts)
+    return distance / size.clamp_min(floor * entries)
+
+
+def _distance(prediction: Pairs, truth: Pairs) -> tuple[Tensor, Tensor]:
+    """Sums of |delta_w' - delta_w| and of |delta_w|, (P,) both."""
     true = folded(truth)
-    entries = truth.alpha.shape[1] * truth.B.shape[2] * truth.A.shape[3]
 
     def distance(delta: Tensor, tile: Tile) -> tuple[Tensor, Tensor, Tensor]:
         wanted = tile.product(*true)
@@ -104,8 +123,7 @@ def delta_loss(prediction: Pairs, truth: Pairs, floor: float = 1e-6) -> Tensor:
         error = delta.sub_(wanted)
         return error.abs().sum((1, 2, 3)), error.sign(), size
 
-    total, size = low_rank_sum(*folded(prediction), distance)
-    return total / size.clamp_min(floor * entries)
+    return low_rank_sum(*folded(prediction), distance)
 
 
 def gradient_shares(losses: list[Tensor], tensors: list[Tensor]) -> Tensor:

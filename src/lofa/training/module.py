@@ -1,6 +1,6 @@
 """What the LightningModules of both stages share: frozen layers, optimizer, sharding. No architecture, no formula."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 from lightning import LightningModule
@@ -9,16 +9,44 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from lofa.backbones import Backbone
+from lofa.backbones import Backbone, by_shape
 from lofa.errors import DataError
 from lofa.hypernets import AdapterNet, ResponseNet
-from lofa.training.batch import PairedBatch
+from lofa.training.batch import LayerStack
 from lofa.training.sharding import shard
 
 __all__ = ["OptimizerFactory", "PredictorModule", "SchedulerFactory"]
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
 SchedulerFactory = Callable[[Optimizer], LRScheduler]
+
+
+class FrozenLayers(nn.Module):
+    """W, depth and kind of a backbone's layers, on the module's device and outside its checkpoints."""
+
+    depth: Tensor
+    kind: Tensor
+    place: Tensor
+
+    def __init__(self, backbone: Backbone) -> None:
+        super().__init__()
+        self.shapes = by_shape(backbone.layers)
+        self.stack_of = [0] * len(backbone.layers)
+        place = torch.zeros(len(backbone.layers), dtype=torch.long)
+        for number, indices in enumerate(self.shapes.values()):
+            names = [backbone.layers[index].name for index in indices]
+            self.register_buffer(f"weight_{number}", backbone.weights(names), persistent=False)
+            place[indices] = torch.arange(len(indices))
+            for index in indices:
+                self.stack_of[index] = number
+        self.register_buffer("depth", backbone.depth_ids, persistent=False)
+        self.register_buffer("kind", backbone.kind_ids, persistent=False)
+        self.register_buffer("place", place, persistent=False)
+
+    def forward(self, layers: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """W (L, out, in), depth (L,), kind (L,) of layers (L,) of one shape."""
+        weight: Tensor = getattr(self, f"weight_{self.stack_of[int(layers[0])]}")
+        return weight[self.place[layers]], self.depth[layers], self.kind[layers]
 
 
 class PredictorModule(LightningModule):
@@ -33,10 +61,6 @@ class PredictorModule(LightningModule):
         diagnostics_every: optimizer steps between the costly diagnostics
     """
 
-    weight: Tensor
-    depth: Tensor
-    kind: Tensor
-
     def __init__(
         self,
         network: ResponseNet | AdapterNet,
@@ -50,27 +74,26 @@ class PredictorModule(LightningModule):
         self.network = network
         self.encoder = encoder
         self.layer_names = tuple(layer.name for layer in backbone.layers)
-        self.register_buffer("weight", backbone.weights(), persistent=False)
-        self.register_buffer("depth", backbone.depth_ids, persistent=False)
-        self.register_buffer("kind", backbone.kind_ids, persistent=False)
+        self.frozen = FrozenLayers(backbone)
         self._optimizer = optimizer
         self._scheduler = scheduler
         self._diagnostics_every = diagnostics_every
         self._sharded = False
 
-    def layers_of(self, batch: PairedBatch) -> tuple[Tensor, Tensor, Tensor]:
-        """W (L, out, in), depth (L,), kind (L,) of the layers the batch holds.
+    def layers_of(self, stack: LayerStack, ids: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:
+        """W (L, out, in), depth (L,), kind (L,) of the layers of a stack.
 
         Raises:
-            DataError: the batch's adapters are for layers of another size.
+            DataError: the adapters, of the samples `ids`, are for layers of another size.
         """
-        weight = self.weight[batch.layers]
-        if (batch.B.shape[2], batch.A.shape[3]) != weight.shape[1:]:
+        weight, depth, kind = self.frozen(stack.layers)
+        found = (stack.B.shape[2], stack.A.shape[3])
+        if found != weight.shape[1:]:
             raise DataError(
-                f"the adapters of {', '.join(batch.ids[:3])} are for layers of {(batch.B.shape[2], batch.A.shape[3])}, "
+                f"the adapters of {', '.join(ids[:3])} are for layers of {found}, "
                 f"the backbone's are {tuple(weight.shape[1:])}; build the zoo for this backbone"
             )
-        return weight, self.depth[batch.layers], self.kind[batch.layers]
+        return weight, depth, kind
 
     def diagnostics_due(self, batch_idx: int) -> bool:
         """Whether this training batch is one to look at closely; once for all batches of an accumulated step."""

@@ -1,12 +1,14 @@
 """Stage I: W + condition -> response map."""
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
 from lofa.backbones import Backbone
 from lofa.hypernets import Response, ResponseNet
 from lofa.training.agreement import Agreement, agreement
-from lofa.training.batch import PairedBatch
+from lofa.training.batch import LayerStack, PairedBatch
 from lofa.training.losses import folded, response_loss, response_target
 from lofa.training.module import OptimizerFactory, PredictorModule, SchedulerFactory
 from lofa.training.tiles import Tile
@@ -34,36 +36,45 @@ class ResponseModule(PredictorModule):
         super().__init__(network, encoder, backbone, optimizer, scheduler, diagnostics_every)
         self._penalty = penalty
 
-    def forward(self, batch: PairedBatch) -> Response:
-        """The response of each prompt on the batch's layers, (P, L)."""
-        return self.network(*self.layers_of(batch), *self.encoder(batch.values, batch.lengths))
+    def forward(self, batch: PairedBatch) -> list[Response]:
+        """The response of each prompt on the layers of each of the batch's stacks, (P, L)."""
+        read = self.encoder(batch.values, batch.lengths)
+        return [self.network(*self.layers_of(stack, batch.ids), *read) for stack in batch.stacks]
 
     def training_step(self, batch: PairedBatch, batch_idx: int) -> Tensor:
         """Loss (); every `diagnostics_every` steps also precision, recall and cosine."""
-        response = self(batch)
+        responses = self(batch)
         with self.exact():
-            cross_entropy, penalty = response_loss(response, self.weight[batch.layers], batch, self._penalty)
+            cross_entropy, penalty = response_loss(self._parts(responses, batch), self._penalty)
         loss = cross_entropy + penalty
         self.log("train/loss", loss, prog_bar=True)
         self.log_dict({"train/cross_entropy": cross_entropy, "train/penalty": penalty})
         if self.diagnostics_due(batch_idx):
-            self.log_now(self._agreement(response, batch).named("train/response"))
+            self.log_now(self._agreement(responses, batch).named("train/response"))
         return loss
 
     def validation_step(self, batch: PairedBatch, batch_idx: int) -> None:
         """Logs loss, precision, recall and cosine over the validation set."""
-        response = self(batch)
+        responses = self(batch)
         with self.exact():
-            loss = sum(response_loss(response, self.weight[batch.layers], batch, self._penalty))
-        values = {"val/loss": loss, **self._agreement(response, batch).named("val/response")}
+            loss = sum(response_loss(self._parts(responses, batch), self._penalty))
+        values = {"val/loss": loss, **self._agreement(responses, batch).named("val/response")}
         self.log_dict(values, batch_size=len(batch.ids), sync_dist=True)
 
-    def _agreement(self, response: Response, batch: PairedBatch) -> Agreement:
-        weight, true = self.weight[batch.layers], folded(batch)
+    def _parts(self, responses: list[Response], batch: PairedBatch) -> list[tuple[Response, Tensor, LayerStack]]:
+        """Prediction, W and truth of each stack."""
+        pairs = zip(responses, batch.stacks, strict=True)
+        return [(response, self.frozen(stack.layers)[0], stack) for response, stack in pairs]
 
-        def maps(tile: Tile) -> tuple[Tensor, Tensor]:
-            target = response_target(tile.product(*true), tile.of(weight), response.tau)
-            return response.probability(tile.layers, tile.rows), target
-
+    def _agreement(self, responses: list[Response], batch: PairedBatch) -> Agreement:
         with self.exact(), torch.no_grad():
-            return agreement(maps, (len(batch.ids), *weight.shape))
+            return agreement(
+                (partial(_maps, response, weight, folded(truth)), (len(batch.ids), *weight.shape))
+                for response, weight, truth in self._parts(responses, batch)
+            )
+
+
+def _maps(response: Response, weight: Tensor, true: tuple[Tensor, Tensor], tile: Tile) -> tuple[Tensor, Tensor]:
+    """Predicted probability and true response in a tile."""
+    target = response_target(tile.product(*true), tile.of(weight), response.tau)
+    return response.probability(tile.layers, tile.rows), target
