@@ -1,6 +1,6 @@
 """Chooses the settings of the per-sample LoRA on validation classes: sibling loss of each setting, step by step.
 
-    lofa prepare data=settings prepare.train_classes=0 prepare.test_classes=0 prepare.val_clips=12
+    lofa prepare source=world data=settings prepare.train_classes=0 prepare.test_classes=0 prepare.val_clips=12
     python benchmarks/lora_settings.py data/settings                       # the grid of docs/results.md
     python benchmarks/lora_settings.py data/settings lr=1e-3,steps=240 lr=1e-3,steps=240,rank=8
 
@@ -19,9 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 from torch import Tensor
 
 from lofa.backbones import load_backbone
@@ -38,6 +36,9 @@ GRID = [
     *(f"lr=1e-3,steps=120,rank={rank}" for rank in (1, 2, 8, 16)),
     *(f"lr=1e-3,steps=120,weight_decay={decay}" for decay in (0.1, 1.0)),
     "lr=1e-3,steps=60,clips_per_step=2",
+    "lr=2e-3,steps=480",
+    "lr=4e-3,steps=240",
+    *(f"lr={lr},steps={steps},rank=16" for lr, steps in (("2e-3", 240), ("2e-3", 480), ("1e-3", 480))),
 ]
 
 
@@ -125,13 +126,14 @@ def main() -> None:
 
 
 def _report(outcomes: dict[str, Outcome]) -> None:
+    """Prints the table of docs/results.md, in Markdown."""
     base = next(iter(outcomes.values())).losses[0]
     best = min(outcomes.values(), key=lambda one: float(one.last.mean()))
-    table = Table(title=f"sibling loss over {len(base)} classes; base {base.mean():.4f}")
-    for name in ("setting", "last step", "to the best", "best step for the mean", "each class's own", "seconds"):
-        table.add_column(name)
+    print(f"sibling loss over {len(base)} classes; base {base.mean():.4f}\n")
+    print("| setting | last step | to the best | best step for the mean | each class's best step | seconds a LoRA |")
+    print("|---" * 6 + "|")
     for setting, one in outcomes.items():
-        table.add_row(
+        cells = (
             setting,
             f"{one.last.mean():.4f}",
             "" if one is best else _difference(one.last - best.last),
@@ -139,7 +141,7 @@ def _report(outcomes: dict[str, Outcome]) -> None:
             f"{one.losses.min(0).values.mean():.4f}",
             f"{one.seconds:.2f}",
         )
-    Console().print(table)
+        print("| " + " | ".join(cells) + " |")
 
 
 def _difference(values: Tensor, draws: int = 1000) -> str:

@@ -30,7 +30,7 @@ __all__ = ["Recipe", "pretrain"]
 
 @dataclass(frozen=True)
 class Recipe:
-    """Sizes and schedules of the shipped models; docs/pretraining.md says where those came about differently."""
+    """Sizes and schedules of the shipped models."""
 
     vae_base: int = 16
     vae_latents: int = 16
