@@ -15,7 +15,7 @@ from lofa.cli.problems import nearest
 from lofa.cli.runs import find_run
 from lofa.conditions import CONDITION_ENCODERS
 from lofa.errors import ConfigError
-from lofa.hypernets import AdapterNet, ResponseNet
+from lofa.hypernets import AdapterNet, ResponseNet, use_attention
 from lofa.predict import Predictor
 
 __all__ = ["build_encoder", "build_network", "load_predictor", "open_backbone", "pick_device", "pick_dtype"]
@@ -106,8 +106,17 @@ def build_network(
         facts["response_width"] = response_config["d_model"]
     network: type[nn.Module] = ResponseNet if response is None else AdapterNet
     other = AdapterNet if response is None else ResponseNet
-    foreign = signature(other).parameters.keys() - signature(network).parameters.keys()
-    return _construct(network, facts | {key: value for key, value in values.items() if key not in foreign}, "hypernet")
+    foreign = {"attention", *(signature(other).parameters.keys() - signature(network).parameters.keys())}
+    built = _construct(network, facts | {key: value for key, value in values.items() if key not in foreign}, "hypernet")
+    try:
+        use_attention(built, hypernet.attention)
+    except ValueError as error:
+        raise ConfigError(f"hypernet.attention: {error}") from None
+    except ImportError:
+        raise ConfigError(
+            'hypernet.attention=flash_attn: flash-attn is not installed; pip install "lofa[flash]", or choose sdpa'
+        ) from None
+    return built
 
 
 def _construct(kind: type[nn.Module], values: Mapping[str, Any], where: str) -> nn.Module:

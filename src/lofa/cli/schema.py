@@ -48,6 +48,9 @@ class HypernetConfig:
     lora_rank: int = option(MISSING, "rank r of the predicted pairs")
     condition_from: int = option(0, "first block that reads the condition; what is before depends on W alone")
     gradient_checkpointing: bool = option(False, "trade time for memory")
+    attention: str = option(
+        "sdpa", "sdpa (PyTorch's own) or flash_attn (a GPU, half precision, pip install lofa[flash])"
+    )
     tau: float = option(0.02, "stage 1: relative change that counts as a response")
     temperature: float = option(0.1, "stage 1: of the logits")
     read_after: list[int] = option(MISSING, "stage 2: blocks after which stage 1's tokens are read")

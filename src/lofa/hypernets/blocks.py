@@ -16,6 +16,8 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from lofa.hypernets.attention import Attention
+
 __all__ = ["Block", "CrossAttention", "LayerScale", "Mlp", "ReadBlock", "SelfAttention", "run_block"]
 
 
@@ -55,7 +57,7 @@ class Mlp(nn.Module):
         return out
 
 
-class SelfAttention(nn.Module):
+class SelfAttention(Attention):
     """Multi-head self-attention over `(..., T, d)`; queries and keys are layer-normed per head."""
 
     def __init__(self, d_model: int, n_heads: int, qk_norm: bool = True) -> None:
@@ -67,13 +69,13 @@ class SelfAttention(nn.Module):
         self.proj = nn.Linear(d_model, d_model)
 
     def forward(self, x: Tensor) -> Tensor:
-        q, k, v = rearrange(self.qkv(x), "g t (three h e) -> three g h t e", three=3, h=self.n_heads)
-        out = F.scaled_dot_product_attention(self.q_norm(q).to(v.dtype), self.k_norm(k).to(v.dtype), v)
-        projected: Tensor = self.proj(rearrange(out, "g h t e -> g t (h e)"))
+        q, k, v = rearrange(self.qkv(x), "g t (three h e) -> three g t h e", three=3, h=self.n_heads)
+        out = self.product(self.q_norm(q).to(v.dtype), self.k_norm(k).to(v.dtype), v, None)
+        projected: Tensor = self.proj(rearrange(out, "g t h e -> g t (h e)"))
         return projected
 
 
-class CrossAttention(nn.Module):
+class CrossAttention(Attention):
     """Multi-head attention of `x (G, T, d)` to `context (G, N, context_width)`; queries and keys normed per head."""
 
     def __init__(self, d_model: int, context_width: int, n_heads: int, qk_norm: bool = True) -> None:
@@ -90,15 +92,10 @@ class CrossAttention(nn.Module):
 
         A number n of identical tokens is one of them with log n added.
         """
-        q = rearrange(self.q(x), "g t (h e) -> g h t e", h=self.n_heads)
-        k, v = rearrange(self.kv(context), "g n (two h e) -> two g h n e", two=2, h=self.n_heads)
-        out = F.scaled_dot_product_attention(
-            self.q_norm(q).to(v.dtype),
-            self.k_norm(k).to(v.dtype),
-            v,
-            attn_mask=None if mask is None else mask[:, None, None, :],
-        )
-        projected: Tensor = self.proj(rearrange(out, "g h t e -> g t (h e)"))
+        q = rearrange(self.q(x), "g t (h e) -> g t h e", h=self.n_heads)
+        k, v = rearrange(self.kv(context), "g n (two h e) -> two g n h e", two=2, h=self.n_heads)
+        out = self.product(self.q_norm(q).to(v.dtype), self.k_norm(k).to(v.dtype), v, mask)
+        projected: Tensor = self.proj(rearrange(out, "g t h e -> g t (h e)"))
         return projected
 
 
