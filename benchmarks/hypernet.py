@@ -17,7 +17,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -101,32 +101,34 @@ class Job:
 
 
 def naive_tokens(
-    net: ReferenceResponseNet | ReferenceAdapterNet, job: Job, text: Tensor, response: Tensor | None = None
+    net: ReferenceResponseNet | ReferenceAdapterNet, job: Job, texts: Tensor, response: Tensor | None = None
 ) -> Tensor:
-    """Final tokens (L, T, d) as the published code computes them: every layer with its own copy of the condition."""
-    c, W = net.config, job.W
+    """Final tokens (P * L, T, d) for texts (P, N, C) as the published code computes them: every prompt and layer from
+    the weights on, with its own copy of the condition."""
+    c, prompts, layers = net.config, len(texts), len(job.W)
+    W, depth, kind = job.W.repeat(prompts, 1, 1), job.depth.repeat(prompts), job.kind.repeat(prompts)
     tiles = net.pos(net.patch_embed(W / (W.square().mean(1, keepdim=True) + 1e-6).sqrt()))
-    x = tiles + (net.depth_embed(job.depth) + net.type_embed(job.kind))[:, None]
+    x = tiles + (net.depth_embed(depth) + net.type_embed(kind))[:, None]
     x = torch.cat([net.cls_token.expand(len(W), -1, -1), x], 1)[:, None]
-    context = net.text_proj(text.expand(len(W), -1, -1).contiguous())
+    context = net.text_proj(texts.repeat_interleave(layers, 0))
     for i, block in enumerate(net.blocks):
-        x = block(x, context)
+        x = net._run(block, x, context)
         if isinstance(net, ReferenceAdapterNet) and i in c.cross_attn_idxs:
             assert response is not None
-            x = net.cross_attn_blocks[str(i)](x, response[:, None])
+            x = net._run(net.cross_attn_blocks[str(i)], x, response[:, None])
     return net.norm(x)[:, 0]
 
 
 def naive_adapter(job: Job, text: Tensor, through: Path | None = None) -> Tensor:
     """alpha * B (L, out, r) and A joined as delta_w's factors: one prompt through both stages."""
-    tokens = naive_tokens(job.first, job, text)
+    tokens = naive_tokens(job.first, job, text[None])
     _, A, B = job.first._decode(tokens)
     F.softplus(B @ A)
     if through is not None:
         np.savez_compressed(through, tokens=tokens.float().cpu().numpy())
         with np.load(through) as file:
             tokens = torch.from_numpy(file["tokens"]).to(job.W)
-    h, A, B = job.second._decode(naive_tokens(job.second, job, text, tokens))
+    h, A, B = job.second._decode(naive_tokens(job.second, job, text[None], tokens))
     alpha = F.softplus(job.second.head_alpha(h))[..., None]
     return (alpha * B)[:1] @ A[:1]
 
@@ -185,16 +187,16 @@ class Losses:
     W: Tensor
 
     @classmethod
-    def make(cls, job: Job) -> "Losses":
+    def make(cls, job: Job, prompts: int = 1) -> "Losses":
         layers, out, width = job.W.shape
         rank = job.first.config.lora_rank
 
         def pair(scale: float, grad: bool) -> tuple[Tensor, Tensor]:
-            A = torch.randn(1, layers, rank, width, device=job.W.device)
-            B = scale * torch.randn(1, layers, out, rank, device=job.W.device)
+            A = torch.randn(prompts, layers, rank, width, device=job.W.device)
+            B = scale * torch.randn(prompts, layers, out, rank, device=job.W.device)
             return A.requires_grad_(grad), B.requires_grad_(grad)
 
-        alpha = torch.full((1, layers), 0.1, device=job.W.device)
+        alpha = torch.full((prompts, layers), 0.1, device=job.W.device)
         response = Response(A=(one := pair(0.01, True))[0], B=one[1], tokens=job.W[:0], tau=0.02, temperature=0.1)
         return cls(
             response,
@@ -220,6 +222,89 @@ class Losses:
     def tiled_delta(self) -> None:
         """As training computes it."""
         delta_loss([(self.prediction, self.truth)]).mean().backward()
+
+
+@dataclass
+class Steps:
+    """One optimiser step's forward and backward of either stage, without the backbone, naive and as training does it.
+
+    Both sides recompute blocks in backward, as the published configuration does. Stage I's tokens are given.
+    """
+
+    job: Job
+    losses: Losses
+    tokens: Tensor
+    """(P, L, T, d), without [CLS]"""
+    ours: tuple[ResponseNet, AdapterNet]
+
+    @classmethod
+    def make(cls, job: Job) -> "Steps":
+        prompts, config = len(job.texts), job.second.config
+        values = job.cached[0].config | {"condition_from": 0, "gradient_checkpointing": True}
+        values = {key: value for key, value in values.items() if key not in ("tau", "temperature")}
+        ours = (
+            ResponseNet(**values).to(job.W),
+            AdapterNet(**values, response_width=config.d_model, read_after=config.cross_attn_idxs).to(job.W),
+        )
+        tiles = (config.input_size // config.patch_size) ** 2
+        tokens = torch.randn(prompts, len(job.W), tiles, config.d_model).to(job.W)
+        for net in (job.first, job.second):
+            net.requires_grad_(True)
+            net.config = replace(net.config, gradient_checkpointing=True)
+        return cls(job, Losses.make(job, prompts), tokens, ours)
+
+    def naive_first(self) -> None:
+        """Whole matrices of every prompt and layer."""
+        net, weight = self.job.first, self.losses.W
+        _, A, B = net._decode(naive_tokens(net, self.job, self.job.texts))
+        logits = (F.softplus(B @ A) - net.config.tau) / net.config.temperature
+        target = self.losses.truth.delta_weight().abs() / (weight.abs() + 1e-8) > net.config.tau
+        entropy = F.binary_cross_entropy_with_logits(logits, target.flatten(0, 1).to(logits))
+        (entropy + 1e-4 * (A.square().mean() + B.square().mean())).backward()
+
+    def naive_second(self) -> None:
+        """Whole matrices of every prompt and layer."""
+        net = self.job.second
+        h, A, B = net._decode(naive_tokens(net, self.job, self.job.texts, self.tokens.flatten(0, 1)))
+        delta = F.softplus(net.head_alpha(h))[..., None] * (B @ A)
+        (delta - self.losses.truth.delta_weight().flatten(0, 1).to(delta)).abs().mean().backward()
+
+    def ours_first(self) -> None:
+        """Weights' part once for all prompts, condition once for all layers, loss tile by tile."""
+        job = self.job
+        response = self.ours[0](job.W, job.depth, job.kind, job.texts, self._lengths)
+        torch.stack(response_loss([(response, self.losses.W, self.losses.truth)])).sum().backward()
+
+    def ours_second(self) -> None:
+        """The same of stage II."""
+        job = self.job
+        made = self.ours[1](job.W, job.depth, job.kind, job.texts, self._lengths, self.tokens)
+        delta_loss([(made, self.losses.truth)]).mean().backward()
+
+    @property
+    def _lengths(self) -> Tensor:
+        return torch.full((len(self.job.texts),), REAL, device=self.job.W.device)
+
+
+def steps(job: Job, repeats: int, device: str) -> dict[str, Any]:
+    """Seconds and peak bytes of a training step of each stage."""
+    made = Steps.make(job)
+    runs = {
+        "stage I, naive": made.naive_first,
+        "stage I": made.ours_first,
+        "stage II, naive": made.naive_second,
+        "stage II": made.ours_second,
+    }
+    seconds = medians(runs, repeats, device)
+    peak = {name: peak_bytes(run, device) for name, run in runs.items()}
+    ratios = {
+        stage: {
+            "times_as_fast": seconds[f"{stage}, naive"] / seconds[stage],
+            "times_less_memory": peak[f"{stage}, naive"] / peak[stage],
+        }
+        for stage in ("stage I", "stage II")
+    }
+    return {"seconds": seconds, "peak_bytes": peak, "ratios": ratios}
 
 
 def operations(config: ReferenceConfig, layers: int, real: bool) -> float:
@@ -307,6 +392,7 @@ def main() -> None:
     parser.add_argument("--size", choices=tuple(SIZES), default="true")
     parser.add_argument("--layers", type=int, help="adapted layers; default 4 at the true size, 32 at the tiny one")
     parser.add_argument("--prompts", type=int, default=8, help="prompts at once")
+    parser.add_argument("--step-prompts", type=int, default=2, help="prompts of a training step")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
@@ -324,6 +410,7 @@ def main() -> None:
         "settings": {key: str(value) for key, value in vars(given).items()} | {"layers": layers},
         "latency": latency(job, given.repeats, given.device),
         "losses": losses(job, given.repeats, given.device),
+        "steps": steps(replace(job, texts=job.texts[: given.step_prompts]), given.repeats, given.device),
     }
     _print(figures)
     if given.out:
@@ -338,7 +425,7 @@ def _print(figures: dict[str, Any]) -> None:
         table.add_row(name, f"{1e3 * seconds:.1f}", f"{figures['latency']['ratio_to_naive'][name]:.2f}")
     Console().print(table)
     print(json.dumps({key: value for key, value in figures["latency"].items() if key != "seconds"}, indent=2))
-    print(json.dumps(figures["losses"], indent=2))
+    print(json.dumps({part: figures[part] for part in ("losses", "steps")}, indent=2))
 
 
 if __name__ == "__main__":
