@@ -1,4 +1,4 @@
-"""Reading and writing files safely: safetensors and json only, every write atomic.
+"""Reading and writing files safely: safetensors and json, foreign torch files with weights only; every write atomic.
 
 A write goes to a temporary name beside its goal, is flushed to disk, then renamed: a reader sees the old file or
 the whole new one, never a part, also after a crash.
@@ -7,6 +7,7 @@ the whole new one, never a part, also after a crash.
 import hashlib
 import json
 import os
+import pickle
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -28,6 +30,7 @@ __all__ = [
     "read_jsonl",
     "read_metadata",
     "read_tensors",
+    "read_torch",
     "save_tensors",
     "tensor_shapes",
     "write_json",
@@ -155,6 +158,21 @@ def read_tensors(path: str | Path, names: Iterable[str] | None = None) -> dict[s
     """
     with _opened(path) as file:
         return {name: file.get_tensor(name) for name in (file.keys() if names is None else names)}
+
+
+def read_torch(path: str | Path, mmap: bool = False) -> Any:
+    """What a foreign torch file holds, opened with weights only, on the CPU; with `mmap` mapped rather than read.
+
+    Raises:
+        DataError: the file is missing, damaged, or holds more than tensors and plain containers.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(f"{path}: not a readable file of tensors alone ({reason})") from None
 
 
 def read_metadata(path: str | Path) -> dict[str, str]:

@@ -27,7 +27,7 @@ class Encoder:
     skipped: list[Skipped] = field(default_factory=list)
 
     def skip(self, sample: Sample, error: LofaError) -> None:
-        self.skipped.append(Skipped(sample.source, str(error).removeprefix(f"{sample.source}: ")))
+        self.skipped.append(Skipped.because(error, sample.source))
 
     def encode(self, samples: Sequence[Sample]) -> list[Sample]:
         """Samples as written."""

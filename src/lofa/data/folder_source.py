@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lofa.data.samples import ROLES, SPLIT_NAMES, Sample
-from lofa.data.source import ClipShape, Loaded, Plan, PrepareOptions, Skipped, draw, give_roles, slug
+from lofa.data.source import ClipShape, Loaded, Plan, PrepareOptions, Skipped, draw_split, give_roles, slug
 from lofa.data.video import VIDEO_SUFFIXES, read_clip
 from lofa.errors import DataError
 
@@ -85,9 +85,7 @@ class FolderSource:
         name = slug(relative) + (f"-{window}" if o.clips_per_video > 1 else "")
         folder = Path(relative).parent.name
         group = entry.group or folder or slug(relative)
-        place = draw("split", o.seed, group)
-        split = "test" if place < o.test_fraction else "val" if place < o.test_fraction + o.val_fraction else "train"
-        shape, split = self.shape, entry.split or split
+        shape, split = self.shape, entry.split or draw_split(group, o)
         return Sample(
             name, entry.caption, split, group, "adapt", str(entry.path), shape.frames, shape.size, shape.fps, window
         )

@@ -18,12 +18,13 @@ from lofa.backbones import Backbone
 from lofa.data.encode import Encoder
 from lofa.data.folder_source import FolderSource
 from lofa.data.pose_source import PoseSource
-from lofa.data.reference_source import PREFIX, ReferenceImport, ReferenceSource
+from lofa.data.reference_source import ReferenceImport, ReferenceSource
 from lofa.data.samples import SPLIT_NAMES, Sample, find_encoded, write_samples
 from lofa.data.source import ClipShape, PrepareOptions, Skipped, Source
 from lofa.data.world_source import WorldSource
 from lofa.errors import DataError
 from lofa.files import atomic_write, read_json, write_json
+from lofa.interop import PREFIX
 
 __all__ = ["PrepareReport", "clip_shape", "open_source", "prepare"]
 

@@ -9,7 +9,6 @@ no captions; the name of the LoRA file stands in for one ("wave_left.pth": "wave
 or `prompt`. Torch files are opened with weights only.
 """
 
-import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,14 +20,14 @@ from torch import Tensor
 from lofa.adapters import Adapter
 from lofa.backbones import Backbone
 from lofa.data.samples import Encoded, Sample, write_encoded
-from lofa.data.source import ClipShape, Plan, PrepareOptions, Skipped, draw, slug
+from lofa.data.source import ClipShape, Plan, PrepareOptions, Skipped, draw_split, slug
 from lofa.data.zoo_store import ZooEntry, ZooStore
 from lofa.errors import DataError, LofaError
-from lofa.files import read_json
+from lofa.files import read_json, read_torch
+from lofa.interop import PREFIX
 
-__all__ = ["PREFIX", "ReferenceImport", "ReferenceSource"]
+__all__ = ["ReferenceImport", "ReferenceSource"]
 
-PREFIX = "reference:"
 _PROMPT, _LATENTS = "prompt_emb", "latents"
 _SPACE, _TIME = 8, 4  # pixels a latent cell, frames a latent frame (after the first) of Wan's autoencoder
 
@@ -55,7 +54,7 @@ class ReferenceSource:
             try:
                 sample, lora, file = self._sample(entry, where)
             except DataError as error:
-                skipped.append(Skipped(where, str(error).removeprefix(f"{where}: ")))
+                skipped.append(Skipped.because(error, where))
                 continue
             if sample.id in self.files:
                 skipped.append(Skipped(where, f"lists {lora} a second time"))
@@ -74,25 +73,18 @@ class ReferenceSource:
             raise DataError(f"{lora}: no such file")
         _, frames, height, width = read_sample(file)[_LATENTS].shape
         words = entry.get("caption") or entry.get("prompt") or lora.stem.replace("_", " ").replace("-", " ")
-        o, group = self.options, str(entry.get("group") or entry.get("action") or lora.stem)
-        place = draw("split", o.seed, group)
-        split = "test" if place < o.test_fraction else "val" if place < o.test_fraction + o.val_fraction else "train"
+        group = str(entry.get("group") or entry.get("action") or lora.stem)
         size = (_SPACE * height, _SPACE * width)
         name = slug(str(names[0]))
-        sample = Sample(
-            name, str(words), split, group, "adapt", str(file), _TIME * (frames - 1) + 1, size, self.shape.fps
-        )
+        frames, fps = _TIME * (frames - 1) + 1, self.shape.fps
+        split = draw_split(group, self.options)
+        sample = Sample(name, str(words), split, group, "adapt", str(file), frames, size, fps)
         return sample, lora, file
 
 
 def read_sample(path: Path) -> dict[str, Tensor]:
     """`prompt_emb` (N, C) and `latents` (C, T, H, W) of a published sample, mapped rather than read (DataError)."""
-    if not path.is_file():
-        raise DataError(f"{path}: no such file")
-    try:
-        values = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError) as error:
-        raise DataError(f"{path}: not a readable file of tensors alone ({str(error).splitlines()[0]})") from None
+    values = read_torch(path, mmap=True)
     for name, ndim in {_PROMPT: 2, _LATENTS: 4}.items():
         value = values.get(name) if isinstance(values, dict) else None
         if not isinstance(value, Tensor) or value.ndim != ndim:
@@ -118,7 +110,7 @@ class ReferenceImport:
             try:
                 written.append(self._write(sample, *self.source.files[sample.id]))
             except LofaError as error:
-                self.skipped.append(Skipped(sample.source, str(error).removeprefix(f"{sample.source}: ")))
+                self.skipped.append(Skipped.because(error, sample.source))
         return written
 
     def _write(self, sample: Sample, lora: Path, file: Path) -> Sample:

@@ -9,9 +9,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lofa.data.samples import Sample
-from lofa.errors import DataError
+from lofa.errors import DataError, LofaError
 
-__all__ = ["ClipShape", "Loaded", "Plan", "PrepareOptions", "Skipped", "Source", "draw", "give_roles", "slug"]
+__all__ = [
+    "ClipShape",
+    "Loaded",
+    "Plan",
+    "PrepareOptions",
+    "Skipped",
+    "Source",
+    "draw",
+    "draw_split",
+    "give_roles",
+    "slug",
+]
 
 
 @dataclass(frozen=True)
@@ -101,6 +112,11 @@ class Skipped:
     source: str
     reason: str
 
+    @classmethod
+    def because(cls, error: LofaError, source: str) -> "Skipped":
+        """Skipped for an error, whose message need not name the source a second time."""
+        return cls(source, str(error).removeprefix(f"{source}: "))
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -141,6 +157,14 @@ def draw(*parts: object) -> float:
     """A number in [0, 1) that depends on `parts` alone."""
     digest = hashlib.sha256("\0".join(map(str, parts)).encode()).digest()
     return int.from_bytes(digest[:6], "big") / 2**48
+
+
+def draw_split(group: str, options: PrepareOptions) -> str:
+    """The split of a group, by hash of its name and the seed: all its clips go together."""
+    place = draw("split", options.seed, group)
+    if place < options.test_fraction:
+        return "test"
+    return "val" if place < options.test_fraction + options.val_fraction else "train"
 
 
 def slug(text: str) -> str:

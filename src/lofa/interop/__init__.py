@@ -2,4 +2,7 @@
 
 from lofa.interop import reference
 
-__all__ = ["reference"]
+__all__ = ["PREFIX", "reference"]
+
+PREFIX = "reference:"
+"""Before a folder of the published implementation, where a folder of our own could stand as well."""

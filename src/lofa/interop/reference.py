@@ -14,7 +14,6 @@ Source: the public implementation, GAP-LAB-CUHK-SZ/LoFA, arXiv 2512.08785.
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -261,10 +260,7 @@ def _read_state(path: Path) -> dict[str, Any]:
         return dict(files.read_tensors(path))
     if not path.is_file():
         raise DataError(f"{path}: no such file; give a checkpoint of the published hypernetwork (.pth or .safetensors)")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError) as error:
-        raise DataError(f"{path}: not a readable checkpoint of tensors alone ({str(error).splitlines()[0]})") from error
+    state = files.read_torch(path)
     if not isinstance(state, Mapping):
         raise DataError(f"{path}: holds a {type(state).__name__}, not a state dict of named tensors")
     return dict(state)

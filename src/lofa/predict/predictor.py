@@ -11,8 +11,9 @@ from lofa.adapters import Adapter, LowRankBatch, unstack
 from lofa.backbones import Backbone, by_shape, load_backbone
 from lofa.conditions import PoseEncoder, pad_rows
 from lofa.errors import LofaError
+from lofa.interop import PREFIX
 from lofa.predict.pose_input import PoseInput, read_pose
-from lofa.predict.published import PREFIX, PUBLISHED_BACKBONE, read_published
+from lofa.predict.published import PUBLISHED_BACKBONE, read_published
 from lofa.predict.stages import Description, Stage, load_stage, read_description
 
 __all__ = ["Predictor"]

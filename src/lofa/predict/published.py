@@ -20,9 +20,8 @@ from lofa.errors import DataError
 from lofa.interop.reference import ReferenceAdapterNet, ReferenceResponseNet, load_hypernet
 from lofa.predict.stages import Description, Stage
 
-__all__ = ["PREFIX", "PUBLISHED_BACKBONE", "read_published"]
+__all__ = ["PUBLISHED_BACKBONE", "read_published"]
 
-PREFIX = "reference:"
 PUBLISHED_BACKBONE = "wan2.1-t2v-1.3b"
 """What the released checkpoints were trained for."""
 

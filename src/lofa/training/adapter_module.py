@@ -1,6 +1,6 @@
 """Stage II: W + condition + stage-I tokens -> A, B, alpha, trained through the frozen backbone that carries them."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -9,12 +9,11 @@ from lofa.adapters import Adapter, AdapterBatch, LowRankBatch, unstack
 from lofa.backbones import Backbone
 from lofa.errors import DataError
 from lofa.hypernets import AdapterNet, Prepared, Response, ResponseNet, WeightPrediction
-from lofa.training.agreement import Agreement, agreement
+from lofa.training.agreement import Agreement, agreement, maps_of
 from lofa.training.batch import PairedBatch
-from lofa.training.losses import Pairs, delta_loss, folded, gradient_shares, response_target
+from lofa.training.losses import Pairs, delta_loss, gradient_shares
 from lofa.training.module import OptimizerFactory, PredictorModule, SchedulerFactory
 from lofa.training.noise import NoiseDraw, NoiseSchedule
-from lofa.training.tiles import Tile
 
 __all__ = ["AdapterModule"]
 
@@ -204,24 +203,9 @@ class AdapterModule(PredictorModule):
         weights = [self.frozen(stack.layers)[0] for stack in batch.stacks]
         with self.exact(), torch.no_grad():
             return agreement(
-                (_maps(first, second, weight, tau), (len(batch.ids), *weight.shape))
+                (maps_of(first, second, weight, tau), (len(batch.ids), *weight.shape))
                 for first, second, weight in zip(said, true, weights, strict=True)
             )
-
-
-def _maps(
-    predicted: Response | Pairs, true: Pairs, weight: Tensor, tau: float
-) -> Callable[[Tile], tuple[Tensor, Tensor]]:
-    """Tile -> what `predicted` says or implies, what `true` implies."""
-
-    def map_of(what: Response | Pairs) -> Callable[[Tile], Tensor]:
-        if isinstance(what, Response):
-            return lambda tile: what.probability(tile.layers, tile.rows)
-        product = folded(what)
-        return lambda tile: response_target(tile.product(*product), tile.of(weight), tau)
-
-    first, second = map_of(predicted), map_of(true)
-    return lambda tile: (first(tile), second(tile))
 
 
 def _latents(batch: PairedBatch) -> Tensor:

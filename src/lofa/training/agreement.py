@@ -7,9 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lofa.hypernets import Response
+from lofa.training.losses import Pairs, folded, response_target
 from lofa.training.tiles import Tile, tiles_of
 
-__all__ = ["Agreement", "agreement"]
+__all__ = ["Agreement", "agreement", "maps_of"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,3 +64,18 @@ def agreement(parts: Iterable[tuple[Callable[[Tile], tuple[Tensor, Tensor]], tup
         cosine=(inner / (square * real).sqrt().clamp_min(1e-12)).mean().float(),
         density=(real.sum() / entries).float(),
     )
+
+
+def maps_of(
+    predicted: Response | Pairs, true: Pairs, weight: Tensor, tau: float
+) -> Callable[[Tile], tuple[Tensor, Tensor]]:
+    """For `agreement`: tile -> what `predicted` says (stage I) or implies (an adapter), what `true` implies."""
+
+    def map_of(what: Response | Pairs) -> Callable[[Tile], Tensor]:
+        if isinstance(what, Response):
+            return lambda tile: what.probability(tile.layers, tile.rows)
+        product = folded(what)
+        return lambda tile: response_target(tile.product(*product), tile.of(weight), tau)
+
+    first, second = map_of(predicted), map_of(true)
+    return lambda tile: (first(tile), second(tile))

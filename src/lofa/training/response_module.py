@@ -1,17 +1,14 @@
 """Stage I: W + condition -> response map."""
 
-from functools import partial
-
 import torch
 from torch import Tensor, nn
 
 from lofa.backbones import Backbone
 from lofa.hypernets import Response, ResponseNet
-from lofa.training.agreement import Agreement, agreement
+from lofa.training.agreement import Agreement, agreement, maps_of
 from lofa.training.batch import LayerStack, PairedBatch
-from lofa.training.losses import folded, response_loss, response_target
+from lofa.training.losses import response_loss
 from lofa.training.module import OptimizerFactory, PredictorModule, SchedulerFactory
-from lofa.training.tiles import Tile
 
 __all__ = ["ResponseModule"]
 
@@ -69,12 +66,6 @@ class ResponseModule(PredictorModule):
     def _agreement(self, responses: list[Response], batch: PairedBatch) -> Agreement:
         with self.exact(), torch.no_grad():
             return agreement(
-                (partial(_maps, response, weight, folded(truth)), (len(batch.ids), *weight.shape))
+                (maps_of(response, truth, weight, response.tau), (len(batch.ids), *weight.shape))
                 for response, weight, truth in self._parts(responses, batch)
             )
-
-
-def _maps(response: Response, weight: Tensor, true: tuple[Tensor, Tensor], tile: Tile) -> tuple[Tensor, Tensor]:
-    """Predicted probability and true response in a tile."""
-    target = response_target(tile.product(*true), tile.of(weight), response.tau)
-    return response.probability(tile.layers, tile.rows), target

@@ -1,6 +1,5 @@
 """What the file formats share: raw tensors in, pairs of one layer out, and back."""
 
-import pickle
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,7 +12,7 @@ from torch import Tensor
 from lofa.adapters.lowrank import LowRank
 from lofa.adapters.names import split_components
 from lofa.errors import AdapterFormatError, DataError
-from lofa.files import read_json, read_metadata, read_tensors
+from lofa.files import read_json, read_metadata, read_tensors, read_torch
 
 __all__ = ["RawFile", "RawPair", "collect_pairs", "folded", "metadata_to_keep", "read_raw", "single_component"]
 
@@ -103,13 +102,7 @@ def _read_file(path: Path) -> RawFile:
 
 
 def _read_pickle(path: Path) -> dict[str, Tensor]:
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(f"{path}: not a torch file of plain tensors ({reason})") from None
+    content = read_torch(path)
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
         raise DataError(f"{path}: holds a {type(content).__name__} that is no dict of tensors")
     return content
