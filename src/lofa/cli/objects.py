@@ -16,6 +16,7 @@ from lofa.cli.runs import find_run
 from lofa.conditions import CONDITION_ENCODERS
 from lofa.errors import ConfigError
 from lofa.hypernets import AdapterNet, ResponseNet, use_attention
+from lofa.interop.quirks import add_quirks
 from lofa.predict import Predictor
 
 __all__ = ["build_encoder", "build_network", "load_predictor", "open_backbone", "pick_device", "pick_dtype"]
@@ -106,8 +107,12 @@ def build_network(
         facts["response_width"] = response_config["d_model"]
     network: type[nn.Module] = ResponseNet if response is None else AdapterNet
     other = AdapterNet if response is None else ResponseNet
-    foreign = {"attention", *(signature(other).parameters.keys() - signature(network).parameters.keys())}
+    foreign = {"attention", "quirks", *(signature(other).parameters.keys() - signature(network).parameters.keys())}
     built = _construct(network, facts | {key: value for key, value in values.items() if key not in foreign}, "hypernet")
+    try:
+        add_quirks(built, hypernet.quirks)
+    except ValueError as error:
+        raise ConfigError(f"hypernet.quirks: {error}") from None
     try:
         use_attention(built, hypernet.attention)
     except ValueError as error:

@@ -14,6 +14,7 @@ from lofa.backbones import BackboneConfig
 from lofa.cli.options import option, section, text
 from lofa.data import PrepareOptions
 from lofa.evaluation import Protocol
+from lofa.interop.quirks import QUIRKS
 from lofa.zoo import LoraOptions, ZooOptions
 
 __all__ = ["WayConfig"]
@@ -50,6 +51,9 @@ class HypernetConfig:
     gradient_checkpointing: bool = option(False, "trade time for memory")
     attention: str = option(
         "sdpa", "sdpa (PyTorch's own) or flash_attn (a GPU, half precision, pip install lofa[flash])"
+    )
+    quirks: list[str] = option(
+        [], "mistakes of the published network to train with, for comparison: " + ", ".join(QUIRKS)
     )
     tau: float = option(0.02, "stage 1: relative change that counts as a response")
     temperature: float = option(0.1, "stage 1: of the logits")
@@ -98,6 +102,7 @@ class AdapterModuleConfig:
     _partial_: bool = True
     delta_scale: float = option(1.0, "weight of the L1 term")
     denoising_scale: float = option(10.0, "weight of the denoising term")
+    alpha_in_delta: bool = option(True, "compare alpha B A with the truth; false, as published: B A alone")
     noise_weighted: bool = option(True, "weight noise levels by w(t) of the published training")
     noise_draws: int = option(1, "noise levels for each predicted adapter and step")
     diagnostics_every: int = option(50, "steps between gradient shares in the log")

@@ -35,9 +35,14 @@ class Response:
     temperature: float
     """T"""
 
+    def activate(self, product: Tensor) -> tuple[Tensor, Tensor | None]:
+        """`B A` -> S of the same shape, and dS / d(B A), None where it is 1."""
+        return product, None
+
     def logits(self, layers: slice = _ALL, rows: slice = _ALL) -> Tensor:
         """`(P, L, out, in)` or some rows of some layers of it, float32 or wider."""
-        return (low_rank_product(self.B[:, layers, rows], self.A[:, layers]) - self.tau) / self.temperature
+        S, _ = self.activate(low_rank_product(self.B[:, layers, rows], self.A[:, layers]))
+        return (S - self.tau) / self.temperature
 
     def probability(self, layers: slice = _ALL, rows: slice = _ALL) -> Tensor:
         """As `logits`, in (0, 1)."""

@@ -118,7 +118,7 @@ class Trunk(nn.Module):
         for name, ids in {"depth": depth, "kind": kind}.items():
             if ids.shape != weights.shape[:1]:
                 raise ValueError(f"{name} must be ({len(weights)},), one a layer; got {tuple(ids.shape)}")
-        tokens = self.tiles(unit_rms(weights).to(self.context_proj.weight.dtype))
+        tokens = self.tiles(self.normalise(weights).to(self.context_proj.weight.dtype))
         x = (tokens + (self.depth_embed(depth) + self.kind_embed(kind))[:, None])[None]
         for block in self.blocks[: self.condition_from + 1]:
             x = self.run(block, x, None)
@@ -160,6 +160,11 @@ class Trunk(nn.Module):
         if shortest == longest:
             return projected, None
         return projected, torch.arange(longest, device=lengths.device) < lengths[:, None]
+
+    @staticmethod
+    def normalise(weights: Tensor) -> Tensor:
+        """`(L, out, in)` as the tiles are cut from it: every matrix of root-mean-square 1."""
+        return unit_rms(weights)
 
     def run(self, block: nn.Module, *inputs: Tensor | bool | None) -> Tensor:
         """Call a block, checkpointed where the constructor said so."""

@@ -21,6 +21,7 @@ from lofa.conditions import CONDITION_ENCODERS
 from lofa.errors import DataError
 from lofa.files import atomic_write, read_json, read_tensors, save_tensors, write_json
 from lofa.hypernets import NETWORKS
+from lofa.interop.quirks import add_quirks
 
 __all__ = [
     "Description",
@@ -255,13 +256,17 @@ def load_stage(description: Description, name: str, device: torch.device | str =
 def _build(spec: Mapping[str, Any], part: str, table: Mapping[str, type[nn.Module]], file: Path) -> nn.Module:
     where = f"{file.parent / DESCRIPTION_FILE}: {file.stem}.{part}"
     try:
-        name, config = spec[part]["class"], spec[part]["config"]
+        name, config = spec[part]["class"], dict(spec[part]["config"])
     except (KeyError, TypeError):
         raise DataError(f"{where}: the entries class and config are missing; take a whole copy") from None
     if name not in table:
         raise DataError(f"{where}: class {name!r} is not one of {', '.join(table)}")
     try:
-        return table[name](**config)
+        quirks = config.pop("quirks", [])
+        module = table[name](**config)
+        if quirks:
+            add_quirks(module, quirks)
+        return module
     except (TypeError, ValueError) as error:
         raise DataError(f"{where}: {name} can't be built from its config ({error})") from None
 

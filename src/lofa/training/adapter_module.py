@@ -1,6 +1,7 @@
 """Stage II: W + condition + stage-I tokens -> A, B, alpha, trained through the frozen backbone that carries them."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +33,7 @@ class AdapterModule(PredictorModule):
         response_encoder: the condition encoder trained with it
         delta_scale: weight of the L1 term
         denoising_scale: weight of the denoising term
+        alpha_in_delta: compare alpha B A with the truth, not, as published, B A alone
         noise_weighted: weight the noise levels as in `NoiseSchedule`, or all the same
         noise_draws: noise levels for each predicted adapter and step
         seed: of the noise; the other arguments as in `PredictorModule`
@@ -49,6 +51,7 @@ class AdapterModule(PredictorModule):
         diagnostics_every: int = 50,
         delta_scale: float = 1.0,
         denoising_scale: float = 10.0,
+        alpha_in_delta: bool = True,
         noise_weighted: bool = True,
         noise_draws: int = 1,
         seed: int = 0,
@@ -60,6 +63,7 @@ class AdapterModule(PredictorModule):
         self._prepared: list[Prepared] | None = None  # what stage I makes of the weights alone; both are frozen
         self.backbone = backbone
         self._scales = {"delta": delta_scale, "denoising": denoising_scale}
+        self._alpha_in_delta = alpha_in_delta
         self._noise = NoiseSchedule(backbone.noise_shift, noise_weighted)
         self._noise_draws = noise_draws
         self._seed = seed
@@ -178,8 +182,11 @@ class AdapterModule(PredictorModule):
         )
 
     def _terms(self, prediction: Sequence[WeightPrediction], batch: PairedBatch, draw: NoiseDraw) -> dict[str, Tensor]:
+        compared = prediction
+        if not self._alpha_in_delta:
+            compared = [replace(part, alpha=torch.ones_like(part.alpha)) for part in prediction]
         with self.exact():
-            delta = delta_loss(zip(prediction, batch.stacks, strict=True)).mean()
+            delta = delta_loss(zip(compared, batch.stacks, strict=True)).mean()
         return {"delta": delta, "denoising": (draw.weight * self._denoising(prediction, batch, draw)).mean()}
 
     def _shares(self, prediction: Sequence[WeightPrediction], batch: PairedBatch, draw: NoiseDraw) -> dict[str, Tensor]:

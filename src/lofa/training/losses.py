@@ -88,11 +88,13 @@ def _mean(sums: Sequence[tuple[Tensor, int]]) -> Tensor:
 def _cross_entropy(response: Response, weight: Tensor, truth: Pairs) -> Tensor:
     true = folded(truth)
 
-    def cross_entropy(S: Tensor, tile: Tile) -> tuple[Tensor, Tensor, None]:
+    def cross_entropy(product: Tensor, tile: Tile) -> tuple[Tensor, Tensor, None]:
+        S, slope = response.activate(product)
         logits = S.sub_(response.tau).div_(response.temperature)
         target = response_target(tile.product(*true), wide(tile.of(weight)), response.tau).to(S.dtype)
         value = F.binary_cross_entropy_with_logits(logits, target, reduction="none").sum((1, 2, 3))
-        return value, logits.sigmoid_().sub_(target).div_(response.temperature), None
+        derivative = logits.sigmoid_().sub_(target).div_(response.temperature)
+        return value, derivative if slope is None else derivative.mul_(slope), None
 
     return low_rank_sum(response.B, response.A, cross_entropy)[0].sum()
 
