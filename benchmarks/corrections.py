@@ -1,6 +1,6 @@
-"""What each correction of the published network is worth, and the cached design at equal training time: several seeds.
+"""What each correction of the published network is worth, and the cached design at equal training time, seed by seed.
 
-    lofa demo seed=0 data=seed-0 name=seed-0                   # makes the data sets and zoos; the same for seeds 1 and 2
+    lofa demo seed=0 data=seed-0 name=seed-0             # makes the data sets and zoos; the same for seeds 1 and 2
     python benchmarks/corrections.py --seeds 0 1 2 --workers 2
     python benchmarks/tables.py runs/corrections/eval-0 runs/corrections/eval-1 runs/corrections/eval-2
 
@@ -24,8 +24,7 @@ ROOT = Path(__file__).parent.parent
 EXPERIMENTS = {
     "lofa": "demo",
     **{
-        name: f"quirk_{name}"
-        for name in ("columns", "softplus", "first_tile", "padding", "last_block", "alpha", "all")
+        name: f"quirk_{name}" for name in ("columns", "softplus", "first_tile", "padding", "last_block", "alpha", "all")
     },
     "cached": "cached",
 }

@@ -36,6 +36,7 @@ MISTAKES: dict[str, tuple[list[str], list[str]]] = {
     "unknown ending": (["generate", "prompt=x", "out=x.avi"], [".avi", ".mp4", ".gif"]),
     "nothing to compare": (["generate", "prompt=x", "compare=true", "backbone={models}/wan"], ["compare=true"]),
     "unknown precision": (["convert", "in=x", "out=y", "dtype=int3"], ["dtype=int3", "float32"]),
+    "a predictor for one file": (["convert", "in=x", "out=y", "predictor=z"], ["predictor=z", "set"]),
     "unknown device": (["generate", "prompt=x", "device=tpu9"], ["device=tpu9", "cpu"]),
     "unknown shard": (["zoo", "shard=3/2", "{backbone}"], ["shard", "3/2"]),
     "nothing to inspect": (["inspect", "path=none"], ["path=none"]),

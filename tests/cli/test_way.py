@@ -58,6 +58,44 @@ def test_a_resumed_run_has_the_losses_of_an_uninterrupted_one(stage: int, way: P
     assert len(whole) == 5 and broken == whole
 
 
+def test_a_run_is_not_resumed_with_other_networks(way: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with chdir(way):
+        assert main(["train", "resume=runs/first", "hypernet.lora_rank=3", "stages.s1.max_steps=9"]) == 2
+    message = capsys.readouterr().err
+    assert "the checkpoint is of other networks" in message and "network.head.A.96.weight" in message
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ("hypernet.quirks=[colums]", "'colums' is none of columns, softplus"),
+        ("hypernet.quirks=[last_block]", "needs gradient_checkpointing=true"),
+    ],
+)
+def test_a_quirk_that_can_do_nothing_is_refused(
+    value: str, words: str, way: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with chdir(way):
+        assert main(["train", "stage=1", "name=quirky", *QUICK, value]) == 2
+        assert not Path("runs/quirky").exists()
+    assert "hypernet.quirks: " in (message := capsys.readouterr().err) and words in message
+
+
+def test_layers_of_several_shapes_go_the_whole_way(prepared: Path, tmp_path: Path) -> None:
+    shapes = (BACKBONE, "backbone.kinds=[attn1.to_q,ffn.net.0.proj,ffn.net.2]", f"paths.runs={tmp_path}")
+    copytree(prepared / "data" / "world", tmp_path / "set", ignore=lambda folder, names: {"zoo"} & set(names))
+    with chdir(prepared):
+        values = (*shapes, f"data={tmp_path / 'set'}")
+        assert main(["zoo", *values, "zoo.steps=2", "zoo.warmup=1", "zoo.batch=4", "zoo.per_group=1"]) == 0
+        quick = (*SMALL_NET, "debug=fast", "stages.s1.batch_size=2", "stages.s2.batch_size=2", "stages.s2.clips=0")
+        assert main(["train", "stage=1", "name=first", *values, *quick]) == 0
+        assert main(["train", "stage=2", "name=second", *values, *quick]) == 0
+        adapter = lofa.Predictor.load(tmp_path / "second").predict("a figure waves")
+    kinds = {name.split(".", 3)[3] for name in adapter}
+    assert kinds == {"attn1.to_q", "ffn.net.0.proj", "ffn.net.2"}
+    assert len({tuple(adapter.delta_weight(name).shape) for name in adapter}) == 3
+
+
 def test_a_name_that_is_taken_is_refused(way: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with chdir(way):
         assert main(["train", "stage=1", "name=first", *QUICK]) == 2
@@ -114,6 +152,20 @@ def test_convert_and_inspect(way: Path, tmp_path: Path, capsys: pytest.CaptureFi
     }.items():
         assert main(["inspect", f"path={path}"]) == 0
         assert words in capsys.readouterr().out
+
+
+def test_a_set_goes_to_the_published_format_and_back(
+    way: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    published, predictor = tmp_path / "published", "predictor=runs/second"
+    with chdir(way):
+        assert main(["convert", "in=data/world", f"out={published}", "format=reference", predictor]) == 0
+        assert main(["prepare", f"source=reference:{published}", BACKBONE, f"data={tmp_path / 'back'}"]) == 0
+        assert main(["convert", "in=data/world", f"out={published}"]) == 2
+    assert "format=reference alone" in capsys.readouterr().err
+    zoo, back = way / "data" / "world" / "zoo", tmp_path / "back" / "zoo"
+    assert len(list(back.glob("*.safetensors"))) == len(list(zoo.glob("*.safetensors")))
+    assert len(list((published / "stage1").iterdir())) == len(list(back.glob("*.safetensors")))
 
 
 def test_generate_puts_base_and_adapted_side_by_side(way: Path, tmp_path: Path) -> None:

@@ -174,12 +174,20 @@ def test_bf16_autocast_stays_close_and_keeps_the_product_in_float32(name: str) -
     assert (mixed[product] - plain[product]).norm() < 0.05 * plain[product].norm()
 
 
+ONE_INFINITE = torch.ones(6, 12, 8).index_put((torch.tensor(2), torch.tensor(3)), torch.tensor(float("inf")))
+ONE_COLUMN_OF_ZEROS = torch.ones(6, 12, 8).index_fill(2, torch.tensor(5), 0) + (torch.arange(6) != 4)[:, None, None]
+
+
 @pytest.mark.parametrize(
     ("change", "value", "message"),
     [
-        ("weights", torch.full((6, 12, 8), float("nan")), r"\[0, 1, 2, 3, 4, 5\] of 6 hold NaN"),
+        ("weights", torch.full((6, 12, 8), float("nan")), r"6 of 6 weight matrices hold NaN.* \[0, 1, 2, 3, 4, 5\]"),
+        ("weights", ONE_INFINITE, r"1 of 6 weight matrices hold NaN or infinity: \[2\]"),
+        ("weights", ONE_COLUMN_OF_ZEROS, r"1 of 6 weight matrices hold columns of zeros: \[4\]"),
         ("weights", torch.zeros(6, 8, 12), r"\(L, 12, 8\)"),
         ("depth", torch.zeros(5, dtype=torch.int64), "one a layer"),
+        ("depth", torch.arange(6), r"depth must lie in 0\.\.2; got 0\.\.5"),
+        ("kind", torch.arange(6) - 1, r"kind must lie in 0\.\.1; got -1\.\.4"),
         ("context", torch.zeros(3, 7, 4), r"\(P, N, 5\)"),
         ("lengths", torch.tensor([4, 8, 2]), r"1\.\.7"),
         ("lengths", torch.tensor([4, 0, 2]), r"1\.\.7"),

@@ -1,6 +1,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from shutil import copytree
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from lofa.conditions import PoseEncoder, TextEncoder
 from lofa.errors import DataError, LofaError
 from lofa.files import read_json, read_tensors, save_tensors, write_json
 from lofa.hypernets import AdapterNet, ResponseNet
+from lofa.interop.quirks import add_quirks
 from lofa.predict import Predictor, Stage, load_response, save_predictor
 from tests.helpers.tiny_wan import make_tiny_wan
 
@@ -89,6 +91,45 @@ def test_saved_and_loaded_predicts_what_the_networks_do(backbone: Backbone, text
         assert torch.equal(loaded[name].A, expected.A[0, i]) and torch.equal(loaded[name].B, expected.B[0, i])
         assert torch.equal(loaded[name].alpha, expected.alpha[0, i])
     assert loaded.metadata["prompt"] == PROMPTS[0] and loaded.metadata["backbone_fingerprint"] == backbone.fingerprint
+
+
+def test_quirks_go_through_the_files(backbone: Backbone, tmp_path: Path) -> None:
+    response, adapter = stages(backbone, lambda: TextEncoder(width=backbone.condition_width))
+    for stage in (response, adapter):
+        add_quirks(stage.network, ["columns", "softplus", "padding"])
+    save_predictor(tmp_path, backbone, condition="text", response=response, adapter=adapter)
+    quirky = Predictor.load(tmp_path, backbone=backbone)
+    maps = quirky.response_map(PROMPTS[0])
+    assert isinstance(maps, dict) and min(float(value.min()) for value in maps.values()) > 0.45
+    description = read_json(tmp_path / "predictor.json")
+    for name in ("response", "adapter"):
+        description["stages"][name]["network"]["config"].pop("quirks")
+    write_json(tmp_path / "predictor.json", description)
+    plain = Predictor.load(tmp_path, backbone=backbone)
+    assert not equal(quirky.predict(PROMPTS[0]), plain.predict(PROMPTS[0]))
+
+
+def test_a_layer_table_that_does_not_fit_is_refused(text_run: Path, tmp_path: Path, backbone: Backbone) -> None:
+    copytree(text_run / "predictor", tmp_path / "predictor")
+    file = tmp_path / "predictor" / "predictor.json"
+    for key, value, message in (("depth", 99, "depth must lie in"), ("name", "transformer.nowhere", "lacks the layer")):
+        description = read_json(text_run / "predictor" / "predictor.json")
+        description["backbone"]["layers"][1][key] = value
+        write_json(file, description)
+        with pytest.raises(LofaError, match=message) as error:
+            Predictor.load(tmp_path, backbone=backbone)
+        assert str(tmp_path) in str(error.value)
+
+
+def test_response_tokens_are_what_stage_two_reads(backbone: Backbone, text_run: Path) -> None:
+    predictor = Predictor.load(text_run, backbone=backbone)
+    one, many = predictor.response_tokens(PROMPTS[0]), predictor.response_tokens(PROMPTS)
+    assert isinstance(one, dict) and isinstance(many, list) and len(many) == len(PROMPTS)
+    assert list(one) == [layer.name for layer in backbone.layers]
+    network = load_response(text_run)[0].network
+    read = load_response(text_run)[0].encoder(*predictor._values([PROMPTS[0]]))
+    expected = network(backbone.weights(), backbone.depth_ids, backbone.kind_ids, *read).tokens[0]
+    torch.testing.assert_close(torch.stack(list(one.values())), expected)
 
 
 def test_run_and_predictor_folder_are_the_same(backbone: Backbone, text_run: Path) -> None:

@@ -188,3 +188,25 @@ def test_layers_of_several_shapes_train_in_both_stages() -> None:
             assert gradient is not None and gradient.isfinite().all() and gradient.any(), name
         names = {name.split(".")[3] for name in found if name.startswith("network.head.A.")}
         assert names == {"16", "32"}
+
+
+def test_alpha_is_part_of_the_l1_loss_unless_told_otherwise() -> None:
+    backbone = ToyBackbone()
+    batch = batch_of([0, 1], backbone)
+    ends = {}
+    for inside in (True, False):
+        module = adapter_module(backbone, alpha_in_delta=inside)
+        prediction = module(batch)
+        draw = module._draw(batch, 0, 0, 1)
+        half = [replace(part, alpha=part.alpha / 2) for part in prediction]
+        ends[inside] = [float(module._terms(parts, batch, draw)["delta"]) for parts in (prediction, half)]
+    assert ends[True][0] != ends[True][1]
+    assert ends[False][0] == ends[False][1]
+
+
+@pytest.mark.parametrize(("spoil", "words"), [(float("nan"), "NaN or infinity"), (0.0, "columns of zeros")])
+def test_a_backbone_with_broken_weights_is_refused_by_layer(spoil: float, words: str) -> None:
+    backbone = ToyBackbone()
+    backbone.net[1].weight[:, 3] = spoil
+    with pytest.raises(DataError, match=f"'toy': 1 of 4 weight matrices hold {words}: {backbone.layers[1].name}"):
+        response_module(backbone)

@@ -1,16 +1,20 @@
-"""lofa convert: an adapter file -> another format."""
+"""lofa convert: an adapter file -> another format; a set with its zoo -> a zoo of the published code."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from omegaconf import MISSING
+from torch import Tensor
 
 from lofa.adapters import Adapter
 from lofa.cli.command import Command
-from lofa.cli.objects import pick_dtype
+from lofa.cli.objects import pick_device, pick_dtype
 from lofa.cli.options import option, text
+from lofa.data import Sample, export_reference
 from lofa.errors import ConfigError
+from lofa.predict import Predictor
 
 __all__ = ["COMMAND", "ConvertConfig"]
 
@@ -19,16 +23,26 @@ __all__ = ["COMMAND", "ConvertConfig"]
 class ConvertConfig:
     """Keys of lofa convert; `in` is no name in Python, so its field is called `source`."""
 
-    source: str | None = text(None, "adapter file, or folder of PEFT; its format is seen from its content")
-    out: str = text(MISSING, "file to write (format=peft: a folder)")
+    source: str | None = text(
+        None, "adapter file, or folder of PEFT; its format is seen from its content. Or the folder of a set"
+    )
+    out: str = text(MISSING, "file to write (format=peft, or a set: a folder)")
     format: str = option("diffusers", "diffusers, comfyui, peft or reference")
     dtype: str | None = option(None, "precision: float32, bfloat16, float16; none: as it is")
+    predictor: str | None = text(
+        None, "of a set, format=reference: run whose stage 1 gives the tokens in stage1/; none: without them"
+    )
+    device: str = option("auto", "for the predictor: cpu, cuda, cuda:1 or auto")
 
 
-def convert(config: Any) -> Adapter:
-    """Reads an adapter and writes it again."""
+def convert(config: Any) -> Adapter | list[Sample]:
+    """Reads an adapter, or a set, and writes it again."""
     if config.source is None:
         raise ConfigError("give in=<adapter file> to convert")
+    if (Path(config.source) / "samples.jsonl").is_file():
+        return _convert_set(config)
+    if config.predictor is not None:
+        raise ConfigError(f"predictor={config.predictor}: goes with the folder of a set; in={config.source} is none")
     dtype = pick_dtype(config.dtype)
     adapter = Adapter.load(config.source)
     adapter.save(Path(config.out), config.format, dtype)
@@ -36,11 +50,35 @@ def convert(config: Any) -> Adapter:
     return adapter
 
 
+def _convert_set(config: Any) -> list[Sample]:
+    if config.format != "reference" or config.dtype is not None:
+        raise ConfigError(f"in={config.source} is a set; it can be written with format=reference alone, without dtype")
+    stage1 = None
+    if config.predictor is not None:
+        predictor = Predictor.load(config.predictor, pick_device(config.device))
+        if predictor.condition != "text":
+            raise ConfigError(
+                f"predictor={config.predictor}: takes {predictor.condition}; the format has prompts alone"
+            )
+
+        def stage1(sample: Sample) -> Mapping[str, Tensor]:
+            tokens = predictor.response_tokens(sample.caption)
+            assert isinstance(tokens, dict)  # one prompt
+            return tokens
+
+    samples = export_reference(config.source, config.out, stage1)
+    print(f"{config.out}: {len(samples)} LoRAs and samples" + ("" if stage1 is None else ", with stage 1's tokens"))
+    return samples
+
+
 COMMAND = Command(
     "convert",
     ConvertConfig,
     convert,
     "write an adapter file in another format",
-    ("lofa convert in=wave.safetensors out=wave-comfyui.safetensors format=comfyui",),
+    (
+        "lofa convert in=wave.safetensors out=wave-comfyui.safetensors format=comfyui",
+        "lofa convert in=data/demo out=published format=reference          a whole set, for the published code",
+    ),
     aliases={"in": "source"},
 )

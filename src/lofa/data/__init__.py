@@ -3,6 +3,7 @@
 from lofa.data.batch import LayerStack, ZooBatch
 from lofa.data.module import LoFADataModule
 from lofa.data.prepare import PrepareReport, clip_shape, open_source, prepare
+from lofa.data.reference_export import export_reference
 from lofa.data.samples import Encoded, Sample, encoded_path, read_encoded, read_samples, write_encoded, write_samples
 from lofa.data.source import ClipShape, PrepareOptions, Skipped, Source
 from lofa.data.video import read_clip
@@ -23,6 +24,7 @@ __all__ = [
     "ZooStore",
     "clip_shape",
     "encoded_path",
+    "export_reference",
     "open_source",
     "prepare",
     "read_clip",

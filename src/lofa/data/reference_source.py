@@ -1,12 +1,9 @@
 """The zoo of the published code, read as it lies: `lofa prepare source=reference:<folder>`.
 
-    <folder>/metadata.json      a list of {"file_name": LoRA file, "input_emb": sample file}, paths below the folder
-    sample files (.pth)         {"prompt_emb": (N, C), zero behind the prompt; "latents": (C, T, H, W)}
-    LoRA files (.pth)           original names of Wan, multiplier 1
-
-Nothing is encoded: prompt tokens and latents are taken as they are, and the LoRAs go into the set's zoo. The format has
-no captions; the name of the LoRA file stands in for one ("wave_left.pth": "wave left"), unless an entry has `caption`
-or `prompt`. Torch files are opened with weights only.
+Nothing is encoded: prompt tokens and latents are taken as they are, and the LoRAs go into the set's zoo. The format
+(`lofa.interop.zoo`) has no captions; the name of the LoRA file stands in for one ("wave_left.pth": "wave left"), unless
+an entry has `caption` or `prompt`. Nor has it groups and splits; `group` or `action`, and `split`, are taken where an
+entry has them. `stage1/` is not needed: stage II here reads its own stage I.
 """
 
 from collections.abc import Sequence
@@ -15,20 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from lofa.adapters import Adapter
 from lofa.backbones import Backbone
-from lofa.data.samples import Encoded, Sample, write_encoded
+from lofa.data.samples import SPLIT_NAMES, Encoded, Sample, write_encoded
 from lofa.data.source import ClipShape, Plan, PrepareOptions, Skipped, draw_split, slug
 from lofa.data.zoo_store import ZooEntry, ZooStore
 from lofa.errors import DataError, LofaError
-from lofa.files import read_json, read_torch
 from lofa.interop import PREFIX
+from lofa.interop.zoo import INDEX, read_index, read_sample
 
 __all__ = ["ReferenceImport", "ReferenceSource"]
 
-_PROMPT, _LATENTS = "prompt_emb", "latents"
 _SPACE, _TIME = 8, 4  # pixels a latent cell, frames a latent frame (after the first) of Wan's autoencoder
 
 
@@ -41,16 +36,10 @@ class ReferenceSource:
 
     def plan(self) -> Plan:
         """One sample a LoRA, in the order of metadata.json; an entry whose sample can't be read is skipped."""
-        path = self.folder / "metadata.json"
-        if not path.is_file():
-            raise DataError(f"source={self.name}: no {path.name} in it; a published zoo is a folder that has one")
-        entries = read_json(path)
-        if not isinstance(entries, list):
-            raise DataError(f"{path}: not a list of entries")
         samples: list[Sample] = []
         skipped, stamps = [], {}
-        for number, entry in enumerate(entries, 1):
-            where = f"{path}, entry {number}"
+        for number, entry in enumerate(read_index(self.folder), 1):
+            where = f"{self.folder / INDEX}, entry {number}"
             try:
                 sample, lora, file = self._sample(entry, where)
             except DataError as error:
@@ -71,25 +60,15 @@ class ReferenceSource:
         lora, file = (self.folder / str(name) for name in names)
         if not lora.is_file():
             raise DataError(f"{lora}: no such file")
-        _, frames, height, width = read_sample(file)[_LATENTS].shape
+        _, frames, height, width = read_sample(file)[1].shape
         words = entry.get("caption") or entry.get("prompt") or lora.stem.replace("_", " ").replace("-", " ")
         group = str(entry.get("group") or entry.get("action") or lora.stem)
         size = (_SPACE * height, _SPACE * width)
         name = slug(str(names[0]))
         frames, fps = _TIME * (frames - 1) + 1, self.shape.fps
-        split = draw_split(group, self.options)
+        split = entry.get("split") if entry.get("split") in SPLIT_NAMES else draw_split(group, self.options)
         sample = Sample(name, str(words), split, group, "adapt", str(file), frames, size, fps)
         return sample, lora, file
-
-
-def read_sample(path: Path) -> dict[str, Tensor]:
-    """`prompt_emb` (N, C) and `latents` (C, T, H, W) of a published sample, mapped rather than read (DataError)."""
-    values = read_torch(path, mmap=True)
-    for name, ndim in {_PROMPT: 2, _LATENTS: 4}.items():
-        value = values.get(name) if isinstance(values, dict) else None
-        if not isinstance(value, Tensor) or value.ndim != ndim:
-            raise DataError(f"{path}: holds no tensor {name} of {ndim} dimensions")
-    return values
 
 
 @dataclass
@@ -116,7 +95,7 @@ class ReferenceImport:
     def _write(self, sample: Sample, lora: Path, file: Path) -> Sample:
         adapter, values, backbone = Adapter.load(lora), read_sample(file), self.backbone
         self._check(lora, adapter)
-        text, latents = values[_PROMPT].float(), values[_LATENTS].float()
+        text, latents = (value.float() for value in values)
         found = (latents.shape[0], text.shape[1])
         if found != (backbone.latent_channels, backbone.condition_width):
             raise DataError(
@@ -125,7 +104,7 @@ class ReferenceImport:
             )
         real = text.any(1).nonzero()
         if not len(real):
-            raise DataError(f"{file}: every row of {_PROMPT} is zero")
+            raise DataError(f"{file}: every row of prompt_emb is zero")
         owner = {"backbone": backbone.name, "backbone_fingerprint": backbone.fingerprint}
         ZooStore(self.set_dir).add(
             adapter, ZooEntry(sample.id, "ok"), "reference", {**owner, "caption": sample.caption}, self.dtype

@@ -13,20 +13,27 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-__all__ = ["PatchEmbed", "TileEmbed", "tile_side", "unit_rms"]
+__all__ = ["PatchEmbed", "TileEmbed", "check_weights", "tile_side", "unit_rms"]
+
+
+def check_weights(weights: Tensor, names: Sequence[str] | None = None) -> None:
+    """Raises ValueError naming, else counting, the matrices of `(L, out, in)` with NaN, infinity or a column of zeros.
+
+    No trained layer has such a column; a file that was read wrongly has.
+    """
+    largest = torch.linalg.vector_norm(weights, math.inf, dim=1)
+    for wrong, what in ((~largest.isfinite(), "NaN or infinity"), (largest == 0, "columns of zeros")):
+        matrices = wrong.any(1)
+        if bool(matrices.any()):
+            bad = matrices.nonzero().flatten().tolist()
+            said = bad if names is None else ", ".join(names[i] for i in bad[:3])
+            raise ValueError(f"{len(bad)} of {len(weights)} weight matrices hold {what}: {said}")
 
 
 def unit_rms(weights: Tensor) -> Tensor:
-    """Each matrix of `(L, out, in)` divided by the root-mean-square of all its entries, in float32 or wider.
-
-    Raises ValueError naming the matrices that hold NaN or infinity.
-    """
+    """Each matrix of `(L, out, in)` divided by the root-mean-square of all its entries, in float32 or wider."""
     weights = weights if weights.dtype == torch.float64 else weights.float()
-    mean_square = weights.square().mean((1, 2), keepdim=True)
-    if not bool(mean_square.isfinite().all()):
-        bad = (~mean_square.flatten().isfinite()).nonzero().flatten().tolist()
-        raise ValueError(f"weight matrices {bad} of {len(weights)} hold NaN or infinity (or overflow when squared)")
-    return weights * torch.rsqrt(mean_square + 1e-12)
+    return weights * torch.rsqrt(weights.square().mean((1, 2), keepdim=True) + 1e-12)
 
 
 class PatchEmbed(nn.Module):

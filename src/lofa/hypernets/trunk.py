@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lofa.hypernets.blocks import Block, run_block
-from lofa.hypernets.tiling import TileEmbed, unit_rms
+from lofa.hypernets.tiling import TileEmbed, check_weights, unit_rms
 
 __all__ = ["Prepared", "Trunk"]
 
@@ -109,15 +109,20 @@ class Trunk(nn.Module):
 
         weights `(L, out, in)` of one shape, depth `(L,)`, kind `(L,)`. Compute it once for a backbone and keep it; it
         holds as long as the parameters do.
-        Raises ValueError on shapes that do not fit and on weights that are not finite.
+        Raises ValueError on shapes and ids that do not fit, on weights that are not finite or have columns of zeros.
         """
         shape = tuple(weights.shape[1:])
         if weights.ndim != 3 or shape not in self.shapes:
-            known = " or ".join(f"(L, {rows}, {columns})" for rows, columns in self.shapes)
-            raise ValueError(f"weights must be {known}; got {tuple(weights.shape)}")
+            shapes = " or ".join(f"(L, {rows}, {columns})" for rows, columns in self.shapes)
+            raise ValueError(f"weights must be {shapes}; got {tuple(weights.shape)}")
         for name, ids in {"depth": depth, "kind": kind}.items():
             if ids.shape != weights.shape[:1]:
                 raise ValueError(f"{name} must be ({len(weights)},), one a layer; got {tuple(ids.shape)}")
+            known_ids = self._config[f"num_{name}s"]
+            least, most = torch.stack([ids.min(), ids.max()]).tolist()
+            if not 0 <= least <= most < known_ids:
+                raise ValueError(f"{name} must lie in 0..{known_ids - 1}; got {least}..{most}")
+        check_weights(weights)
         tokens = self.tiles(self.normalise(weights).to(self.context_proj.weight.dtype))
         x = (tokens + (self.depth_embed(depth) + self.kind_embed(kind))[:, None])[None]
         for block in self.blocks[: self.condition_from + 1]:

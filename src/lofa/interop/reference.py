@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from lofa import files
 from lofa.errors import DataError
 from lofa.hypernets.blocks import Block, ReadBlock, run_block
-from lofa.hypernets.tiling import PatchEmbed
+from lofa.hypernets.tiling import PatchEmbed, check_weights
 from lofa.hypernets.weights import WeightPrediction
 from lofa.interop.config import ReferenceConfig
 
@@ -111,11 +111,16 @@ class _Trunk(nn.Module):
     def prepare(self, W: Tensor, depth_id: Tensor, type_id: Tensor) -> Tensor:
         """What depends on the weights alone: tokens `(1, L, T, d)` at the first block's reading of the condition.
 
-        `W (L, out, in)`, `depth_id (L,)`, `type_id (L,)`. Raises ValueError on wrong shapes.
+        `W (L, out, in)`, `depth_id (L,)`, `type_id (L,)`. Raises ValueError on wrong shapes and ids, on weights
+        that are not finite or have columns of zeros.
         """
         c = self.config
         if W.ndim != 3 or W.shape[1:] != (c.input_size, c.input_size):
             raise ValueError(f"W must be (L, {c.input_size}, {c.input_size}); got {tuple(W.shape)}")
+        for name, ids, known in (("depth_id", depth_id, c.num_depth), ("type_id", type_id, c.num_type)):
+            if ids.shape != W.shape[:1] or not bool(((ids >= 0) & (ids < known)).all()):
+                raise ValueError(f"{name} must be ({len(W)},), each in 0..{known - 1}; got {ids.tolist()}")
+        check_weights(W)
         W = W.to(self.head_A.weight.dtype)
         tokens = self.pos(self.patch_embed(W / (W.square().mean(1, keepdim=True) + 1e-6).sqrt()))
         tokens = tokens + (self.depth_embed(depth_id) + self.type_embed(type_id))[:, None]

@@ -18,7 +18,7 @@ from lofa.predict.stages import Description, Stage, load_stage, read_description
 
 __all__ = ["Predictor"]
 
-ResponseMap = dict[str, Tensor]
+ByLayer = dict[str, Tensor]
 Result = TypeVar("Result")
 
 
@@ -33,7 +33,7 @@ class Predictor:
         batch_size: prompts that go through the networks at once
 
     Raises:
-        LofaError: another backbone than the predictor was trained for.
+        LofaError: another backbone than the predictor was trained for, or a layer table that does not fit its networks.
     """
 
     def __init__(
@@ -69,7 +69,13 @@ class Predictor:
             for ids in (self.description.depth, self.description.kind)
         )
         weights = self.backbone.weights(names).to(self._device)
-        response, adapter = (network.prepare(weights, depth, kind) for network in self._networks)
+        try:
+            response, adapter = (network.prepare(weights, depth, kind) for network in self._networks)
+        except ValueError as error:
+            raise LofaError(
+                f"{self.description.folder}: its networks can't read the layers {names[0]} ... of the backbone "
+                f"{self.backbone.name!r}: {error}"
+            ) from None
         return names, response, adapter
 
     @classmethod
@@ -128,12 +134,24 @@ class Predictor:
         prompt: str | Sequence[str] | None = None,
         pose: PoseInput | Sequence[PoseInput] | None = None,
         image: object = None,
-    ) -> ResponseMap | list[ResponseMap]:
+    ) -> ByLayer | list[ByLayer]:
         """Stage I's response map {layer name: (out, in) probability that the entry responds}; a list for a list.
 
         Arguments and errors as in `predict`.
         """
         return self._one_or_many(self._maps, prompt, pose, image)
+
+    def response_tokens(
+        self,
+        prompt: str | Sequence[str] | None = None,
+        pose: PoseInput | Sequence[PoseInput] | None = None,
+        image: object = None,
+    ) -> ByLayer | list[ByLayer]:
+        """Stage I's final tokens {layer name: (T, d)}, which stage II reads; a list for a list.
+
+        Arguments and errors as in `predict`.
+        """
+        return self._one_or_many(self._tokens, prompt, pose, image)
 
     def _one_or_many(
         self, function: Callable[[list[Any]], list[Result]], prompt: object, pose: object, image: object
@@ -164,15 +182,21 @@ class Predictor:
             values, lengths = condition.tokens.float(), condition.lengths
         return values.to(self._device), lengths.to(self._device)
 
+    def _maps(self, inputs: list[Any]) -> list[ByLayer]:
+        return self._respond(inputs, lambda prepared, read: self._networks[0].respond(prepared, *read).probability())
+
+    def _tokens(self, inputs: list[Any]) -> list[ByLayer]:
+        return self._respond(inputs, lambda prepared, read: self._networks[0].finish(prepared, *read))
+
     @torch.no_grad()
-    def _maps(self, inputs: list[Any]) -> list[ResponseMap]:
+    def _respond(self, inputs: list[Any], answer: Callable[[Any, Any], Tensor]) -> list[ByLayer]:
+        """What stage I says of each prompt, `answer` giving (P, L, ...) for layers of one shape."""
         read = self._encoders[0](*self._values(inputs))
-        maps: list[ResponseMap] = [{} for _ in inputs]
+        said: list[ByLayer] = [{} for _ in inputs]
         for names, prepared, _ in self._groups:
-            probability = self._networks[0].respond(prepared, *read).probability()
-            for row, made in zip(maps, probability, strict=True):
+            for row, made in zip(said, answer(prepared, read), strict=True):
                 row.update(zip(names, made, strict=True))
-        return [{name: row[name] for name in self.description.layers} for row in maps]
+        return [{name: row[name] for name in self.description.layers} for row in said]
 
     @torch.no_grad()
     def _adapters(self, inputs: list[Any]) -> list[Adapter]:

@@ -1,6 +1,7 @@
 """What the LightningModules of both stages share: frozen layers, optimizer, sharding. No architecture, no formula."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 from lightning import LightningModule
@@ -12,6 +13,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from lofa.backbones import Backbone, by_shape
 from lofa.errors import DataError
 from lofa.hypernets import AdapterNet, ResponseNet
+from lofa.hypernets.tiling import check_weights
 from lofa.training.batch import LayerStack
 from lofa.training.sharding import shard
 
@@ -22,7 +24,11 @@ SchedulerFactory = Callable[[Optimizer], LRScheduler]
 
 
 class FrozenLayers(nn.Module):
-    """W, depth and kind of a backbone's layers, on the module's device and outside its checkpoints."""
+    """W, depth and kind of a backbone's layers, on the module's device and outside its checkpoints.
+
+    Raises:
+        DataError: weights that are not finite, or have columns of zeros.
+    """
 
     depth: Tensor
     kind: Tensor
@@ -35,7 +41,12 @@ class FrozenLayers(nn.Module):
         place = torch.zeros(len(backbone.layers), dtype=torch.long)
         for number, indices in enumerate(self.shapes.values()):
             names = [backbone.layers[index].name for index in indices]
-            self.register_buffer(f"weight_{number}", backbone.weights(names), persistent=False)
+            weights = backbone.weights(names)
+            try:
+                check_weights(weights, names)
+            except ValueError as error:
+                raise DataError(f"backbone {backbone.name!r}: {error}; load it from a whole file") from None
+            self.register_buffer(f"weight_{number}", weights, persistent=False)
             place[indices] = torch.arange(len(indices))
             for index in indices:
                 self.stack_of[index] = number
@@ -94,6 +105,25 @@ class PredictorModule(LightningModule):
                 f"the backbone's are {tuple(weight.shape[1:])}; build the zoo for this backbone"
             )
         return weight, depth, kind
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuses a checkpoint of other networks.
+
+        Raises:
+            DataError: naming what differs.
+        """
+        state = checkpoint.get("state_dict")
+        if state is None:  # a sharded one is checked by PyTorch as it is read
+            return
+        theirs, ours = ({key: tuple(value.shape) for key, value in one.items()} for one in (state, self.state_dict()))
+        differ = [key for key in {**ours, **theirs} if ours.get(key) != theirs.get(key)]
+        if differ:
+            key = differ[0]
+            raise DataError(
+                f"the checkpoint is of other networks: {len(differ)} weights differ, such as {key}: "
+                f"{theirs.get(key, 'none')} there, {ours.get(key, 'none')} here. Resume a run with the values of "
+                "hypernet= and task= that it was begun with (lora_rank, d_model ...)"
+            )
 
     def diagnostics_due(self, batch_idx: int) -> bool:
         """Whether this training batch is one to look at closely; once for all batches of an accumulated step."""
