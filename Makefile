@@ -40,9 +40,9 @@ check: test lint types floors  ## what has to pass before a commit
 
 bench: $(INSTALLED)  ## benchmarks, on an otherwise idle machine; results go to benchmarks/results
 	$(BIN)/python benchmarks/zoo.py --steps 60 --out benchmarks/results/zoo.json
-	$(BIN)/python benchmarks/hypernet.py --out benchmarks/results/hypernet-true.json
-	$(BIN)/python benchmarks/hypernet.py --size tiny --out benchmarks/results/hypernet-tiny.json
-	$(BIN)/python benchmarks/hypernet.py --device cuda --layers 240 --dtype bfloat16 --out benchmarks/results/hypernet-gpu.json
+	$(BIN)/python benchmarks/hypernet.py --compile --out benchmarks/results/hypernet-true.json
+	$(BIN)/python benchmarks/hypernet.py --size tiny --compile --backbone tiny-wan --out benchmarks/results/hypernet-tiny.json
+	$(BIN)/python benchmarks/hypernet.py --device cuda --layers 240 --dtype bfloat16 --compile --backbone wan2.1-t2v-1.3b --out benchmarks/results/hypernet-gpu.json
 
 clean:  ## removes caches and build products, keeps .venv, data and runs
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache

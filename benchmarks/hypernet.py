@@ -1,17 +1,20 @@
 """The hypernetworks against the published scheme written out naively: latency, training steps, the losses' memory.
 
     python benchmarks/hypernet.py                       # 2 layers of 1536 x 1536, published size; minutes on a CPU
-    python benchmarks/hypernet.py --size tiny           # tiny-wan's 32 layers and networks
-    python benchmarks/hypernet.py --device cuda --layers 240 --dtype bfloat16
+    python benchmarks/hypernet.py --size tiny --backbone tiny-wan       # tiny-wan's 32 layers and networks
+    python benchmarks/hypernet.py --device cuda --layers 240 --dtype bfloat16 --backbone wan2.1-t2v-1.3b
 
 Every contender runs in this process, in turn, `--repeats` times after a warm round; printed are medians and ratios to
 the naive scheme, which runs the same parameters as the published code does: the condition of 512 tokens (40 of them
 real) is copied to every layer, projected and read there in full; everything is computed for every prompt; stage I's
 heads and S are computed and thrown away; losses hold whole matrices. "through a file" adds a compressed .npz of stage
-I's tokens between the stages. Weights are random, which costs what trained ones cost.
+I's tokens between the stages. Weights are random, which costs what trained ones cost. With `--backbone` the training
+step of stage II also goes through that backbone carrying the prediction, alike for both: built at random from its
+configuration, or, where that has no architecture, loaded.
 """
 
 import argparse
+import copy
 import json
 import statistics
 import tempfile
@@ -28,13 +31,18 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from lofa.adapters import LowRankBatch
+from lofa.backbones import bare_backbone, load_backbone, read_config
+from lofa.conditions import Condition
 from lofa.files import write_json
-from lofa.hypernets import AdapterNet, Prepared, Response, ResponseNet, WeightPrediction
+from lofa.hypernets import AdapterNet, Prepared, Response, ResponseNet, WeightPrediction, compile_blocks
 from lofa.interop.config import ReferenceConfig
 from lofa.interop.reference import ReferenceAdapterNet, ReferenceResponseNet
 from lofa.training import delta_loss, response_loss
 
 TOKENS, REAL = 512, 40
+CLIP = (5, 16, 16)
+"""Latents (T, H, W) of a clip in stage II's whole step: 17 frames of 128 x 128 pixels."""
 SIZES: dict[str, dict[str, Any]] = {
     "true": {"context_dim": 4096, "in_dim": 1536, "input_size": 1536, "patch_size": 96},
     "tiny": {
@@ -286,7 +294,7 @@ class Steps:
         return torch.full((len(self.job.texts),), REAL, device=self.job.W.device)
 
 
-def steps(job: Job, repeats: int, device: str) -> dict[str, Any]:
+def steps(job: Job, repeats: int, device: str, backbone: str | None) -> dict[str, Any]:
     """Seconds and peak bytes of a training step of each stage."""
     made = Steps.make(job)
     runs = {
@@ -295,6 +303,9 @@ def steps(job: Job, repeats: int, device: str) -> dict[str, Any]:
         "stage II, naive": made.naive_second,
         "stage II": made.ours_second,
     }
+    if backbone is not None:
+        whole = WholeStep(made, backbone, device)
+        runs |= {"stage II with backbone, naive": whole.naive, "stage II with backbone": whole.ours}
     seconds = medians(runs, repeats, device)
     peak = {name: peak_bytes(run, device) for name, run in runs.items()}
     ratios = {
@@ -302,7 +313,8 @@ def steps(job: Job, repeats: int, device: str) -> dict[str, Any]:
             "times_as_fast": seconds[f"{stage}, naive"] / seconds[stage],
             "times_less_memory": peak[f"{stage}, naive"] / peak[stage],
         }
-        for stage in ("stage I", "stage II")
+        for stage in runs
+        if not stage.endswith("naive")
     }
     return {"seconds": seconds, "peak_bytes": peak, "ratios": ratios}
 
@@ -332,13 +344,58 @@ def matmul_rate(device: str, dtype: torch.dtype, side: int = 2048) -> float:
     return 2 * side**3 / medians({"product": lambda: a @ b}, 5, device)["product"]
 
 
+class WholeStep:
+    """Stage II's step through the backbone: L1 and 10 x denoising loss of the prompts' clips, naive and ours."""
+
+    def __init__(self, made: Steps, name: str, device: str) -> None:
+        config, self.made = read_config(name), made
+        backbone = bare_backbone(config, device) if config.architecture else load_backbone(name, device)
+        self.backbone, count, layers = backbone, len(made.job.texts), len(made.job.W)
+        self.names = [layer.name for layer in backbone.layers[:layers]]
+        self.latents = torch.randn(count, backbone.latent_channels, *CLIP)
+        tokens = torch.randn(count, REAL, backbone.condition_width)
+        self.condition = Condition(tokens, torch.full((count,), REAL))
+        self.noise, self.level = torch.randn_like(self.latents), torch.full((count,), 0.5)
+
+    def _denoising(self, A: Tensor, B: Tensor, alpha: Tensor) -> Tensor:
+        """Of A (P, L, r, in), B (P, L, out, r), alpha (P, L)."""
+        pairs = {
+            name: LowRankBatch(A[:, i].float(), B[:, i].float(), alpha[:, i].float())
+            for i, name in enumerate(self.names)
+        }
+        losses = self.backbone.denoising_loss(self.latents, self.condition, pairs, self.level, noise=self.noise)
+        return 10 * losses.mean()
+
+    def naive(self) -> None:
+        """Whole matrices of every prompt and layer."""
+        made, net = self.made, self.made.job.second
+        h, A, B = net._decode(naive_tokens(net, made.job, made.job.texts, made.tokens.flatten(0, 1)))
+        alpha = F.softplus(net.head_alpha(h))
+        delta = alpha[..., None] * (B @ A)
+        distance = (delta - made.losses.truth.delta_weight().flatten(0, 1).to(delta)).abs().mean()
+        A, B, alpha = (value.unflatten(0, (len(made.job.texts), -1)) for value in (A, B, alpha[:, 0]))
+        (distance + self._denoising(A, B, alpha)).backward()
+
+    def ours(self) -> None:
+        """As training does it."""
+        made, job = self.made, self.made.job
+        said = made.ours[1](job.W, job.depth, job.kind, job.texts, made._lengths, made.tokens)
+        loss = delta_loss([(said, made.losses.truth)]).mean() + self._denoising(said.A, said.B, said.alpha)
+        loss.backward()
+
+
 @torch.no_grad()
-def latency(job: Job, repeats: int, device: str) -> dict[str, Any]:
+def latency(job: Job, repeats: int, device: str, compile: bool) -> dict[str, Any]:
     """Seconds from prompt tokens to one prompt's adapter, and a prompt of several at once."""
     prepared = [net.prepare(job.W, job.depth, job.kind) for net in (job.first, job.second)]
     cached = [net.prepare(job.W, job.depth, job.kind) for net in job.cached]
     one, count = job.texts[:1], len(job.texts)
     expected, got = naive_adapter(job, one[0]), exact_adapter(job, prepared, one)
+    fast = job
+    if compile:
+        fast = replace(job, first=copy.deepcopy(job.first), second=copy.deepcopy(job.second))
+        compile_blocks(fast.first)
+        compile_blocks(fast.second)
     with tempfile.TemporaryDirectory() as folder:
         through = Path(folder) / "tokens.npz"
         seconds = medians(
@@ -346,6 +403,7 @@ def latency(job: Job, repeats: int, device: str) -> dict[str, Any]:
                 "naive": lambda: naive_adapter(job, one[0]),
                 "naive, through a file": lambda: naive_adapter(job, one[0], through),
                 "exact": lambda: exact_adapter(job, prepared, one),
+                **({"exact, compiled": lambda: exact_adapter(fast, prepared, one)} if compile else {}),
                 "exact, a prompt of many": lambda: exact_adapter(job, prepared, job.texts),
                 "cached": lambda: cached_adapter(job, cached, one),
                 "cached, a prompt of many": lambda: cached_adapter(job, cached, job.texts),
@@ -396,6 +454,8 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--backbone", help="of stage II's whole step, a name of conf/backbone; none: without that step")
+    parser.add_argument("--compile", action="store_true", help="time the exact way under torch.compile as well")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads")
     parser.add_argument("--out", type=Path, help="json file for the figures")
     given = parser.parse_args()
@@ -408,9 +468,11 @@ def main() -> None:
     job = Job.make(given.size, layers, given.prompts, given.device, getattr(torch, given.dtype))
     figures = {
         "settings": {key: str(value) for key, value in vars(given).items()} | {"layers": layers},
-        "latency": latency(job, given.repeats, given.device),
+        "latency": latency(job, given.repeats, given.device, given.compile),
         "losses": losses(job, given.repeats, given.device),
-        "steps": steps(replace(job, texts=job.texts[: given.step_prompts]), given.repeats, given.device),
+        "steps": steps(
+            replace(job, texts=job.texts[: given.step_prompts]), given.repeats, given.device, given.backbone
+        ),
     }
     _print(figures)
     if given.out:

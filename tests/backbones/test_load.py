@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lofa.backbones import BackboneConfig, known_backbones, load_backbone, meta_backbone, read_config
+from lofa.backbones import BackboneConfig, bare_backbone, known_backbones, load_backbone, read_config
 from lofa.errors import BackboneError, ConfigError
 from tests.helpers.tiny_wan import SAMPLING, make_tiny_wan
 
@@ -15,7 +15,7 @@ def test_every_config_reads_and_hub_size_ones_build_on_meta(name: str) -> None:
     config = read_config(name)
     assert config.name == name
     if config.architecture is not None:
-        backbone = meta_backbone(config)
+        backbone = bare_backbone(config)
         blocks = config.architecture["num_layers"]
         width = config.architecture["num_attention_heads"] * config.architecture["attention_head_dim"]
         assert len(backbone.layers) == blocks * len(config.kinds) and backbone.num_depths == blocks
@@ -24,14 +24,14 @@ def test_every_config_reads_and_hub_size_ones_build_on_meta(name: str) -> None:
 
 
 def test_the_paper_s_backbone_has_240_layers_of_1536() -> None:
-    backbone = meta_backbone(read_config("wan2.1-t2v-1.3b"))
+    backbone = bare_backbone(read_config("wan2.1-t2v-1.3b"))
     assert len(backbone.layers) == 240
     assert (backbone.layers[0].out_features, backbone.latent_channels, backbone.condition_width) == (1536, 16, 4096)
 
 
 def test_meta_needs_an_architecture(tiny_wan_random: Path) -> None:
     with pytest.raises(ConfigError, match="architecture"):
-        meta_backbone(BackboneConfig(name="x", path=str(tiny_wan_random)))
+        bare_backbone(BackboneConfig(name="x", path=str(tiny_wan_random)))
 
 
 @pytest.mark.parametrize("change", [{"dtype": "float8"}, {"family": "sora"}])

@@ -11,7 +11,7 @@ from hydra.utils import instantiate
 from lightning import Trainer
 from omegaconf import OmegaConf
 
-from lofa.backbones import Backbone, BackboneConfig, known_backbones, meta_backbone, read_config
+from lofa.backbones import Backbone, BackboneConfig, bare_backbone, known_backbones, read_config
 from lofa.cli import COMMANDS, load_command
 from lofa.cli.objects import build_encoder, build_network
 from lofa.cli.options import build
@@ -45,7 +45,7 @@ def hydra_directory() -> Iterator[None]:
 
 def on_meta(name: str, **values: Any) -> Backbone:
     config = BackboneConfig(**{**vars(read_config(name)), **values})
-    return meta_backbone(config if config.architecture else BackboneConfig(**{**vars(config), "architecture": TINY}))
+    return bare_backbone(config if config.architecture else BackboneConfig(**{**vars(config), "architecture": TINY}))
 
 
 def test_no_file_of_conf_is_forgotten() -> None:

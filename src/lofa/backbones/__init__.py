@@ -1,7 +1,7 @@
 """Backbones: frozen generators on diffusers classes, behind one contract."""
 
 from lofa.backbones.base import Backbone, Sampling
-from lofa.backbones.load import BackboneConfig, known_backbones, load_backbone, meta_backbone, read_config
+from lofa.backbones.load import BackboneConfig, bare_backbone, known_backbones, load_backbone, read_config
 from lofa.backbones.networks import Adapters, LayerSpec, by_shape
 from lofa.backbones.noise import NOISE_STEPS, noise_levels
 
@@ -15,7 +15,7 @@ __all__ = [
     "by_shape",
     "known_backbones",
     "load_backbone",
-    "meta_backbone",
+    "bare_backbone",
     "noise_levels",
     "read_config",
 ]

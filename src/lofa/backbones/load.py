@@ -22,7 +22,7 @@ from lofa.errors import BackboneError, ConfigError
 from lofa.files import read_json
 from lofa.resources import conf_dir, data_dir
 
-__all__ = ["SAMPLING_FILE", "BackboneConfig", "known_backbones", "load_backbone", "meta_backbone", "read_config"]
+__all__ = ["SAMPLING_FILE", "BackboneConfig", "known_backbones", "load_backbone", "bare_backbone", "read_config"]
 
 SAMPLING_FILE = "lofa.json"
 """Beside model_index.json: the sampling defaults a model was trained for (the fields of `Sampling`)."""
@@ -191,8 +191,9 @@ def _sampling(folder: Path | None) -> Sampling:
         raise BackboneError(f"{file}: must hold exactly {keys} ({error})") from None
 
 
-def meta_backbone(config: BackboneConfig) -> Backbone:
-    """The backbone without weights, its transformer on the meta device: for layer tables of any size.
+def bare_backbone(config: BackboneConfig, device: torch.device | str = "meta") -> Backbone:
+    """The transformer alone, built from its constructor values: on the meta device for layer tables of any size,
+    on another one with random weights for benchmarks.
 
     Raises:
         ConfigError: the configuration has no `architecture`.
@@ -202,8 +203,12 @@ def meta_backbone(config: BackboneConfig) -> Backbone:
             f"backbone {config.name} has no architecture: the transformer's constructor values are needed"
         )
     architecture = json.loads(json.dumps(dict(config.architecture)))
-    with torch.device("meta"):
-        transformer = WanTransformer3DModel(**architecture)
+    with torch.device(device):
+        transformer = WanTransformer3DModel(**architecture).to(_DTYPES[config.dtype])
     absent: dict[str, Any] = {"tokenizer": None, "text_encoder": None, "vae": None}
     scheduler = FlowMatchEulerDiscreteScheduler(shift=5.0)
-    return WanBackbone(config.name, WanPipeline(scheduler=scheduler, transformer=transformer, **absent), config.kinds)
+    pipeline = WanPipeline(scheduler=scheduler, transformer=transformer, **absent)
+    backbone = WanBackbone(config.name, pipeline, config.kinds)
+    if config.gradient_checkpointing:
+        backbone.enable_gradient_checkpointing()
+    return backbone

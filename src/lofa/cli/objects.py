@@ -15,7 +15,7 @@ from lofa.cli.problems import nearest
 from lofa.cli.runs import find_run
 from lofa.conditions import CONDITION_ENCODERS
 from lofa.errors import ConfigError
-from lofa.hypernets import AdapterNet, ResponseNet, use_attention
+from lofa.hypernets import AdapterNet, ResponseNet, compile_blocks, use_attention
 from lofa.interop.quirks import add_quirks
 from lofa.predict import Predictor
 
@@ -107,7 +107,12 @@ def build_network(
         facts["response_width"] = response_config["d_model"]
     network: type[nn.Module] = ResponseNet if response is None else AdapterNet
     other = AdapterNet if response is None else ResponseNet
-    foreign = {"attention", "quirks", *(signature(other).parameters.keys() - signature(network).parameters.keys())}
+    foreign = {
+        "attention",
+        "compile",
+        "quirks",
+        *(signature(other).parameters.keys() - signature(network).parameters.keys()),
+    }
     built = _construct(network, facts | {key: value for key, value in values.items() if key not in foreign}, "hypernet")
     try:
         add_quirks(built, hypernet.quirks)
@@ -121,6 +126,8 @@ def build_network(
         raise ConfigError(
             'hypernet.attention=flash_attn: flash-attn is not installed; pip install "lofa[flash]", or choose sdpa'
         ) from None
+    if hypernet.compile:
+        compile_blocks(built)
     return built
 
 

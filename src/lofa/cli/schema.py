@@ -52,6 +52,7 @@ class HypernetConfig:
     attention: str = option(
         "sdpa", "sdpa (PyTorch's own) or flash_attn (a GPU, half precision, pip install lofa[flash])"
     )
+    compile: bool = option(False, "torch.compile the blocks: half a minute at the start; measure whether it pays")
     quirks: list[str] = option(
         [], "mistakes of the published network to train with, for comparison: " + ", ".join(QUIRKS)
     )

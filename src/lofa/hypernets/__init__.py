@@ -3,6 +3,7 @@
 from torch import nn
 
 from lofa.hypernets.attention import ATTENTION, use_attention
+from lofa.hypernets.compiled import compile_blocks
 from lofa.hypernets.response import Response, ResponseNet
 from lofa.hypernets.trunk import Prepared
 from lofa.hypernets.weights import AdapterNet, WeightPrediction
@@ -15,6 +16,7 @@ __all__ = [
     "Response",
     "ResponseNet",
     "WeightPrediction",
+    "compile_blocks",
     "use_attention",
 ]
 

@@ -11,6 +11,7 @@ from lofa.adapters import Adapter, LowRankBatch, unstack
 from lofa.backbones import Backbone, by_shape, load_backbone
 from lofa.conditions import PoseEncoder, pad_rows
 from lofa.errors import LofaError
+from lofa.hypernets import compile_blocks
 from lofa.interop import PREFIX
 from lofa.predict.pose_input import PoseInput, read_pose
 from lofa.predict.published import PUBLISHED_BACKBONE, read_published
@@ -79,13 +80,20 @@ class Predictor:
         return names, response, adapter
 
     @classmethod
-    def load(cls, path: str | Path, device: torch.device | str = "cpu", backbone: Backbone | None = None) -> Self:
+    def load(
+        cls,
+        path: str | Path,
+        device: torch.device | str = "cpu",
+        backbone: Backbone | None = None,
+        compile: bool = False,
+    ) -> Self:
         """Loads a run directory or its `predictor/` folder, or the published predictor from "reference:<folder>".
 
         Args:
             path: the folder
             device: for the networks and a backbone that is loaded here
             backbone: one already loaded; None loads the one the predictor names
+            compile: `torch.compile` the networks' blocks, for a process that predicts for long
 
         Raises:
             LofaError: no predictor there, damaged files, only stage I trained, or another backbone.
@@ -93,12 +101,15 @@ class Predictor:
         if str(path).startswith(PREFIX):
             backbone = backbone or load_backbone(PUBLISHED_BACKBONE, device=device)
             description, response, adapter = read_published(str(path).removeprefix(PREFIX), backbone, device)
-            return cls(description, backbone, response, adapter)
-        description = read_description(path)
-        response, adapter = (load_stage(description, name, device) for name in ("response", "adapter"))
-        return cls(
-            description, backbone or load_backbone(description.backbone_config, device=device), response, adapter
-        )
+        else:
+            description = read_description(path)
+            response, adapter = (load_stage(description, name, device) for name in ("response", "adapter"))
+            backbone = backbone or load_backbone(description.backbone_config, device=device)
+        made = cls(description, backbone, response, adapter)
+        if compile:
+            compile_blocks(response.network)
+            compile_blocks(adapter.network)
+        return made
 
     @property
     def condition(self) -> str:
