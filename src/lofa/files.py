@@ -130,13 +130,33 @@ def read_jsonl(path: str | Path) -> list[Any]:
 
 
 def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
-    """Writes tensors (any device, copied to contiguous CPU memory) and string metadata as safetensors."""
+    """Writes tensors (any device, copied to contiguous CPU memory) and string metadata as safetensors.
+
+    The same content gives the same bytes.
+    """
     with atomic_write(path) as temporary:
         save_file(
             {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
             temporary,
             dict(metadata or {}),
         )
+        _sort_header(temporary)
+
+
+def _sort_header(path: Path) -> None:
+    """Puts the header's strings in order, which safetensors leaves to chance."""
+    with path.open("r+b") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+        strings = header.pop("__metadata__", None)
+        if not strings:
+            return
+        ordered = {"__metadata__": dict(sorted(strings.items())), **header}
+        text = json.dumps(ordered, separators=(",", ":"), ensure_ascii=False).encode()
+        if len(text) > size:
+            raise ValueError(f"{path}: its header can't be put in order ({len(text)} bytes for {size})")
+        file.seek(8)
+        file.write(text.ljust(size))
 
 
 @contextmanager
