@@ -210,3 +210,17 @@ def test_a_backbone_with_broken_weights_is_refused_by_layer(spoil: float, words:
     backbone.net[1].weight[:, 3] = spoil
     with pytest.raises(DataError, match=f"'toy': 1 of 4 weight matrices hold {words}: {backbone.layers[1].name}"):
         response_module(backbone)
+
+
+def test_weights_of_a_batch_are_those_of_its_layers_and_all_of_them_are_no_copy() -> None:
+    backbone = ToyBackbone(mixed=True)
+    frozen = response_module(backbone).frozen
+    for indices in frozen.shapes.values():
+        for chosen in (indices, indices[::-1], indices[:1]):
+            weight, depth, kind = frozen(torch.tensor(chosen))
+            names = tuple(backbone.layers[index].name for index in chosen)
+            assert torch.equal(weight, backbone.weights(names))
+            assert depth.tolist() == backbone.depth_ids[chosen].tolist()
+            assert kind.tolist() == backbone.kind_ids[chosen].tolist()
+    whole = torch.tensor(next(iter(frozen.shapes.values())))
+    assert frozen(whole)[0].data_ptr() == frozen.weight_0.data_ptr()

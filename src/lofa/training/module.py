@@ -55,9 +55,12 @@ class FrozenLayers(nn.Module):
         self.register_buffer("place", place, persistent=False)
 
     def forward(self, layers: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """W (L, out, in), depth (L,), kind (L,) of layers (L,) of one shape."""
+        """W (L, out, in), depth (L,), kind (L,) of layers (L,) of one shape; W of all of them in order is not copied."""
         weight: Tensor = getattr(self, f"weight_{self.stack_of[int(layers[0])]}")
-        return weight[self.place[layers]], self.depth[layers], self.kind[layers]
+        place = self.place[layers]
+        if len(place) != len(weight) or not bool((place.diff() > 0).all()):
+            weight = weight[place]
+        return weight, self.depth[layers], self.kind[layers]
 
 
 class PredictorModule(LightningModule):
