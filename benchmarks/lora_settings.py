@@ -3,18 +3,24 @@
     lofa prepare source=world data=settings prepare.train_classes=0 prepare.test_classes=0 prepare.val_clips=12
     python benchmarks/lora_settings.py data/settings                       # the grid of docs/results.md
     python benchmarks/lora_settings.py data/settings lr=1e-3,steps=240 lr=1e-3,steps=240,rank=8
+    python benchmarks/lora_settings.py data/settings rank=16,steps=240 rank=16,steps=48 --predictor runs/demo --every 4
 
 Every class of the split gets one LoRA on all its adapt clips; its score clips, siblings that it never sees, are
 measured every `--every` steps. Printed are the mean over classes at the last step, at the step that is best for the
 mean, and the mean of each class's own best step: no early stopping can do better than the last, as it would have to
 find these steps without the siblings. Differences are to the setting with the lowest loss at its last step, paired over
 classes.
+
+With `--predictor` every setting is also trained from LoFA's adapter of the class's first caption and, as a control,
+from its adapter of another class, with the same clips, noise and order; the last column says after how many steps the
+mean over classes is as low as the first setting's, from nothing, at its end.
 """
 
 import argparse
 import time
 from collections import defaultdict
 from dataclasses import dataclass, fields, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +34,7 @@ from lofa.data.samples import Sample
 from lofa.errors import ConfigError
 from lofa.evaluation.bootstrap import draw_units, interval, mean_draws
 from lofa.files import write_json
+from lofa.predict import Predictor
 from lofa.zoo import LoraJob, LoraOptions, lora_seed, read_clips, train_loras
 
 GRID = [
@@ -60,6 +67,11 @@ class Outcome:
         """Row where the mean over classes is lowest."""
         return int(self.losses.mean(1).argmin())
 
+    def steps_to(self, goal: float) -> int | None:
+        """The first measured step at which the mean over classes is at most `goal`; None: never."""
+        means = self.losses.mean(1).tolist()
+        return next((step for step, mean in zip(self.steps, means, strict=True) if mean <= goal), None)
+
 
 def parse(setting: str) -> LoraOptions:
     """Options of a setting such as "lr=1e-3,steps=120", over those that all settings share."""
@@ -86,7 +98,8 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="a prepared set with adapt and score clips in the split")
     parser.add_argument("settings", nargs="*", default=GRID, help="as key=value,key=value; none: the whole grid")
     parser.add_argument("--backbone", default="tiny-wan", help="name, folder or hub id")
-    parser.add_argument("--split", default="val", choices=("train", "val"), help="the test split is not for choosing")
+    parser.add_argument("--split", default="val", choices=("train", "val", "test"), help="test: never for choosing")
+    parser.add_argument("--predictor", help="run of a trained predictor of text: start from its adapters too")
     parser.add_argument("--every", type=int, default=20, help="steps between measurements")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="json file for the figures")
@@ -96,7 +109,8 @@ def main() -> None:
         options = {setting: parse(setting) for setting in given.settings}
     except argparse.ArgumentTypeError as error:
         parser.error(str(error))
-    backbone = load_backbone(given.backbone)
+    predictor = Predictor.load(given.predictor) if given.predictor else None
+    backbone = predictor.backbone if predictor else load_backbone(given.backbone)
     groups: dict[str, dict[str, list[Sample]]] = defaultdict(lambda: {"adapt": [], "score": []})
     for sample in read_samples(given.data):
         if sample.split == given.split:
@@ -110,13 +124,19 @@ def main() -> None:
         )
         for name, roles in groups.items()
     ]
+    starts = {"": jobs}
+    if predictor:
+        adapters = predictor.predict([roles["adapt"][0].caption for roles in groups.values()])
+        shifted = adapters[1:] + adapters[:1]
+        starts[" from LoFA's"] = [replace(job, start=own) for job, own in zip(jobs, adapters, strict=True)]
+        starts[" from another class's"] = [replace(job, start=own) for job, own in zip(jobs, shifted, strict=True)]
     outcomes = {}
-    for setting, option in track(options.items(), "settings"):
+    for (setting, option), (start, chosen) in track([*product(options.items(), starts.items())], "settings"):
         begun = time.perf_counter()
-        results = train_loras(backbone, jobs, replace(option, validate_every=given.every, seed=given.seed))
+        results = train_loras(backbone, chosen, replace(option, validate_every=given.every, seed=given.seed))
         seconds = (time.perf_counter() - begun) / len(jobs)
         losses = torch.tensor([[loss for _, loss in result.held_losses] for result in results]).T.double()
-        outcomes[setting] = Outcome([step for step, _ in results[0].held_losses], losses, seconds)
+        outcomes[setting + start] = Outcome([step for step, _ in results[0].held_losses], losses, seconds)
     _report(outcomes)
     if given.out:
         write_json(
@@ -127,11 +147,13 @@ def main() -> None:
 
 def _report(outcomes: dict[str, Outcome]) -> None:
     """Prints the table of docs/results.md, in Markdown."""
-    base = next(iter(outcomes.values())).losses[0]
+    first = next(iter(outcomes.values()))
+    base, goal = first.losses[0], float(first.last.mean())
     best = min(outcomes.values(), key=lambda one: float(one.last.mean()))
     print(f"sibling loss over {len(base)} classes; base {base.mean():.4f}\n")
-    print("| setting | last step | to the best | best step for the mean | each class's best step | seconds a LoRA |")
-    print("|---" * 6 + "|")
+    headings = ("last step", "to the best", "best step for the mean", "each class's best step", "seconds a LoRA")
+    print("| setting | " + " | ".join(headings) + f" | steps to {goal:.4f} |")
+    print("|---" * 7 + "|")
     for setting, one in outcomes.items():
         cells = (
             setting,
@@ -140,6 +162,7 @@ def _report(outcomes: dict[str, Outcome]) -> None:
             f"{one.losses[one.best_step].mean():.4f} at {one.steps[one.best_step]}",
             f"{one.losses.min(0).values.mean():.4f}",
             f"{one.seconds:.2f}",
+            "never" if (at := one.steps_to(goal)) is None else str(at),
         )
         print("| " + " | ".join(cells) + " |")
 

@@ -59,3 +59,13 @@ def test_moving_keeps_alpha_exact() -> None:
     moved = Adapter({"c.x": pair(2)}).to(dtype=torch.bfloat16)["c.x"]
     assert moved.A.dtype == moved.B.dtype == torch.bfloat16
     assert torch.equal(moved.alpha, torch.tensor(0.3))
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3, 9])
+def test_reduced_is_the_best_approximation_of_that_rank(rank: int) -> None:
+    one = pair(3)
+    less, singular = one.reduced(rank), torch.linalg.svdvals(one.delta_weight())
+    assert less.rank == min(rank, 3)
+    error = (less.delta_weight() - one.delta_weight()).norm()
+    torch.testing.assert_close(error, singular[rank:].norm(), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(less.A @ less.A.T, torch.eye(less.rank))

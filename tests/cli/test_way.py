@@ -13,6 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import lofa
 from lofa.cli import main
+from lofa.data import read_samples
 from lofa.files import read_tensors, save_tensors
 from tests.cli.conftest import BACKBONE, JUDGES, SIZES, SMALL_NET
 from tests.helpers.tiny_wan import make_tiny_wan
@@ -166,6 +167,33 @@ def test_a_set_goes_to_the_published_format_and_back(
     zoo, back = way / "data" / "world" / "zoo", tmp_path / "back" / "zoo"
     assert len(list(back.glob("*.safetensors"))) == len(list(zoo.glob("*.safetensors")))
     assert len(list((published / "stage1").iterdir())) == len(list(back.glob("*.safetensors")))
+
+
+def test_finetune_goes_on_from_an_adapter_and_writes_its_curve(
+    way: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, values = (
+        tmp_path / "tuned.safetensors",
+        ("data=world", BACKBONE, "finetune.steps=3", "finetune.validate_every=1"),
+    )
+    group = next(sample.group for sample in read_samples(way / "data" / "world") if sample.split == "test")
+    init = next((way / "data" / "world" / "zoo").glob("*.safetensors"))
+    with chdir(way):
+        assert main(["finetune", *values, f"group={group}", f"init={init}", f"out={out}", "compare=true"]) == 0
+        assert main(["finetune", *values, f"init={init}"]) == 2
+        assert main(["finetune", *values, "group=nothing"]) == 2
+        assert main(["finetune", *values, f"group={group}", "compare=true"]) == 2
+    tuned = lofa.Adapter.load(out)
+    assert tuned.metadata["init"] == str(init) and len(tuned) == len(lofa.Adapter.load(init))
+    curves = json.loads(out.with_suffix(".json").read_text())["loss_of_unseen_clips"]
+    assert {name: [step for step, _ in curve] for name, curve in curves.items()} == {
+        "from init": [0, 1, 2, 3],
+        "from nothing": [0, 1, 2, 3],
+    }
+    assert "<svg" in out.with_suffix(".html").read_text()
+    message = capsys.readouterr().err
+    for words in ("choose one with group=", "no such class", "give init=<adapter file>"):
+        assert words in message
 
 
 def test_generate_puts_base_and_adapted_side_by_side(way: Path, tmp_path: Path) -> None:

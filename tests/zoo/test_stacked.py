@@ -1,7 +1,9 @@
 import copy
 
+import pytest
 import torch
 
+from lofa.adapters import LowRank
 from lofa.backbones import LayerSpec
 from lofa.zoo.stacked import StackedLoras
 
@@ -58,3 +60,19 @@ def test_those_kept_go_on_as_if_the_others_were_there() -> None:
             optimizer.zero_grad()
     assert len(other) == 2
     torch.testing.assert_close(other.flat, stacked.flat[mask])
+
+
+@pytest.mark.parametrize(("rank", "error"), [(4, 0.0), (3, 0.0), (1, None)])
+def test_starts_at_the_adapter_given_as_nearly_as_the_rank_allows(rank: int, error: float | None) -> None:
+    generator = torch.Generator().manual_seed(5)
+    B, A = torch.randn(6, 3, generator=generator), torch.randn(3, 4, generator=generator)
+    start = {"t.a": LowRank(A, B, torch.tensor(0.2))}
+    stacked = StackedLoras(LAYERS, [1, 1], rank, 0.5, CPU, [None, start])
+    fresh = StackedLoras(LAYERS, [1], rank, 0.5, CPU)
+    wanted = start["t.a"].delta_weight()
+    least = torch.linalg.svdvals(wanted)[rank:].norm() if error is None else error
+    adapters = stacked.adapters()
+    torch.testing.assert_close((adapters["t.a"].delta_weight()[1] - wanted).norm(), torch.as_tensor(least))
+    assert not adapters["t.a"].delta_weight()[0].any() and not adapters["t.b"].delta_weight().any()
+    assert torch.equal(stacked.flat[0], fresh.flat[0])
+    assert torch.equal(adapters["t.b"].A[1], fresh.adapters()["t.b"].A[0])

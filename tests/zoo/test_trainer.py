@@ -155,3 +155,14 @@ def test_clips_and_conditions_must_agree(backbone: Backbone) -> None:
     made = clips(backbone, 2, 0)
     with pytest.raises(ValueError, match="1 clips but 2 conditions"):
         Clips(made.latents[:1], made.condition)
+
+
+def test_a_lora_goes_on_from_the_adapter_it_is_given(backbone: Backbone) -> None:
+    (job,) = jobs(backbone, 1, held_out=2)
+    options = replace(OPTIONS, validate_every=2, lr=3e-2)
+    (first,) = train_loras(backbone, [job], options)
+    assert first.adapter is not None and first.held_losses[0][0] == 0
+    (again,) = train_loras(backbone, [replace(job, start=first.adapter)], options)
+    assert again.held_losses[0][1] == pytest.approx(first.held_final_loss, rel=1e-5)
+    (still,) = train_loras(backbone, [replace(job, start=first.adapter)], replace(options, lr=1e-12, weight_decay=0))
+    torch.testing.assert_close(deltas(still), deltas(first), rtol=1e-4, atol=1e-6)

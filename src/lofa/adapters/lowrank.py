@@ -59,6 +59,17 @@ class LowRank:
         """`alpha * B @ A` (out, in)."""
         return self.scaled_B @ self.A
 
+    def reduced(self, rank: int) -> "LowRank":
+        """The best approximation of the delta weight of at most `rank`, without forming it: A has orthonormal rows.
+
+        QR of B and of A^T, then the singular values of the small product between.
+        """
+        Q, R = torch.linalg.qr(self.scaled_B.double())
+        P, T = torch.linalg.qr(self.A.double().mT)
+        U, S, V = torch.linalg.svd(R @ T.mT)
+        A, B = V[:rank] @ P.mT, Q @ (U[:, :rank] * S[:rank])
+        return LowRank(A.to(self.A.dtype), B.to(self.B.dtype), torch.ones_like(self.alpha))
+
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "LowRank":
         """Moves the pair; `dtype` is that of A and B, alpha keeps its own (half precision would move it by 0.4 %)."""
         return LowRank(self.A.to(device, dtype), self.B.to(device, dtype), self.alpha.to(device))

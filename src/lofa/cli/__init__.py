@@ -16,6 +16,7 @@ COMMANDS = {
     "train": "train a stage of the predictor (python train.py)",
     "eval": "compare base, LoRA and LoFA on held-out prompts (python eval.py)",
     "predict": "a prompt or pose sequence -> an adapter file",
+    "finetune": "a short training from an adapter, on one class of a set",
     "generate": "a prompt, with or without an adapter -> a clip",
     "convert": "an adapter file -> another format",
     "inspect": "what an adapter, sample, data set or run holds",

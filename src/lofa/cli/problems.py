@@ -26,10 +26,13 @@ __all__ = ["explain", "nearest"]
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A clause that names what exists: near spellings of `name` if there are, otherwise everything."""
+    """A clause that names what exists: near spellings of `name` if there are, otherwise everything, or the first 20."""
     names = [str(item) for item in known]
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
-    return f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(names) or 'none'}"
+    if near:
+        return f"did you mean {' or '.join(near)}?"
+    more = f", ... ({len(names)} in all)" if len(names) > 20 else ""
+    return f"there are: {', '.join(names[:20]) or 'none'}{more}"
 
 
 def explain(error: BaseException) -> str | None:

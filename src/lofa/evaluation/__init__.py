@@ -6,7 +6,7 @@ from lofa.evaluation.curves import Curves, read_curves
 from lofa.evaluation.maps import LayerMaps, response_maps
 from lofa.evaluation.methods import Method, Timing, base_method, lofa_method, lora_method, prompts_of, shuffled
 from lofa.evaluation.protocol import METRICS, Evaluation, PromptScores, evaluate
-from lofa.evaluation.report import write_report
+from lofa.evaluation.report import write_curves, write_report
 from lofa.evaluation.scoring import Judges
 
 __all__ = [
@@ -30,5 +30,6 @@ __all__ = [
     "read_curves",
     "response_maps",
     "shuffled",
+    "write_curves",
     "write_report",
 ]

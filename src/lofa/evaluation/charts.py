@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from html import escape
 
-__all__ = ["interval_bar", "line_chart", "prompt_chart"]
+__all__ = ["Points", "interval_bar", "line_chart", "prompt_chart"]
 
 Points = Sequence[tuple[float, float]]
 

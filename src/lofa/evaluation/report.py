@@ -6,14 +6,14 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from lofa.evaluation.charts import interval_bar, line_chart, prompt_chart
+from lofa.evaluation.charts import Points, interval_bar, line_chart, prompt_chart
 from lofa.evaluation.curves import Curves
 from lofa.evaluation.maps import LayerMaps
 from lofa.evaluation.pictures import animation, heat_map
 from lofa.evaluation.protocol import METRICS, Evaluation, PromptScores
 from lofa.files import atomic_write
 
-__all__ = ["write_report"]
+__all__ = ["write_curves", "write_report"]
 
 _TITLES = {
     "fvd": "FVD ↓",
@@ -62,8 +62,18 @@ def write_report(
         f"{held_out['prompts']} prompts of {held_out['classes']} held-out classes, scored on {held_out['clips']} "
         "sibling clips that no method has seen. Intervals are 95 %, by paired bootstrap over prompts."
     )
+    _write(path, title, lead, _tiles(metrics), sections)
+
+
+def write_curves(path: str | Path, title: str, charts: Mapping[str, Mapping[str, Points]], lead: str = "") -> None:
+    """Writes a page of charts alone: heading -> name -> (step, value) of each line."""
+    drawn = "".join(line_chart(heading, series, width=660, height=340) for heading, series in charts.items())
+    _write(path, title, lead, "", [f'<div class="charts">{drawn}</div>'])
+
+
+def _write(path: str | Path, title: str, lead: str, tiles: str, sections: Sequence[str]) -> None:
     page = Template(Path(__file__).with_name("page.html").read_text(encoding="utf-8"))
-    text = page.substitute(title=escape(title), lead=lead, tiles=_tiles(metrics), sections="\n".join(sections))
+    text = page.substitute(title=escape(title), lead=lead, tiles=tiles, sections="\n".join(sections))
     with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 

@@ -55,7 +55,7 @@ class FrozenLayers(nn.Module):
         self.register_buffer("place", place, persistent=False)
 
     def forward(self, layers: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """W (L, out, in), depth (L,), kind (L,) of layers (L,) of one shape; W of all of them in order is not copied."""
+        """W (L, out, in), depth (L,), kind (L,) of layers (L,) of one shape; all W in order are not copied."""
         weight: Tensor = getattr(self, f"weight_{self.stack_of[int(layers[0])]}")
         place = self.place[layers]
         if len(place) != len(weight) or not bool((place.diff() > 0).all()):

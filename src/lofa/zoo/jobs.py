@@ -36,12 +36,14 @@ class LoraJob:
         clips: what it is trained on. A LoRA trained on one clip learns the clip; give siblings.
         seed: of its clip order, noise levels and noise: the result depends on it and not on the batch it is in.
         held_out: clips that choose the best step; only used with `LoraOptions.validate_every`.
+        start: the adapter it starts from; None: from nothing.
     """
 
     id: str
     clips: Clips
     seed: int = 0
     held_out: Clips | None = None
+    start: Adapter | None = None
 
 
 @dataclass(frozen=True)

@@ -11,14 +11,14 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from lofa.adapters import Adapter, AdapterBatch, LowRankBatch, unstack
+from lofa.adapters import Adapter, AdapterBatch, LowRank, LowRankBatch, unstack
 from lofa.backbones import LayerSpec
 
 __all__ = ["StackedLoras"]
 
 
 class StackedLoras:
-    """N LoRAs of the given layers, A initialised as PEFT does (uniform within 1/sqrt(in)), B zero.
+    """N LoRAs of the given layers, A initialised as PEFT does (uniform within 1/sqrt(in)), B zero, or an adapter.
 
     Args:
         layers: L layers, all adapted with the same rank.
@@ -26,17 +26,29 @@ class StackedLoras:
         rank: r.
         alpha: multiplier of B @ A, the same for all.
         device: where `flat` lies; it is float32, the draw is made on the CPU.
+        starts: N adapters to start from, None for those that start fresh. Of a higher rank than r the best
+            approximation is taken; what a lower one leaves free starts fresh.
     """
 
     def __init__(
-        self, layers: Sequence[LayerSpec], seeds: Sequence[int], rank: int, alpha: float, device: torch.device
+        self,
+        layers: Sequence[LayerSpec],
+        seeds: Sequence[int],
+        rank: int,
+        alpha: float,
+        device: torch.device,
+        starts: Sequence[Mapping[str, LowRank] | None] = (),
     ) -> None:
         self.layers = tuple(layers)
         self.rank = rank
         self.alpha = alpha
         self.sizes = [size for layer in self.layers for size in (rank * layer.in_features, layer.out_features * rank)]
         drawn = {seed: self._draw(seed) for seed in set(seeds)}
-        self.flat = nn.Parameter(torch.stack([drawn[seed] for seed in seeds]).to(device))
+        flat = torch.stack([drawn[seed] for seed in seeds])
+        for row, start in zip(flat, starts or [None] * len(seeds), strict=True):
+            if start is not None:
+                self._put(row, start)
+        self.flat = nn.Parameter(flat.to(device))
 
     def _draw(self, seed: int) -> Tensor:
         generator = torch.Generator().manual_seed(seed)
@@ -46,6 +58,18 @@ class StackedLoras:
             A = torch.empty(self.rank * layer.in_features).uniform_(-bound, bound, generator=generator)
             pieces += [A, torch.zeros(layer.out_features * self.rank)]
         return torch.cat(pieces)
+
+    def _put(self, row: Tensor, start: Mapping[str, LowRank]) -> None:
+        """Writes an adapter over the leading ranks of a fresh row (P,).
+
+        A gets orthogonal rows of the length that fresh ones have, so that B, which holds the rest, learns as fast.
+        """
+        for name, into in self.view(row[None]).items():
+            if name in start:
+                pair = start[name].reduced(min(self.rank, start[name].rank))
+                length = 1 / math.sqrt(3)
+                into.A[0, : pair.rank] = length * pair.A
+                into.B[0, :, : pair.rank] = pair.scaled_B / (length * self.alpha)
 
     def __len__(self) -> int:
         return len(self.flat)

@@ -113,7 +113,9 @@ class _Batch:
         self.held = ClipPool.of(held, device) if held else None
         seeds = [options.seed + job.seed for job in jobs]
         init = [options.seed] * len(jobs) if options.shared_init else seeds
-        self.loras = StackedLoras(layers, init, options.rank, options.alpha, device)
+        starts = [job.start for job in jobs]
+        self.loras = StackedLoras(layers, init, options.rank, options.alpha, device, starts)
+        self.start = self.loras.view(self.loras.flat.detach().clone()) if any(starts) else None
         self.optimizer = torch.optim.AdamW([self.loras.flat], weight_decay=options.weight_decay, fused=True)
         grid = noise_levels(backbone.noise_shift)
         self.probe = Probe(backbone, options.probe_levels, grid, options.clips_per_step)
@@ -140,7 +142,7 @@ class _Batch:
         kept = _Kept.last(flat, options.steps) if held is None else _Kept.nothing(flat)
         alive = torch.arange(len(self.jobs), device=first.device)
         curve = first.new_full((options.steps, len(alive)), torch.nan)
-        checks: list[tuple[int, Tensor]] = [] if held is None else [(0, self.probe(held, None))]
+        checks: list[tuple[int, Tensor]] = [] if held is None else [(0, self.probe(held, self.start))]
         for number in range(1, options.steps + 1):
             curve[number - 1, alive] = self.step(number - 1, pool)
             if on_step is not None:
