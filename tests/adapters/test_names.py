@@ -10,18 +10,19 @@ def test_spellings_are_inverses(path: str) -> None:
     original = WAN.to_original(path)
     assert original is not None
     assert WAN.from_original(original) == path
-    assert WAN.from_original(original.replace(".", "_")) == path
+    assert WAN.from_original(WAN.to_flat(path) or "") == path
     assert canonical_path(original) == canonical_path(path) == path
 
 
 def test_spellings_of_the_published_zoo() -> None:
     assert WAN.to_original("blocks.7.attn2.to_out.0") == "blocks.7.cross_attn.o"
+    assert WAN.to_flat("blocks.7.attn2.to_out.0") == "blocks_7_cross_attn_o"
     assert WAN.to_original("blocks.7.ffn.net.0.proj") == "blocks.7.ffn.0"
     assert WAN.locate("blocks.7.attn1.to_q") == (7, "attn1.to_q")
 
 
 def test_unknown_paths_are_none() -> None:
-    assert WAN.to_original("blocks.7.attn3.to_q") is None
+    assert WAN.to_original("blocks.7.attn3.to_q") is None and WAN.to_flat("blocks.7.attn3.to_q") is None
     assert WAN.from_original("double_blocks.7.img_attn.qkv") is None
     assert WAN.locate("proj_out") is None
     assert canonical_path("down_blocks.0.attentions.0.proj_in") is None

@@ -43,8 +43,13 @@ class Family:
         place = self.locate(path)
         return self.others.get(path) if place is None else f"blocks.{place[0]}.{self.kinds[place[1]]}"
 
+    def to_flat(self, path: str) -> str | None:
+        """Module path in the original spelling with underscores for dots; None if the table has no such layer."""
+        original = self.to_original(path)
+        return None if original is None else _flat(original)
+
     def from_original(self, path: str) -> str | None:
-        """Inverse of `to_original`; underscores for dots are understood too."""
+        """Inverse of `to_original` and of `to_flat`."""
         match = self._block.fullmatch(path) or self._flat_block.fullmatch(path)
         if match is None:
             return self._original_others.get(path)
@@ -70,7 +75,11 @@ class Family:
 
 def _inverse(table: Mapping[str, str]) -> dict[str, str]:
     dotted = {original: path for path, original in table.items()}
-    return dotted | {original.replace(".", "_"): path for original, path in dotted.items()}
+    return dotted | {_flat(original): path for original, path in dotted.items()}
+
+
+def _flat(path: str) -> str:
+    return path.replace(".", "_")
 
 
 WAN = Family(

@@ -1,4 +1,4 @@
-"""Adapter files: one module a format, and which one a file is."""
+"""Adapter files: one object a format, and which one a file is."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,16 +6,19 @@ from typing import Protocol
 
 import torch
 
-from lofa.adapters.formats import comfyui, diffusers, peft, reference
+from lofa.adapters.formats import diffusers, peft, reference
 from lofa.adapters.formats.container import RawFile, read_raw
+from lofa.adapters.formats.foreign import recognise
+from lofa.adapters.formats.original import COMFYUI, KOHYA
 from lofa.adapters.lowrank import LowRank
+from lofa.adapters.names import FAMILIES
 from lofa.errors import AdapterFormatError
 
 __all__ = ["FORMATS", "AdapterFormat", "detect_format", "read_adapter", "write_adapter"]
 
 
 class AdapterFormat(Protocol):
-    """What a format module offers."""
+    """What a format offers."""
 
     def matches(self, raw: RawFile) -> bool:
         """Whether the file is of this format."""
@@ -31,7 +34,8 @@ class AdapterFormat(Protocol):
 
 FORMATS: dict[str, AdapterFormat] = {
     "diffusers": diffusers,
-    "comfyui": comfyui,
+    "comfyui": COMFYUI,
+    "kohya": KOHYA,
     "peft": peft,
     "reference": reference,
 }
@@ -41,12 +45,16 @@ def detect_format(raw: RawFile) -> str:
     """Name of the format of a file.
 
     Raises:
-        AdapterFormatError: none of them; says what was found.
+        AdapterFormatError: none of them; says what was found, by name where it is a LoRA of another model.
     """
     if raw.tensors:
         for name, format in FORMATS.items():
             if format.matches(raw):
                 return name
+    foreign = recognise(raw)
+    if foreign is not None:
+        families = ", ".join(family.name for family in FAMILIES)
+        raise raw.error(f"{foreign}; LoFA has layer tables for {families} alone, so it can be inspected but not used")
     raise raw.error(f"no adapter file of a known format ({', '.join(FORMATS)})")
 
 

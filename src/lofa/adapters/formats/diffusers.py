@@ -59,5 +59,7 @@ def write(path: Path, layers: Mapping[str, LowRank], metadata: Mapping[str, str]
     """Writes the file."""
     tensors = {}
     for name, pair in layers.items():
-        tensors[f"{name}.lora_A.weight"], tensors[f"{name}.lora_B.weight"] = folded(pair, dtype)
+        tensors[f"{name}.lora_A.weight"], tensors[f"{name}.lora_B.weight"] = folded(
+            pair, dtype, f"{path}: layer {name}"
+        )
     save_tensors(path, tensors, {"format": "pt", **metadata_to_keep(metadata)})
