@@ -1,6 +1,7 @@
 """The commands one after the other, for real, on random models."""
 
 import json
+import re
 from contextlib import chdir
 from pathlib import Path
 from shutil import copytree
@@ -13,6 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import lofa
 from lofa.cli import main
+from lofa.cli.clips import difference
 from lofa.files import read_tensors, save_tensors
 from tests.cli.conftest import BACKBONE, JUDGES, SIZES, SMALL_NET
 from tests.helpers.tiny_wan import make_tiny_wan
@@ -168,16 +170,41 @@ def test_a_set_goes_to_the_published_format_and_back(
     assert len(list((published / "stage1").iterdir())) == len(list(back.glob("*.safetensors")))
 
 
-def test_generate_puts_base_and_adapted_side_by_side(way: Path, tmp_path: Path) -> None:
+def test_generate_shows_base_adapted_and_their_difference(
+    way: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     values = ("predictor=runs/second", "prompt=a figure waves", "steps=1")
     with chdir(way):
-        assert main(["generate", *values, f"out={tmp_path}/pair.mp4", "compare=true"]) == 0
+        assert main(["generate", *values, f"out={tmp_path}/three.mp4", "compare=true"]) == 0
+        assert re.search(r"base \| adapted \| difference x\d+; mean change \d+\.\d\d of 255", capsys.readouterr().out)
         assert main(["generate", *values, f"out={tmp_path}/one.gif", "fps=10"]) == 0
     sizes = {}
     for file in tmp_path.iterdir():
         with av.open(str(file)) as container:
             sizes[file.name] = [(frame.width, frame.height) for frame in container.decode(video=0)]
-    assert sizes == {"pair.mp4": [(32 + 4 + 32, 32)] * 5, "one.gif": [(32, 32)] * 5}
+    assert sizes == {"three.mp4": [(32 + 4 + 32 + 4 + 32, 32)] * 5, "one.gif": [(32, 32)] * 5}
+
+
+@pytest.mark.parametrize(("change", "factor"), [(0, 32), (1, 32), (7, 32), (8, 16), (100, 2), (200, 1)])
+def test_a_difference_is_amplified_as_far_as_it_is_not_cut(change: int, factor: int) -> None:
+    one = torch.full((2, 4, 4, 3), 20, dtype=torch.uint8)
+    found, used = difference(one + change, one)
+    assert used == factor and found.dtype == torch.uint8
+    assert torch.equal(found, torch.full_like(one, change * factor))
+    assert torch.equal(difference(one, one + change)[0], found)
+
+
+def test_merge_makes_a_backbone_of_a_backbone_and_an_adapter(
+    way: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    adapter = next((way / "data" / "world" / "zoo").glob("*.safetensors"))
+    with chdir(way):
+        assert main(["merge", f"adapter={adapter}", f"out={tmp_path}/merged", "strength=0.5"]) == 0
+        assert main(["inspect", f"path={tmp_path}/merged"]) == 0
+        assert adapter.name in capsys.readouterr().out
+        assert main(["generate", "prompt=x", "steps=1", f"backbone={tmp_path}/merged", f"out={tmp_path}/x.gif"]) == 0
+        assert main(["merge", f"adapter={adapter}", f"out={tmp_path}/again", f"backbone={tmp_path}/merged"]) == 2
+    assert "made for the backbone" in capsys.readouterr().err and not (tmp_path / "again").exists()
 
 
 def test_an_adapter_of_another_backbone_is_refused(

@@ -18,6 +18,7 @@ COMMANDS = {
     "predict": "a prompt or pose sequence -> an adapter file",
     "generate": "a prompt, with or without an adapter -> a clip",
     "convert": "an adapter file -> another format",
+    "merge": "an adapter into its backbone -> a diffusers folder",
     "inspect": "what an adapter, sample, data set or run holds",
     "pretrain": "make the shipped tiny models from nothing",
 }

@@ -81,7 +81,10 @@ class OriginalNames:
                 raise AdapterFormatError(
                     f"{path}: no {self.name} name is known for layer {module}; use format=diffusers or peft"
                 )
-            pair = in_range(layers[join_name(component, module)], dtype, f"{path}: layer {module}")
+            pair = layers[join_name(component, module)]
+            if pair.alpha < 0:  # diffusers loops for ever over a negative one
+                pair = LowRank(pair.A, -pair.B, -pair.alpha)
+            pair = in_range(pair, dtype, f"{path}: layer {module}")
             tensors[f"{self.prefix}{original}.lora_down.weight"] = pair.A
             tensors[f"{self.prefix}{original}.lora_up.weight"] = pair.B
             # float64 holds alpha * r exactly, so that the division gives alpha back bit for bit
