@@ -1,6 +1,6 @@
 import pytest
 
-from lofa.adapters.names import WAN, canonical_path, join_name, split_components, split_name
+from lofa.adapters.names import WAN, canonical_path, join_name, locate_layer, split_components, split_name
 
 PATHS = [WAN.layer_path(depth, kind) for depth in (0, 11) for kind in WAN.kinds] + list(WAN.others)
 
@@ -35,5 +35,7 @@ def test_components() -> None:
         "transformer_2": ["blocks.0.ffn.net.2"],
         "transformer": ["proj_out"],
     }
+    assert locate_layer(name) == ("transformer_2", 0, "ffn.net.2")
+    assert locate_layer("transformer.proj_out") is None and locate_layer("unet.mid_block.attn1.to_q") is None
     with pytest.raises(ValueError, match="no layer name"):
         split_name("proj_out")

@@ -52,6 +52,10 @@ class Adapter(Mapping[str, LowRank]):
         pairs = {name: pair.reduced(rank) for name, pair in self.items()}
         return Adapter(pairs, self.metadata | {"rank": str(max((pair.rank for pair in pairs.values()), default=0))})
 
+    def norm(self) -> float:
+        """Frobenius norm of all delta weights together."""
+        return math.hypot(*(pair.norm() for pair in self.values()))
+
     def distance(self, other: Mapping[str, LowRank]) -> float:
         """Relative Frobenius distance to another adapter over all layers of both: |other - self| / |self|.
 
@@ -59,7 +63,7 @@ class Adapter(Mapping[str, LowRank]):
         """
         names = dict.fromkeys((*self, *other))
         off = math.hypot(*(_difference(self.get(name), other.get(name)) for name in names))
-        own = math.hypot(*(pair.norm() for pair in self.values()))
+        own = self.norm()
         return off / own if own else (math.inf if off else 0.0)
 
     def save(self, path: str | Path, format: str = "diffusers", dtype: torch.dtype | None = None) -> None:

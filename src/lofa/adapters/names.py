@@ -10,7 +10,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-__all__ = ["FAMILIES", "WAN", "Family", "canonical_path", "join_name", "split_components", "split_name"]
+__all__ = [
+    "FAMILIES",
+    "WAN",
+    "Family",
+    "canonical_path",
+    "join_name",
+    "locate_layer",
+    "split_components",
+    "split_name",
+]
 
 
 @dataclass(frozen=True)
@@ -132,6 +141,13 @@ def split_name(name: str) -> tuple[str, str]:
             f"{name!r} is no layer name: it needs a component and a path, as transformer.blocks.0.attn1.to_q"
         )
     return component, path
+
+
+def locate_layer(name: str) -> tuple[str, int, str] | None:
+    """(component, depth, kind) of a layer name that stands in a block of a family, None for every other."""
+    component, path = split_name(name)
+    place = next((place for family in FAMILIES if (place := family.locate(path)) is not None), None)
+    return None if place is None else (component, *place)
 
 
 def split_components(names: Iterable[str]) -> dict[str, list[str]]:

@@ -8,13 +8,13 @@ import torch
 
 from lofa.adapters.formats import diffusers, peft, reference
 from lofa.adapters.formats.container import RawFile, read_raw
-from lofa.adapters.formats.foreign import recognise
+from lofa.adapters.formats.foreign import ForeignLora, recognise
 from lofa.adapters.formats.original import COMFYUI, KOHYA
 from lofa.adapters.lowrank import LowRank
 from lofa.adapters.names import FAMILIES
 from lofa.errors import AdapterFormatError
 
-__all__ = ["FORMATS", "AdapterFormat", "detect_format", "read_adapter", "write_adapter"]
+__all__ = ["FORMATS", "AdapterFormat", "detect_format", "identify", "read_adapter", "write_adapter"]
 
 
 class AdapterFormat(Protocol):
@@ -41,21 +41,25 @@ FORMATS: dict[str, AdapterFormat] = {
 }
 
 
+def identify(raw: RawFile) -> str | ForeignLora | None:
+    """Name of the format of a file, or what it is where it is a LoRA of another model; None for all else."""
+    own = next((name for name, format in FORMATS.items() if raw.tensors and format.matches(raw)), None)
+    return recognise(raw) if own is None else own
+
+
 def detect_format(raw: RawFile) -> str:
     """Name of the format of a file.
 
     Raises:
         AdapterFormatError: none of them; says what was found, by name where it is a LoRA of another model.
     """
-    if raw.tensors:
-        for name, format in FORMATS.items():
-            if format.matches(raw):
-                return name
-    foreign = recognise(raw)
-    if foreign is not None:
-        families = ", ".join(family.name for family in FAMILIES)
-        raise raw.error(f"{foreign}; LoFA has layer tables for {families} alone, so it can be inspected but not used")
-    raise raw.error(f"no adapter file of a known format ({', '.join(FORMATS)})")
+    found = identify(raw)
+    if isinstance(found, str):
+        return found
+    if found is None:
+        raise raw.error(f"no adapter file of a known format ({', '.join(FORMATS)})")
+    families = ", ".join(family.name for family in FAMILIES)
+    raise raw.error(f"{found}; LoFA has layer tables for {families} alone, so it can be inspected but not used")
 
 
 def read_adapter(path: str | Path) -> tuple[dict[str, LowRank], dict[str, str]]:
