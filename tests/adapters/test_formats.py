@@ -241,6 +241,15 @@ def test_nan_is_refused_both_ways(value: float, tmp_path: Path) -> None:
     refused(tmp_path / "n.safetensors", stem)
 
 
+@pytest.mark.parametrize(("format", "name"), [("kohya", "a.pth"), ("reference", "a.safetensors"), ("peft", "a.bin")])
+def test_an_ending_that_readers_would_take_for_another_format_is_refused(
+    format: str, name: str, tmp_path: Path
+) -> None:
+    with pytest.raises(AdapterFormatError, match=f"{name}: readers go by the ending"):
+        adapter().save(tmp_path / name, format)
+    assert not list(tmp_path.iterdir())
+
+
 def test_unknown_format_and_unknown_layers(tmp_path: Path) -> None:
     with pytest.raises(AdapterFormatError, match="diffusers, comfyui, kohya, peft, reference"):
         adapter().save(tmp_path / "a", "onnx")

@@ -10,6 +10,7 @@ import av
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import lofa
@@ -156,6 +157,71 @@ def test_convert_and_inspect(way: Path, tmp_path: Path, capsys: pytest.CaptureFi
         assert words in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        (("format=kohya",), "rank 4, exact"),
+        (("format=peft", "rank=9"), "rank 4, exact"),
+        (("rank=2",), "rank 2, off by 0."),
+        (("format=comfyui", "dtype=float8_e4m3fn"), "rank 4, off by 0.03"),
+    ],
+)
+def test_convert_says_what_was_lost(
+    values: tuple[str, ...], words: str, way: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = way / "data" / "world" / "zoo" / sorted(entry.name for entry in (way / "data/world/zoo").glob("*.s*"))[0]
+    before = lofa.Adapter.load(source)
+    trained = lofa.Adapter({name: lofa.LowRank(p.A, torch.randn_like(p.B), p.alpha) for name, p in before.items()})
+    trained.save(tmp_path / "trained.safetensors")
+    out = tmp_path / ("x" if "format=peft" in values else "x.safetensors")
+    assert main(["convert", f"in={tmp_path}/trained.safetensors", f"out={out}", *values]) == 0
+    assert words in capsys.readouterr().out
+    lost = trained.distance(lofa.Adapter.load(out))
+    assert (lost < 1e-6) == words.endswith("exact")
+
+
+def test_inspect_measures_an_adapter_beside_its_backbone(
+    way: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
+    source = min((way / "data" / "world" / "zoo").glob("*.safetensors"))
+    make_tiny_wan(tmp_path / "other", seed=1)
+    with chdir(way):
+        assert main(["inspect", f"path={source}", "layers=true", f"out={tmp_path}/change.png"]) == 0
+        told = capsys.readouterr().out
+        assert re.search(r"response map +│ \S+ of the entries move by more than 0.02", told)
+        assert re.search(r"blocks\.1\.attn2\.to_v +│ 96x96, rank 4, .* of \|W\|, \S+ respond", told)
+        with Image.open(tmp_path / "change.png") as picture:
+            assert picture.format == "PNG" and picture.width > 900
+        assert main(["inspect", f"path={source}", f"backbone={tmp_path}"]) == 2
+        assert "model_index.json" in capsys.readouterr().err
+    adapter = lofa.Adapter.load(source)
+    for strength, word in ((0.0, "empty: "), (1e6, "huge: ")):
+        scaled = {name: lofa.LowRank(p.A, p.B, p.alpha * strength) for name, p in adapter.items()}
+        lofa.Adapter(scaled).save(tmp_path / "s.safetensors")
+        assert main(["inspect", f"path={tmp_path}/s.safetensors", f"backbone={tmp_path}/other"]) == 0
+        assert word in capsys.readouterr().out
+        assert main(["inspect", f"path={tmp_path}/s.safetensors"]) == 0
+        assert "the file names none" in capsys.readouterr().out
+
+
+def test_inspect_tells_foreign_and_damaged_adapters(
+    way: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stem = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k"
+    pair = {f"{stem}.lora_down.weight": torch.ones(8, 768), f"{stem}.lora_up.weight": torch.ones(320, 8)}
+    save_tensors(tmp_path / "sd.safetensors", {**pair, f"{stem}.alpha": torch.tensor(4.0)})
+    assert main(["inspect", f"path={tmp_path}/sd.safetensors"]) == 0
+    told = capsys.readouterr().out
+    assert "kohya" in told and "Stable Diffusion 1.x" in told and "1 unet" in told
+    source = next((way / "data" / "world" / "zoo").glob("*.safetensors"))
+    tensors = read_tensors(source)
+    spoilt = {name: tensor * torch.nan if name == min(tensors) else tensor for name, tensor in tensors.items()}
+    save_tensors(tmp_path / "nan.safetensors", spoilt)
+    assert main(["inspect", f"path={tmp_path}/nan.safetensors"]) == 2
+    assert "NaN" in capsys.readouterr().err
+
+
 def test_a_set_goes_to_the_published_format_and_back(
     way: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -215,6 +281,13 @@ def test_an_adapter_of_another_backbone_is_refused(
     with chdir(tmp_path):
         assert main(["generate", "prompt=x", f"adapter={adapter}", f"backbone={tmp_path}/other"]) == 2
         assert "made for the backbone" in capsys.readouterr().err
+        larger = {name: lofa.LowRank(torch.ones(2, 8), torch.ones(8, 2), 1.0) for name in lofa.Adapter.load(adapter)}
+        lofa.Adapter(larger).save("sizes.safetensors")
+        for command in (["generate", "prompt=x"], ["merge", "out=merged"]):
+            assert main([*command, "adapter=sizes.safetensors", f"backbone={tmp_path}/other"]) == 2
+            message = capsys.readouterr().err
+            assert "adapter=sizes.safetensors: " in message and "for one of (8, 8)" in message
+        assert not Path("merged").exists()
         assert main(["train", "stage=1", f"data={way}/data/world", *QUICK, f"backbone.path={tmp_path}/other"]) == 2
     assert "made for backbone" in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()

@@ -10,9 +10,9 @@ from omegaconf import MISSING
 from lofa.adapters import Adapter
 from lofa.backbones import backbone_folder, load_backbone, merge_adapter
 from lofa.cli.command import Command
-from lofa.cli.objects import check_made_for
+from lofa.cli.objects import check_fingerprint
 from lofa.cli.options import option, text
-from lofa.errors import ConfigError
+from lofa.errors import BackboneError, ConfigError
 from lofa.files import digest
 
 __all__ = ["COMMAND", "MergeConfig"]
@@ -35,11 +35,14 @@ def merge(config: Any) -> Path:
     if model is None:
         raise ConfigError(f"adapter={config.adapter}: does not say which backbone it is for; give backbone=<folder>")
     folder, out = backbone_folder(model), Path(config.out)
-    if "backbone_fingerprint" in adapter.metadata:
-        check_made_for(config.adapter, adapter, load_backbone(model, dtype=torch.bfloat16))
+    if "backbone_fingerprint" in adapter.metadata:  # it can be told from the whole model alone
+        check_fingerprint(config.adapter, adapter, load_backbone(model, dtype=torch.bfloat16))
     file = Path(config.adapter)
     note = {"adapter": file.name} | ({"sha256": digest(file)} if file.is_file() else {})
-    merge_adapter(folder, adapter, out, config.strength, note)
+    try:
+        merge_adapter(folder, adapter, out, config.strength, note)
+    except BackboneError as error:
+        raise BackboneError(f"adapter={config.adapter}: {error}") from None
     print(f"{out}: {folder} with {len(adapter)} layers changed, strength {config.strength:g}")
     return out
 

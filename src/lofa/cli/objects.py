@@ -23,7 +23,7 @@ from lofa.predict import Predictor
 __all__ = [
     "build_encoder",
     "build_network",
-    "check_made_for",
+    "check_fingerprint",
     "load_predictor",
     "open_backbone",
     "pick_device",
@@ -62,7 +62,7 @@ def pick_dtype(name: str | None) -> torch.dtype | None:
     return None if name is None else types[name]
 
 
-def check_made_for(path: str, adapter: Adapter, backbone: Backbone) -> None:
+def check_fingerprint(path: str, adapter: Adapter, backbone: Backbone) -> None:
     """Refuses an adapter, read from `path`, whose header names another backbone (BackboneError)."""
     made_for = adapter.metadata.get("backbone_fingerprint", backbone.fingerprint)
     if made_for != backbone.fingerprint:

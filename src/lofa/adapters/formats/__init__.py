@@ -7,7 +7,7 @@ from typing import Protocol
 import torch
 
 from lofa.adapters.formats import diffusers, peft, reference
-from lofa.adapters.formats.container import RawFile, read_raw
+from lofa.adapters.formats.container import PICKLE_SUFFIXES, RawFile, read_raw
 from lofa.adapters.formats.foreign import ForeignLora, recognise
 from lofa.adapters.formats.original import COMFYUI, KOHYA
 from lofa.adapters.lowrank import LowRank
@@ -39,6 +39,9 @@ FORMATS: dict[str, AdapterFormat] = {
     "peft": peft,
     "reference": reference,
 }
+
+
+_ENDINGS = (*PICKLE_SUFFIXES, ".safetensors")
 
 
 def identify(raw: RawFile) -> str | ForeignLora | None:
@@ -78,6 +81,9 @@ def write_adapter(
     """Writes an adapter file (AdapterFormatError as in `Adapter.save`)."""
     if format not in FORMATS:
         raise AdapterFormatError(f"unknown adapter format {format!r}; there are {', '.join(FORMATS)}")
+    if (Path(path).suffix in PICKLE_SUFFIXES) != (format == "reference") and Path(path).suffix in _ENDINGS:
+        right = ".pth" if format == "reference" else "no ending (a folder)" if format == "peft" else ".safetensors"
+        raise AdapterFormatError(f"{path}: readers go by the ending, and that of format={format} is {right}")
     for name, pair in layers.items():
         if not all(bool(torch.isfinite(tensor).all()) for tensor in (pair.A, pair.B, pair.alpha)):
             raise AdapterFormatError(f"{path}: not written, layer {name} of the adapter holds NaN or infinity")
