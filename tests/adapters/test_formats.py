@@ -206,8 +206,11 @@ def test_a_torch_file_with_code_in_it_is_not_run(tmp_path: Path) -> None:
         def __reduce__(self) -> tuple[object, tuple[str]]:
             return (Path.touch, (tmp_path / "sprung",))  # type: ignore[return-value]
 
-    torch.save({"a": Trap()}, tmp_path / "trap.pth")
-    refused(tmp_path / "trap.pth")
+    for name in ("trap.pth", "trap.bin", "trap.safetensors", "folder/pytorch_lora_weights.safetensors"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        torch.save({"a": Trap()}, tmp_path / name)
+        refused(tmp_path / name)
+    refused(tmp_path / "folder", "pytorch_lora_weights.safetensors")
     assert not (tmp_path / "sprung").exists()
 
 
@@ -226,6 +229,43 @@ def test_what_is_more_or_less_than_a_pair_is_refused(
     tensors = {f"{stem}.lora_A.weight": torch.ones(4, 6), f"{stem}.lora_B.weight": torch.ones(5, 4)}
     save_file({**tensors, key: torch.ones(shape)}, tmp_path / "a.safetensors")
     refused(tmp_path / "a.safetensors", found)
+
+
+@pytest.mark.parametrize("A", [torch.ones(0, 6), torch.ones(2, 6, dtype=torch.int32), torch.ones(2, 6, 1)])
+def test_tensors_that_are_no_matrices_of_numbers_are_refused(A: torch.Tensor, tmp_path: Path) -> None:
+    stem = "diffusion_model.blocks.0.self_attn.q"
+    pair = {f"{stem}.lora_down.weight": A, f"{stem}.lora_up.weight": torch.ones(5, A.shape[0])}
+    save_file({**pair, f"{stem}.alpha": torch.tensor(1.0)}, tmp_path / "a.safetensors")
+    refused(tmp_path / "a.safetensors", "blocks.0.self_attn.q", "no pair")
+    save_file({**pair, f"{stem}.lora_down.weight": torch.ones(2, 6), f"{stem}.alpha": torch.ones(2)}, tmp_path / "b.st")
+    refused(tmp_path / "b.st", "blocks.0.self_attn.q")
+
+
+SPOILT = (
+    "no json",
+    "[1]",
+    "3",
+    '{"r": 4}',
+    '{"transformer.alpha_pattern": [1]}',
+    '{"transformer.alpha_pattern": {"(": 1}}',
+    '{"transformer.lora_alpha": "x"}',
+)
+
+
+@pytest.mark.parametrize("entry", SPOILT)
+def test_a_spoilt_header_is_refused(entry: str, tmp_path: Path) -> None:
+    stem = "transformer.blocks.0.attn1.to_q"
+    tensors = {f"{stem}.lora_A.weight": torch.ones(4, 6), f"{stem}.lora_B.weight": torch.ones(5, 4)}
+    save_file(tensors, tmp_path / "a.safetensors", {"lora_adapter_metadata": entry})
+    refused(tmp_path / "a.safetensors")
+
+
+@pytest.mark.parametrize("format", WITH_ALPHA)
+def test_a_spoilt_component_is_refused(format: str, tmp_path: Path) -> None:
+    adapter().save(tmp_path / SUFFIX[format], format)
+    file = tmp_path / SUFFIX[format] / "adapter_model.safetensors" if format == "peft" else tmp_path / SUFFIX[format]
+    save_file(read_tensors(file), file, {"component": "../x"})
+    refused(tmp_path / SUFFIX[format], "'../x'", "component")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

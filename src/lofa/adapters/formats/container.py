@@ -22,6 +22,7 @@ __all__ = [
     "folded",
     "in_range",
     "metadata_to_keep",
+    "pop_component",
     "read_raw",
     "single_component",
 ]
@@ -147,8 +148,14 @@ def _pair(raw: RawFile, path: str, found: Mapping[str, Tensor]) -> RawPair:
     if "A" not in found or "B" not in found:
         raise raw.error(f"layer {path} has {', '.join(sorted(found))} only, a pair needs A and B")
     A, B = found["A"], found["B"]
-    if A.ndim != 2 or B.ndim != 2 or A.shape[0] != B.shape[1] or found.get("alpha", A[:1, :1]).numel() != 1:
-        raise raw.error(f"layer {path}: A {tuple(A.shape)} and B {tuple(B.shape)} are no pair of a linear layer")
+    fits = A.ndim == B.ndim == 2 and A.shape[0] == B.shape[1] and 0 not in (*A.shape, *B.shape)
+    if not fits or not (A.is_floating_point() and B.is_floating_point()):
+        raise raw.error(
+            f"layer {path}: A {tuple(A.shape)} of {A.dtype} and B {tuple(B.shape)} of {B.dtype} are no pair of a "
+            "linear layer"
+        )
+    if "alpha" in found and found["alpha"].numel() != 1:
+        raise raw.error(f"layer {path}: alpha {tuple(found['alpha'].shape)} is no number")
     return RawPair(A, B, float(found["alpha"]) if "alpha" in found else None)
 
 
@@ -216,6 +223,18 @@ def _cast(tensor: Tensor, dtype: torch.dtype | None, where: str) -> Tensor:
 def metadata_to_keep(metadata: Mapping[str, str]) -> dict[str, str]:
     """Header strings without those that belong to the container and would be wrong in another file."""
     return {key: value for key, value in metadata.items() if key not in ("format", DIFFUSERS_METADATA)}
+
+
+def pop_component(raw: RawFile, metadata: dict[str, str]) -> str | None:
+    """Takes the component out of the header strings; None where they name none.
+
+    Raises:
+        AdapterFormatError: a string that can be no component.
+    """
+    component = metadata.pop(COMPONENT, None)
+    if component is not None and not component.isidentifier():
+        raise raw.error(f"the header entry {COMPONENT} is {component!r}, no name of a pipeline component")
+    return component
 
 
 def single_component(layers: Mapping[str, LowRank], format: str) -> tuple[str, list[str]]:

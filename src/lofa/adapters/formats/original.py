@@ -21,6 +21,7 @@ from lofa.adapters.formats.container import (
     collect_pairs,
     in_range,
     metadata_to_keep,
+    pop_component,
     single_component,
 )
 from lofa.adapters.lowrank import LowRank
@@ -53,7 +54,7 @@ class OriginalNames:
     def read(self, raw: RawFile) -> tuple[dict[str, LowRank], dict[str, str]]:
         """Reads layers and header strings."""
         metadata = metadata_to_keep(raw.metadata)
-        component = metadata.pop(COMPONENT, None)
+        component = pop_component(raw, metadata)
         layers = {}
         for original, pair in collect_pairs(raw, self.prefix).items():
             found = _find(original)

@@ -18,6 +18,7 @@ from lofa.adapters.formats.container import (
     collect_pairs,
     in_range,
     metadata_to_keep,
+    pop_component,
     single_component,
 )
 from lofa.adapters.formats.scaling import peft_scale
@@ -41,7 +42,7 @@ def read(raw: RawFile) -> tuple[dict[str, LowRank], dict[str, str]]:
     if config.get("peft_type") != "LORA":
         raise raw.error(f"a PEFT adapter of type {config.get('peft_type')!r}, only LORA can be read")
     metadata = metadata_to_keep(raw.metadata)
-    component = metadata.pop(COMPONENT, "transformer")
+    component = pop_component(raw, metadata) or "transformer"
     layers = {}
     for path, pair in collect_pairs(raw, _PREFIX).items():
         scale = peft_scale(config, path, pair.A.shape[0], raw)
