@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from lofa.adapters import Adapter
 from lofa.adapters.names import WAN, split_name
 from lofa.backbones import Backbone, BackboneConfig, load_backbone
+from lofa.files import read_tensors
 from tests.helpers.adapters import random_adapter
 
 
@@ -93,6 +94,55 @@ def test_every_way_gives_the_output_of_the_slots(
     assert torch.equal(output(transformer, inputs), bare)
     adapter.save(tmp_path / file, format)
     found = output(load(tiny_wan_random, tmp_path / file), inputs)
+    assert (found - expected).norm() / expected.norm() < 1e-5
+
+
+def test_diffusers_reads_kohya_files_of_whole_blocks_alone(
+    backbone: Backbone, adapter: Adapter, inputs: dict[str, Tensor], tiny_wan_random: Path, tmp_path: Path
+) -> None:
+    """What docs/formats.md says of partial layers; our own reader takes both (tests/adapters)."""
+    whole = random_adapter(backbone.layers)
+    with backbone.slots.attached(backbone.adapter_batch(whole)):
+        expected = output(backbone.pipeline.transformer, inputs)
+    whole.save(tmp_path / "whole.safetensors", "kohya")
+    found = output(by_diffusers(tiny_wan_random, tmp_path / "whole.safetensors"), inputs)
+    assert (found - expected).norm() / expected.norm() < 1e-5
+    adapter.save(tmp_path / "part.safetensors", "kohya")
+    with pytest.raises(KeyError):
+        by_diffusers(tiny_wan_random, tmp_path / "part.safetensors")
+
+
+def test_diffusers_takes_negative_multipliers(
+    backbone: Backbone, inputs: dict[str, Tensor], tiny_wan_random: Path, tmp_path: Path
+) -> None:
+    """It halves a stored alpha below 1 until it is not: a negative one would keep it busy for ever."""
+    negative = random_adapter(backbone.layers[:2], alpha=-0.7)
+    with backbone.slots.attached(backbone.adapter_batch(negative)):
+        expected = output(backbone.pipeline.transformer, inputs)
+    negative.save(tmp_path / "a.safetensors", "comfyui")
+    stored = read_tensors(tmp_path / "a.safetensors")
+    assert all(tensor > 0 for name, tensor in stored.items() if name.endswith(".alpha"))
+    found = output(by_diffusers(tiny_wan_random, tmp_path / "a.safetensors"), inputs)
+    assert (found - expected).norm() / expected.norm() < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("format", "file", "load"),
+    [("diffusers", "a.safetensors", by_diffusers), ("peft", "a", by_peft)],
+)
+def test_other_readers_get_from_float8_files_what_we_do(
+    format: str,
+    file: str,
+    load: Callable[[Path, Path], nn.Module],
+    adapter: Adapter,
+    inputs: dict[str, Tensor],
+    tiny_wan_random: Path,
+    tmp_path: Path,
+) -> None:
+    """diffusers can't multiply the float8 of ComfyUI's format by its alpha; these two it can."""
+    adapter.save(tmp_path / file, format, torch.float8_e4m3fn)
+    expected = output(merged_by_hand(tiny_wan_random, tmp_path / file), inputs)
+    found = output(load(tiny_wan_random, tmp_path / file).to(torch.float32), inputs)
     assert (found - expected).norm() / expected.norm() < 1e-5
 
 

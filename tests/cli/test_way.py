@@ -1,6 +1,7 @@
 """The commands one after the other, for real, on random models."""
 
 import json
+import re
 from contextlib import chdir
 from pathlib import Path
 from shutil import copytree
@@ -9,11 +10,13 @@ import av
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import lofa
 from lofa.cli import main
 from lofa.data import read_samples
+from lofa.cli.clips import difference
 from lofa.files import read_tensors, save_tensors
 from tests.cli.conftest import BACKBONE, JUDGES, SIZES, SMALL_NET
 from tests.helpers.tiny_wan import make_tiny_wan
@@ -155,6 +158,71 @@ def test_convert_and_inspect(way: Path, tmp_path: Path, capsys: pytest.CaptureFi
         assert words in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        (("format=kohya",), "rank 4, exact"),
+        (("format=peft", "rank=9"), "rank 4, exact"),
+        (("rank=2",), "rank 2, off by 0."),
+        (("format=comfyui", "dtype=float8_e4m3fn"), "rank 4, off by 0.03"),
+    ],
+)
+def test_convert_says_what_was_lost(
+    values: tuple[str, ...], words: str, way: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = way / "data" / "world" / "zoo" / sorted(entry.name for entry in (way / "data/world/zoo").glob("*.s*"))[0]
+    before = lofa.Adapter.load(source)
+    trained = lofa.Adapter({name: lofa.LowRank(p.A, torch.randn_like(p.B), p.alpha) for name, p in before.items()})
+    trained.save(tmp_path / "trained.safetensors")
+    out = tmp_path / ("x" if "format=peft" in values else "x.safetensors")
+    assert main(["convert", f"in={tmp_path}/trained.safetensors", f"out={out}", *values]) == 0
+    assert words in capsys.readouterr().out
+    lost = trained.distance(lofa.Adapter.load(out))
+    assert (lost < 1e-6) == words.endswith("exact")
+
+
+def test_inspect_measures_an_adapter_beside_its_backbone(
+    way: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
+    source = min((way / "data" / "world" / "zoo").glob("*.safetensors"))
+    make_tiny_wan(tmp_path / "other", seed=1)
+    with chdir(way):
+        assert main(["inspect", f"path={source}", "layers=true", f"out={tmp_path}/change.png"]) == 0
+        told = capsys.readouterr().out
+        assert re.search(r"response map +│ \S+ of the entries move by more than 0.02", told)
+        assert re.search(r"blocks\.1\.attn2\.to_v +│ 96x96, rank 4, .* of \|W\|, \S+ respond", told)
+        with Image.open(tmp_path / "change.png") as picture:
+            assert picture.format == "PNG" and picture.width > 900
+        assert main(["inspect", f"path={source}", f"backbone={tmp_path}"]) == 2
+        assert "model_index.json" in capsys.readouterr().err
+    adapter = lofa.Adapter.load(source)
+    for strength, word in ((0.0, "empty: "), (1e6, "huge: ")):
+        scaled = {name: lofa.LowRank(p.A, p.B, p.alpha * strength) for name, p in adapter.items()}
+        lofa.Adapter(scaled).save(tmp_path / "s.safetensors")
+        assert main(["inspect", f"path={tmp_path}/s.safetensors", f"backbone={tmp_path}/other"]) == 0
+        assert word in capsys.readouterr().out
+        assert main(["inspect", f"path={tmp_path}/s.safetensors"]) == 0
+        assert "the file names none" in capsys.readouterr().out
+
+
+def test_inspect_tells_foreign_and_damaged_adapters(
+    way: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stem = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k"
+    pair = {f"{stem}.lora_down.weight": torch.ones(8, 768), f"{stem}.lora_up.weight": torch.ones(320, 8)}
+    save_tensors(tmp_path / "sd.safetensors", {**pair, f"{stem}.alpha": torch.tensor(4.0)})
+    assert main(["inspect", f"path={tmp_path}/sd.safetensors"]) == 0
+    told = capsys.readouterr().out
+    assert "kohya" in told and "Stable Diffusion 1.x" in told and "1 unet" in told
+    source = next((way / "data" / "world" / "zoo").glob("*.safetensors"))
+    tensors = read_tensors(source)
+    spoilt = {name: tensor * torch.nan if name == min(tensors) else tensor for name, tensor in tensors.items()}
+    save_tensors(tmp_path / "nan.safetensors", spoilt)
+    assert main(["inspect", f"path={tmp_path}/nan.safetensors"]) == 2
+    assert "NaN" in capsys.readouterr().err
+
+
 def test_a_set_goes_to_the_published_format_and_back(
     way: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -196,16 +264,41 @@ def test_finetune_goes_on_from_an_adapter_and_writes_its_curve(
         assert words in message
 
 
-def test_generate_puts_base_and_adapted_side_by_side(way: Path, tmp_path: Path) -> None:
+def test_generate_shows_base_adapted_and_their_difference(
+    way: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     values = ("predictor=runs/second", "prompt=a figure waves", "steps=1")
     with chdir(way):
-        assert main(["generate", *values, f"out={tmp_path}/pair.mp4", "compare=true"]) == 0
+        assert main(["generate", *values, f"out={tmp_path}/three.mp4", "compare=true"]) == 0
+        assert re.search(r"base \| adapted \| difference x\d+; mean change \d+\.\d\d of 255", capsys.readouterr().out)
         assert main(["generate", *values, f"out={tmp_path}/one.gif", "fps=10"]) == 0
     sizes = {}
     for file in tmp_path.iterdir():
         with av.open(str(file)) as container:
             sizes[file.name] = [(frame.width, frame.height) for frame in container.decode(video=0)]
-    assert sizes == {"pair.mp4": [(32 + 4 + 32, 32)] * 5, "one.gif": [(32, 32)] * 5}
+    assert sizes == {"three.mp4": [(32 + 4 + 32 + 4 + 32, 32)] * 5, "one.gif": [(32, 32)] * 5}
+
+
+@pytest.mark.parametrize(("change", "factor"), [(0, 32), (1, 32), (7, 32), (8, 16), (100, 2), (200, 1)])
+def test_a_difference_is_amplified_as_far_as_it_is_not_cut(change: int, factor: int) -> None:
+    one = torch.full((2, 4, 4, 3), 20, dtype=torch.uint8)
+    found, used = difference(one + change, one)
+    assert used == factor and found.dtype == torch.uint8
+    assert torch.equal(found, torch.full_like(one, change * factor))
+    assert torch.equal(difference(one, one + change)[0], found)
+
+
+def test_merge_makes_a_backbone_of_a_backbone_and_an_adapter(
+    way: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    adapter = next((way / "data" / "world" / "zoo").glob("*.safetensors"))
+    with chdir(way):
+        assert main(["merge", f"adapter={adapter}", f"out={tmp_path}/merged", "strength=0.5"]) == 0
+        assert main(["inspect", f"path={tmp_path}/merged"]) == 0
+        assert adapter.name in capsys.readouterr().out
+        assert main(["generate", "prompt=x", "steps=1", f"backbone={tmp_path}/merged", f"out={tmp_path}/x.gif"]) == 0
+        assert main(["merge", f"adapter={adapter}", f"out={tmp_path}/again", f"backbone={tmp_path}/merged"]) == 2
+    assert "made for the backbone" in capsys.readouterr().err and not (tmp_path / "again").exists()
 
 
 def test_an_adapter_of_another_backbone_is_refused(
@@ -216,6 +309,13 @@ def test_an_adapter_of_another_backbone_is_refused(
     with chdir(tmp_path):
         assert main(["generate", "prompt=x", f"adapter={adapter}", f"backbone={tmp_path}/other"]) == 2
         assert "made for the backbone" in capsys.readouterr().err
+        larger = {name: lofa.LowRank(torch.ones(2, 8), torch.ones(8, 2), 1.0) for name in lofa.Adapter.load(adapter)}
+        lofa.Adapter(larger).save("sizes.safetensors")
+        for command in (["generate", "prompt=x"], ["merge", "out=merged"]):
+            assert main([*command, "adapter=sizes.safetensors", f"backbone={tmp_path}/other"]) == 2
+            message = capsys.readouterr().err
+            assert "adapter=sizes.safetensors: " in message and "for one of (8, 8)" in message
+        assert not Path("merged").exists()
         assert main(["train", "stage=1", f"data={way}/data/world", *QUICK, f"backbone.path={tmp_path}/other"]) == 2
     assert "made for backbone" in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()

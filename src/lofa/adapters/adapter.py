@@ -1,5 +1,6 @@
 """Adapters: low-rank updates of many layers of one backbone, and their stacks."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Self
@@ -46,13 +47,32 @@ class Adapter(Mapping[str, LowRank]):
         """A copy on another device or with A and B in another precision."""
         return Adapter({name: pair.to(device, dtype) for name, pair in self.items()}, self.metadata)
 
+    def reduced(self, rank: int) -> "Adapter":
+        """The nearest adapter of at most that rank (ValueError below 1), layer by layer; see `LowRank.reduced`."""
+        pairs = {name: pair.reduced(rank) for name, pair in self.items()}
+        return Adapter(pairs, self.metadata | {"rank": str(max((pair.rank for pair in pairs.values()), default=0))})
+
+    def norm(self) -> float:
+        """Frobenius norm of all delta weights together."""
+        return math.hypot(*(pair.norm() for pair in self.values()))
+
+    def distance(self, other: Mapping[str, LowRank]) -> float:
+        """Relative Frobenius distance to another adapter over all layers of both: |other - self| / |self|.
+
+        A layer that one lacks is zero there. 0 where both are zero, infinity where this one alone is.
+        """
+        names = dict.fromkeys((*self, *other))
+        off = math.hypot(*(_difference(self.get(name), other.get(name)) for name in names))
+        own = self.norm()
+        return off / own if own else (math.inf if off else 0.0)
+
     def save(self, path: str | Path, format: str = "diffusers", dtype: torch.dtype | None = None) -> None:
         """Writes the adapter, atomically.
 
         Args:
-            path: the file ("diffusers", "comfyui": .safetensors; "reference": .pth) or folder ("peft") to write
-            format: the name of a file format
-            dtype: precision of the stored A and B; None keeps theirs
+            path: the file (.safetensors; "reference": .pth) or folder ("peft") to write
+            format: the name of a file format: "diffusers", "comfyui", "kohya", "peft" or "reference"
+            dtype: precision of the stored A and B, torch.float8_e4m3fn too; None keeps theirs
 
         Raises:
             AdapterFormatError: an unknown format, or one that can't hold this adapter.
@@ -61,12 +81,22 @@ class Adapter(Mapping[str, LowRank]):
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """Reads an adapter of any format; which one is seen from the file.
+        """Reads an adapter of any format; which one is seen from the file. float8 comes as float32.
 
         Raises:
             AdapterFormatError: a missing, unknown, damaged or foreign file, or one holding NaN or infinity.
         """
         return cls(*read_adapter(path))
+
+
+def _difference(one: LowRank | None, other: LowRank | None) -> float:
+    """Frobenius norm of the difference of two delta weights, through the pair of both ranks together."""
+    if one is None or other is None:
+        present = one or other
+        return 0.0 if present is None else present.norm()
+    A = torch.cat([one.A.double(), other.A.double()])
+    B = torch.cat([one.scaled_B.double(), -other.scaled_B.double()], dim=1)
+    return LowRank(A, B, torch.tensor(1.0)).norm()
 
 
 def stack_adapters(adapters: Sequence[Mapping[str, LowRank]]) -> dict[str, LowRankBatch]:

@@ -59,16 +59,38 @@ class LowRank:
         """`alpha * B @ A` (out, in)."""
         return self.scaled_B @ self.A
 
-    def reduced(self, rank: int) -> "LowRank":
-        """The best approximation of the delta weight of at most `rank`, without forming it: A has orthonormal rows.
+    def norm(self) -> float:
+        """Frobenius norm of the delta weight, without making it."""
+        _, core, _ = self._factors()
+        return float(core.norm())
 
-        QR of B and of A^T, then the singular values of the small product between.
+    def reduced(self, rank: int) -> "LowRank":
+        """The pair of at most `rank` whose delta weight is nearest to this one's (Frobenius norm), alpha kept.
+
+        With QR of both, B = Q_B R_B and A^T = Q_A R_A, the singular values of B A are those of the (r, r) matrix
+        R_B R_A^T: the dense matrix is never made. What is left out is the rest of the singular values.
+
+        Raises:
+            ValueError: a rank below 1.
         """
-        Q, R = torch.linalg.qr(self.scaled_B.double())
-        P, T = torch.linalg.qr(self.A.double().mT)
-        U, S, V = torch.linalg.svd(R @ T.mT)
-        A, B = V[:rank] @ P.mT, Q @ (U[:, :rank] * S[:rank])
-        return LowRank(A.to(self.A.dtype), B.to(self.B.dtype), torch.ones_like(self.alpha))
+        if rank < 1:
+            raise ValueError(f"a pair needs a rank of at least 1, not {rank}")
+        if rank >= self.rank:
+            return self
+        Q_B, core, Q_A = self._factors()
+        U, S, V = torch.linalg.svd(core)
+        rank = min(rank, len(S))
+        root = S[:rank].sqrt()
+        A = root[:, None] * (V[:rank] @ Q_A.T)
+        alpha = self.alpha.double()
+        B = (Q_B @ U[:, :rank]) * root / (alpha if alpha else 1)
+        return LowRank(A.to(self.A.dtype), B.to(self.B.dtype), self.alpha)
+
+    def _factors(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Q_B (out, k), core (k, l), Q_A (in, l) in float64 with delta = Q_B core Q_A^T and orthonormal columns."""
+        Q_B, R_B = torch.linalg.qr(self.alpha.double() * self.B.double())
+        Q_A, R_A = torch.linalg.qr(self.A.double().T)
+        return Q_B, R_B @ R_A.T, Q_A
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "LowRank":
         """Moves the pair; `dtype` is that of A and B, alpha keeps its own (half precision would move it by 0.4 %)."""

@@ -10,7 +10,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-__all__ = ["FAMILIES", "WAN", "Family", "canonical_path", "join_name", "split_components", "split_name"]
+__all__ = [
+    "FAMILIES",
+    "WAN",
+    "Family",
+    "canonical_path",
+    "join_name",
+    "locate_layer",
+    "split_components",
+    "split_name",
+]
 
 
 @dataclass(frozen=True)
@@ -43,8 +52,13 @@ class Family:
         place = self.locate(path)
         return self.others.get(path) if place is None else f"blocks.{place[0]}.{self.kinds[place[1]]}"
 
+    def to_flat(self, path: str) -> str | None:
+        """Module path in the original spelling with underscores for dots; None if the table has no such layer."""
+        original = self.to_original(path)
+        return None if original is None else _flat(original)
+
     def from_original(self, path: str) -> str | None:
-        """Inverse of `to_original`; underscores for dots are understood too."""
+        """Inverse of `to_original` and of `to_flat`."""
         match = self._block.fullmatch(path) or self._flat_block.fullmatch(path)
         if match is None:
             return self._original_others.get(path)
@@ -70,7 +84,11 @@ class Family:
 
 def _inverse(table: Mapping[str, str]) -> dict[str, str]:
     dotted = {original: path for path, original in table.items()}
-    return dotted | {original.replace(".", "_"): path for original, path in dotted.items()}
+    return dotted | {_flat(original): path for original, path in dotted.items()}
+
+
+def _flat(path: str) -> str:
+    return path.replace(".", "_")
 
 
 WAN = Family(
@@ -123,6 +141,13 @@ def split_name(name: str) -> tuple[str, str]:
             f"{name!r} is no layer name: it needs a component and a path, as transformer.blocks.0.attn1.to_q"
         )
     return component, path
+
+
+def locate_layer(name: str) -> tuple[str, int, str] | None:
+    """(component, depth, kind) of a layer name that stands in a block of a family, None for every other."""
+    component, path = split_name(name)
+    place = next((place for family in FAMILIES if (place := family.locate(path)) is not None), None)
+    return None if place is None else (component, *place)
 
 
 def split_components(names: Iterable[str]) -> dict[str, list[str]]:

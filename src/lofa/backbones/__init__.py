@@ -1,7 +1,16 @@
 """Backbones: frozen generators on diffusers classes, behind one contract."""
 
 from lofa.backbones.base import Backbone, Sampling
-from lofa.backbones.load import BackboneConfig, bare_backbone, known_backbones, load_backbone, read_config
+from lofa.backbones.folder import WeightFolder
+from lofa.backbones.load import (
+    BackboneConfig,
+    backbone_folder,
+    bare_backbone,
+    known_backbones,
+    load_backbone,
+    read_config,
+)
+from lofa.backbones.merge import merge_adapter, merged_adapters
 from lofa.backbones.networks import Adapters, LayerSpec, by_shape
 from lofa.backbones.noise import NOISE_STEPS, noise_levels
 
@@ -12,10 +21,14 @@ __all__ = [
     "BackboneConfig",
     "LayerSpec",
     "Sampling",
+    "WeightFolder",
+    "backbone_folder",
+    "bare_backbone",
     "by_shape",
     "known_backbones",
     "load_backbone",
-    "bare_backbone",
+    "merge_adapter",
+    "merged_adapters",
     "noise_levels",
     "read_config",
 ]

@@ -22,7 +22,15 @@ from lofa.errors import BackboneError, ConfigError
 from lofa.files import read_json
 from lofa.resources import conf_dir, data_dir
 
-__all__ = ["SAMPLING_FILE", "BackboneConfig", "known_backbones", "load_backbone", "bare_backbone", "read_config"]
+__all__ = [
+    "SAMPLING_FILE",
+    "BackboneConfig",
+    "backbone_folder",
+    "bare_backbone",
+    "known_backbones",
+    "load_backbone",
+    "read_config",
+]
 
 SAMPLING_FILE = "lofa.json"
 """Beside model_index.json: the sampling defaults a model was trained for (the fields of `Sampling`)."""
@@ -105,6 +113,23 @@ def load_backbone(
     if config.gradient_checkpointing:
         backbone.enable_gradient_checkpointing()
     return backbone.to(device)
+
+
+def backbone_folder(name_or_path: str | Path) -> Path:
+    """The diffusers folder that a name means here, without loading it.
+
+    Raises:
+        BackboneError: nothing of that name, or it lies on the hub alone.
+    """
+    config = _resolve(name_or_path)
+    folder = _folder(config.path)
+    if folder is None:
+        raise BackboneError(
+            f"{config.name}: {config.path} is no folder here; download it (hf download {config.path} "
+            "--local-dir <folder>) and give that folder: backbone=<folder>"
+        )
+    _check_folder(folder)
+    return folder
 
 
 def _resolve(name_or_path: str | Path | BackboneConfig) -> BackboneConfig:

@@ -19,6 +19,7 @@ COMMANDS = {
     "finetune": "a short training from an adapter, on one class of a set",
     "generate": "a prompt, with or without an adapter -> a clip",
     "convert": "an adapter file -> another format",
+    "merge": "an adapter into its backbone -> a diffusers folder",
     "inspect": "what an adapter, sample, data set or run holds",
     "pretrain": "make the shipped tiny models from nothing",
 }

@@ -11,7 +11,7 @@ from torch import Tensor
 from lofa.errors import ConfigError
 from lofa.files import atomic_write
 
-__all__ = ["CLIP_ENDINGS", "check_clip_path", "side_by_side", "write_clip"]
+__all__ = ["CLIP_ENDINGS", "check_clip_path", "difference", "side_by_side", "write_clip"]
 
 CLIP_ENDINGS = (".mp4", ".gif")
 
@@ -26,6 +26,20 @@ def side_by_side(*clips: Tensor, gap: int = 4) -> Tensor:
     """Clips uint8 (T, H, W, 3) of one size next to each other, with white columns between."""
     white = torch.full_like(clips[0][:, :, :gap], 255)
     return torch.cat([part for clip in clips for part in (white, clip)][1:], dim=2)
+
+
+def difference(one: Tensor, other: Tensor) -> tuple[Tensor, int]:
+    """|other - one| of clips uint8 (T, H, W, 3), amplified so that small changes are seen.
+
+    Returns:
+        uint8 (T, H, W, 3), and the factor: the largest power of two, 32 at most, at which 99 % of the values stay
+        within 255
+    """
+    change = (other.int() - one.int()).abs()
+    up_to = torch.bincount(change.flatten(), minlength=256).cumsum(0)
+    high = int((up_to < 0.99 * change.numel()).sum())
+    factor = max(factor for factor in (1, 2, 4, 8, 16, 32) if factor == 1 or factor * high <= 255)
+    return (factor * change).clamp(max=255).to(torch.uint8), factor
 
 
 def write_clip(path: Path, clip: Tensor, fps: float) -> None:

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from lofa.adapters import Adapter
 from lofa.cli.command import Command
-from lofa.cli.objects import pick_device, pick_dtype
+from lofa.cli.export import check_export, export_adapter
+from lofa.cli.objects import pick_device
 from lofa.cli.options import option, text
 from lofa.data import Sample, export_reference
 from lofa.errors import ConfigError
@@ -27,8 +28,9 @@ class ConvertConfig:
         None, "adapter file, or folder of PEFT; its format is seen from its content. Or the folder of a set"
     )
     out: str = text(MISSING, "file to write (format=peft, or a set: a folder)")
-    format: str = option("diffusers", "diffusers, comfyui, peft or reference")
-    dtype: str | None = option(None, "precision: float32, bfloat16, float16; none: as it is")
+    format: str = option("diffusers", "diffusers, comfyui, kohya, peft or reference")
+    dtype: str | None = option(None, "precision: float32, bfloat16, float16, float8_e4m3fn; none: as it is")
+    rank: int | None = option(None, "highest rank: the nearest adapter of it, by singular values; none: as it is")
     predictor: str | None = text(
         None, "of a set, format=reference: run whose stage 1 gives the tokens in stage1/; none: without them"
     )
@@ -43,16 +45,17 @@ def convert(config: Any) -> Adapter | list[Sample]:
         return _convert_set(config)
     if config.predictor is not None:
         raise ConfigError(f"predictor={config.predictor}: goes with the folder of a set; in={config.source} is none")
-    dtype = pick_dtype(config.dtype)
+    check_export(config)
     adapter = Adapter.load(config.source)
-    adapter.save(Path(config.out), config.format, dtype)
-    print(f"{config.out}: {config.format}, {len(adapter)} layers")
+    print(f"{config.out}: {export_adapter(adapter, config)}")
     return adapter
 
 
 def _convert_set(config: Any) -> list[Sample]:
-    if config.format != "reference" or config.dtype is not None:
-        raise ConfigError(f"in={config.source} is a set; it can be written with format=reference alone, without dtype")
+    if config.format != "reference" or config.dtype is not None or config.rank is not None:
+        raise ConfigError(
+            f"in={config.source} is a set; it can be written with format=reference alone, without dtype and rank"
+        )
     stage1 = None
     if config.predictor is not None:
         predictor = Predictor.load(config.predictor, pick_device(config.device))
@@ -78,6 +81,7 @@ COMMAND = Command(
     "write an adapter file in another format",
     (
         "lofa convert in=wave.safetensors out=wave-comfyui.safetensors format=comfyui",
+        "lofa convert in=wave.safetensors out=wave-small.safetensors format=kohya dtype=float8_e4m3fn rank=2",
         "lofa convert in=data/demo out=published format=reference          a whole set, for the published code",
     ),
     aliases={"in": "source"},

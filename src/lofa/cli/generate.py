@@ -4,14 +4,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from omegaconf import MISSING
 from torch import Tensor
 
 from lofa.adapters import Adapter
 from lofa.backbones import Backbone, load_backbone
-from lofa.cli.clips import check_clip_path, side_by_side, write_clip
+from lofa.cli.clips import check_clip_path, difference, side_by_side, write_clip
 from lofa.cli.command import Command
-from lofa.cli.objects import load_predictor, pick_device
+from lofa.cli.objects import check_fingerprint, load_predictor, pick_device
 from lofa.cli.options import option, text
 from lofa.errors import BackboneError, ConfigError
 
@@ -29,7 +30,9 @@ class GenerateConfig:
         None, "or a run directory of train.py stage=2: the adapter is predicted from the prompt"
     )
     strength: float = option(1.0, "factor on the adapter")
-    compare: bool = option(False, "put the clip without the adapter beside it, on the left, from the same noise")
+    compare: bool = option(
+        False, "clip without the adapter | with it, from the same noise | their difference, amplified"
+    )
     seed: int = option(0, "of the noise")
     steps: int | None = option(None, "denoising steps; none: the backbone's own, as for all that follow")
     guidance: float | None = option(None, "classifier-free guidance; 1: none")
@@ -61,11 +64,15 @@ def generate(config: Any) -> Tensor:
         width=config.width,
         negative_prompt=config.negative_prompt,
     ).cpu()
+    told = ""
+    if config.compare:
+        change, factor = difference(*clips)
+        clips = torch.stack([*clips, change])
+        mean = (clips[0].float() - clips[1].float()).abs().mean()
+        told = f", base | adapted | difference x{factor}; mean change {mean:.2f} of 255 grey levels"
     clip = side_by_side(*clips)
     write_clip(out, clip, config.fps or backbone.sampling.fps)
-    print(
-        f"{out}: {len(clip)} frames of {clip.shape[2]}x{clip.shape[1]}" + (", base | adapted" if config.compare else "")
-    )
+    print(f"{out}: {len(clip)} frames of {clip.shape[2]}x{clip.shape[1]}{told}")
     return clip
 
 
@@ -79,12 +86,12 @@ def _load(config: Any) -> tuple[Backbone, Adapter | None]:
     adapter = None if config.adapter is None else Adapter.load(config.adapter)
     known = {} if adapter is None else adapter.metadata
     backbone = load_backbone(config.model or known.get("backbone") or "tiny-wan", pick_device(config.device))
-    made_for = known.get("backbone_fingerprint", backbone.fingerprint)
-    if made_for != backbone.fingerprint:
-        raise BackboneError(
-            f"{config.adapter}: made for the backbone {known.get('backbone')!r} ({made_for}), not for "
-            f"{backbone.name!r} ({backbone.fingerprint}); give the right one by backbone=<name or folder>"
-        )
+    if adapter is not None:
+        check_fingerprint(config.adapter, adapter, backbone)
+        try:
+            backbone.adapter_batch(adapter)
+        except BackboneError as error:
+            raise BackboneError(f"adapter={config.adapter}: {error}") from None
     return backbone, adapter
 
 

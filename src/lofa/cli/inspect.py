@@ -9,27 +9,32 @@ from omegaconf import MISSING
 from rich.console import Console
 from rich.table import Table
 
-from lofa.adapters import Adapter
-from lofa.adapters.formats import detect_format
-from lofa.adapters.formats.container import read_raw
+from lofa.adapters.formats import detect_format, identify
+from lofa.adapters.formats.container import RawFile, read_raw
+from lofa.adapters.formats.foreign import ForeignLora
+from lofa.backbones import merged_adapters
+from lofa.cli.adapter_facts import Facts, adapter_facts, span
 from lofa.cli.command import Command
 from lofa.cli.options import option, text
 from lofa.data import ZooStore, read_samples
-from lofa.errors import AdapterFormatError, DataError
+from lofa.errors import AdapterFormatError, ConfigError, DataError
 from lofa.files import read_json, read_metadata, tensor_shapes
 from lofa.predict import read_description
 
 __all__ = ["COMMAND", "InspectConfig"]
 
-Facts = dict[str, str]
-
 
 @dataclass
 class InspectConfig:
-    """Keys of lofa inspect."""
+    """Keys of lofa inspect; `backbone` is the name of a group in Hydra, so its field is called `model`."""
 
-    path: str = text(MISSING, "adapter file or PEFT folder, .safetensors file, data set, run or predictor")
+    path: str = text(MISSING, "adapter file or PEFT folder, .safetensors file, data set, run, predictor or model")
     layers: bool = option(False, "also one line a layer or tensor")
+    model: str | None = text(
+        None, "of an adapter: name in conf/backbone or folder whose W it is measured against; none: the adapter's"
+    )
+    tau: float = option(0.02, "relative change from which on an entry of W counts as responding")
+    out: str | None = text(None, "of an adapter: .png to write, its change by depth and kind of layer")
 
 
 def inspect(config: Any) -> Facts:
@@ -37,7 +42,9 @@ def inspect(config: Any) -> Facts:
     path = Path(config.path)
     if not path.exists():
         raise DataError(f"path={path}: no such file or folder")
-    facts, parts = _look(path)
+    if config.out is not None and Path(config.out).suffix.lower() != ".png":
+        raise ConfigError(f"out={config.out}: the picture is a .png")
+    facts, parts = _look(path, config)
     table = Table(title=str(path), show_header=False, title_justify="left")
     for name, value in (facts | (parts if config.layers else {})).items():
         table.add_row(name, value)
@@ -45,43 +52,68 @@ def inspect(config: Any) -> Facts:
     return facts
 
 
-def _look(path: Path) -> tuple[Facts, Facts]:
+def _look(path: Path, config: Any) -> tuple[Facts, Facts]:
     """Facts, and a line for each layer or tensor."""
-    if path.is_dir():
-        if (path / "samples.jsonl").is_file():
-            return _data_set(path), {}
-        if (
-            any((folder / "predictor.json").is_file() for folder in (path, path / "predictor"))
-            or (path / "run.json").is_file()
-        ):
-            return _run(path), {}
-    try:
-        return _adapter(path)
-    except AdapterFormatError:
-        if path.suffix != ".safetensors":
-            raise
+    found = _folder(path) if path.is_dir() else None
+    if found is None:
+        raw, kind = _open_adapter(path)
+        if isinstance(kind, str):
+            return adapter_facts(raw, kind, config)
+        found = None if kind is None else _foreign(kind)
+    if config.out is not None:
+        raise ConfigError(f"out={config.out}: the picture is of an adapter that can be used here; path={path} is none")
+    if found is not None:
+        return found, {}
     shapes = tensor_shapes(path)
     facts = {"kind": "sample" if "latents" in shapes else "tensors", "tensors": str(len(shapes)), **read_metadata(path)}
     return facts, {name: "x".join(map(str, shape)) for name, shape in shapes.items()}
 
 
-def _adapter(path: Path) -> tuple[Facts, Facts]:
-    adapter = Adapter.load(path)
-    some = next(iter(adapter.values()))
-    facts = {
-        "kind": f"adapter, {detect_format(read_raw(path))} format",
-        "layers": str(len(adapter)),
-        "rank": _span([pair.rank for pair in adapter.values()]),
-        "alpha": _span([round(float(pair.alpha), 6) for pair in adapter.values()]),
-        "precision": str(some.A.dtype).removeprefix("torch."),
-        "norm": f"{sum(float(pair.delta_weight().square().sum()) for pair in adapter.values()) ** 0.5:.4g}",
+def _folder(path: Path) -> Facts | None:
+    """Facts of a data set, run, predictor or model; None for other folders."""
+    if (path / "samples.jsonl").is_file():
+        return _data_set(path)
+    if any((path / name).is_file() for name in ("predictor.json", "predictor/predictor.json", "run.json")):
+        return _run(path)
+    return _model(path) if (path / "model_index.json").is_file() else None
+
+
+def _open_adapter(path: Path) -> tuple[RawFile, str | ForeignLora | None]:
+    """The file and its kind; None for a .safetensors file that holds something else than a LoRA."""
+    try:
+        raw = read_raw(path)
+        kind = identify(raw)
+        return raw, detect_format(raw) if kind is None and path.suffix != ".safetensors" else kind
+    except AdapterFormatError:
+        if path.suffix != ".safetensors" or any("lora" in name for name in tensor_shapes(path)):
+            raise
+        return RawFile(path, {}), None
+
+
+def _foreign(lora: ForeignLora) -> Facts:
+    return {
+        "kind": f"LoRA of another model, {lora.format} format",
+        "made for": lora.model,
+        "layers": ", ".join(f"{count} {part}" for part, count in lora.parts.items()),
+        "rank": span(lora.ranks) if lora.ranks else "unknown",
+        "stored alpha": span(lora.alphas) if lora.alphas else "none: the reader chooses the scale",
+        "other tensors": ", ".join(lora.others[:6]) + (", ..." if lora.others[6:] else "") or "none",
+        "use": "none here: LoFA has no layer table for this model",
     }
-    parts = {
-        name: f"{pair.B.shape[0]}x{pair.A.shape[1]}, rank {pair.rank}, alpha {float(pair.alpha):.4g}, "
-        f"norm {float(pair.delta_weight().norm()):.4g}"
-        for name, pair in adapter.items()
+
+
+def _model(path: Path) -> Facts:
+    index = read_json(path / "model_index.json")
+    merged = [
+        f"{entry.get('adapter', 'an adapter')} x{entry['strength']:g} ({entry['layers']} layers)"
+        for entry in merged_adapters(path)
+    ]
+    return {
+        "kind": "model, diffusers folder",
+        "pipeline": str(index.get("_class_name")),
+        "components": ", ".join(name for name in index if not name.startswith("_")),
+        "merged": ", ".join(merged) or "nothing",
     }
-    return facts | adapter.metadata, parts
 
 
 def _data_set(path: Path) -> Facts:
@@ -117,15 +149,15 @@ def _counts(names: Any) -> str:
     return ", ".join(f"{count} {name}" for name, count in sorted(Counter(names).items()))
 
 
-def _span(values: list[float]) -> str:
-    low, high = min(values), max(values)
-    return f"{low:g}" if low == high else f"{low:g} to {high:g}"
-
-
 COMMAND = Command(
     "inspect",
     InspectConfig,
     inspect,
     "show what an adapter, sample, data set or run holds",
-    ("lofa inspect path=wave.safetensors", "lofa inspect path=data/world", "lofa inspect path=runs/demo/stage2-..."),
+    (
+        "lofa inspect path=wave.safetensors out=wave.png",
+        "lofa inspect path=data/world",
+        "lofa inspect path=runs/demo/stage2-...",
+    ),
+    aliases={"backbone": "model"},
 )

@@ -9,17 +9,26 @@ import torch
 from omegaconf import OmegaConf
 from torch import nn
 
+from lofa.adapters import Adapter
 from lofa.backbones import Backbone, BackboneConfig, by_shape, known_backbones, load_backbone, read_config
 from lofa.cli.options import build
 from lofa.cli.problems import nearest
 from lofa.cli.runs import find_run
 from lofa.conditions import CONDITION_ENCODERS
-from lofa.errors import ConfigError
+from lofa.errors import BackboneError, ConfigError
 from lofa.hypernets import AdapterNet, ResponseNet, compile_blocks, use_attention
 from lofa.interop.quirks import add_quirks
 from lofa.predict import Predictor
 
-__all__ = ["build_encoder", "build_network", "load_predictor", "open_backbone", "pick_device", "pick_dtype"]
+__all__ = [
+    "build_encoder",
+    "build_network",
+    "check_fingerprint",
+    "load_predictor",
+    "open_backbone",
+    "pick_device",
+    "pick_dtype",
+]
 
 
 def pick_device(name: str) -> torch.device:
@@ -42,10 +51,25 @@ def pick_device(name: str) -> torch.device:
 
 def pick_dtype(name: str | None) -> torch.dtype | None:
     """The floating-point type of that name, None for None (ConfigError for another name)."""
-    types = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    types = {
+        "float32": torch.float32,
+        "bfloat16": torch.bfloat16,
+        "float16": torch.float16,
+        "float8_e4m3fn": torch.float8_e4m3fn,
+    }
     if name is not None and name not in types:
         raise ConfigError(f"dtype={name}: {nearest(name, types)}")
     return None if name is None else types[name]
+
+
+def check_fingerprint(path: str, adapter: Adapter, backbone: Backbone) -> None:
+    """Refuses an adapter, read from `path`, whose header names another backbone (BackboneError)."""
+    made_for = adapter.metadata.get("backbone_fingerprint", backbone.fingerprint)
+    if made_for != backbone.fingerprint:
+        raise BackboneError(
+            f"{path}: made for the backbone {adapter.metadata.get('backbone')!r} ({made_for}), not for "
+            f"{backbone.name!r} ({backbone.fingerprint}); give the right one by backbone=<name or folder>"
+        )
 
 
 def load_predictor(config: Any) -> Predictor:

@@ -2,12 +2,12 @@
 
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from lofa.adapters import Adapter
 from lofa.cli.command import Command
-from lofa.cli.objects import load_predictor, pick_dtype
+from lofa.cli.export import check_export, export_adapter
+from lofa.cli.objects import load_predictor
 from lofa.cli.options import option, text
 
 __all__ = ["COMMAND", "PredictConfig"]
@@ -22,8 +22,11 @@ class PredictConfig:
     pose: str | None = text(None, "or a pose sequence (frames, joints, 2): .npy, .npz or .json")
     image: str | None = text(None, "or an image, for predictors that take one")
     out: str = text("adapter.safetensors", "file to write (format=peft: a folder)")
-    format: str = option("diffusers", "diffusers, comfyui, peft or reference")
-    dtype: str | None = option(None, "precision of the file: float32, bfloat16, float16; none: as computed")
+    format: str = option("diffusers", "diffusers, comfyui, kohya, peft or reference")
+    dtype: str | None = option(
+        None, "precision of the file: float32, bfloat16, float16, float8_e4m3fn; none: as computed"
+    )
+    rank: int | None = option(None, "highest rank: the nearest adapter of it, by singular values; none: as predicted")
     device: str = option("auto", "cpu, cuda, cuda:1 or auto")
     model: str | None = text(None, "where the predictor's backbone lies now; none: where it was in training")
     runs: str = text("runs", "folder of the runs, where `predictor` is looked for")
@@ -31,13 +34,12 @@ class PredictConfig:
 
 def predict(config: Any) -> Adapter:
     """Predicts one adapter and writes it."""
-    dtype = pick_dtype(config.dtype)
+    check_export(config)
     predictor = load_predictor(config)
     begun = time.perf_counter()
     adapter = predictor.predict(prompt=config.prompt, pose=config.pose, image=config.image)
     seconds = time.perf_counter() - begun
-    adapter.save(Path(config.out), config.format, dtype)
-    print(f"{config.out}: {config.format}, {len(adapter)} layers, predicted in {seconds:.2f} s")
+    print(f"{config.out}: {export_adapter(adapter, config)}, predicted in {seconds:.2f} s")
     return adapter
 
 

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-__all__ = ["animation", "heat_map"]
+__all__ = ["animation", "colours", "heat_map"]
 
 # dark to bright, even in lightness: five stops of matplotlib's magma
 _STOPS = np.array([[0, 0, 4], [81, 18, 124], [183, 55, 121], [252, 137, 97], [252, 253, 191]], dtype=np.float64)
@@ -43,11 +44,16 @@ def heat_map(values: Tensor) -> str:
     if scale > 1:
         size = [max(1, round(side / scale)) for side in values.shape]
         values = interpolate(values[None, None], size, mode="area")[0, 0]
-    places = np.linspace(0, 1, len(_STOPS))
-    pixels = np.stack([np.interp(values.numpy(), places, _STOPS[:, channel]) for channel in range(3)], axis=-1)
     file = io.BytesIO()
-    Image.fromarray(pixels.round().astype(np.uint8)).save(file, format="PNG", optimize=True)
+    Image.fromarray(colours(values)).save(file, format="PNG", optimize=True)
     return _uri(file, "png")
+
+
+def colours(values: Tensor) -> NDArray[np.uint8]:
+    """Values (...) in [0, 1] as colours (..., 3), dark to bright."""
+    places = np.linspace(0, 1, len(_STOPS))
+    channels = [np.interp(values.numpy(), places, _STOPS[:, channel]) for channel in range(3)]
+    return np.stack(channels, axis=-1).round().astype(np.uint8)
 
 
 def _uri(file: io.BytesIO, kind: str) -> str:

@@ -62,14 +62,15 @@ class StackedLoras:
     def _put(self, row: Tensor, start: Mapping[str, LowRank]) -> None:
         """Writes an adapter over the leading ranks of a fresh row (P,).
 
-        A gets orthogonal rows of the length that fresh ones have, so that B, which holds the rest, learns as fast.
+        Each row of A gets the length that fresh ones have, and B the rest, so that it learns as fast as a fresh one.
         """
         for name, into in self.view(row[None]).items():
             if name in start:
                 pair = start[name].reduced(min(self.rank, start[name].rank))
-                length = 1 / math.sqrt(3)
-                into.A[0, : pair.rank] = length * pair.A
-                into.B[0, :, : pair.rank] = pair.scaled_B / (length * self.alpha)
+                there = pair.A.norm(dim=1).nonzero().flatten()
+                scale = 1 / (math.sqrt(3) * pair.A[there].norm(dim=1))
+                into.A[0, there] = scale[:, None] * pair.A[there]
+                into.B[0, :, there] = pair.scaled_B[:, there] / (scale * self.alpha)
 
     def __len__(self) -> int:
         return len(self.flat)

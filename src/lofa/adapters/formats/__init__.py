@@ -1,4 +1,4 @@
-"""Adapter files: one module a format, and which one a file is."""
+"""Adapter files: one object a format, and which one a file is."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,16 +6,19 @@ from typing import Protocol
 
 import torch
 
-from lofa.adapters.formats import comfyui, diffusers, peft, reference
-from lofa.adapters.formats.container import RawFile, read_raw
+from lofa.adapters.formats import diffusers, peft, reference
+from lofa.adapters.formats.container import PICKLE_SUFFIXES, RawFile, read_raw
+from lofa.adapters.formats.foreign import ForeignLora, recognise
+from lofa.adapters.formats.original import COMFYUI, KOHYA
 from lofa.adapters.lowrank import LowRank
+from lofa.adapters.names import FAMILIES
 from lofa.errors import AdapterFormatError
 
-__all__ = ["FORMATS", "AdapterFormat", "detect_format", "read_adapter", "write_adapter"]
+__all__ = ["FORMATS", "AdapterFormat", "detect_format", "identify", "read_adapter", "write_adapter"]
 
 
 class AdapterFormat(Protocol):
-    """What a format module offers."""
+    """What a format offers."""
 
     def matches(self, raw: RawFile) -> bool:
         """Whether the file is of this format."""
@@ -31,23 +34,35 @@ class AdapterFormat(Protocol):
 
 FORMATS: dict[str, AdapterFormat] = {
     "diffusers": diffusers,
-    "comfyui": comfyui,
+    "comfyui": COMFYUI,
+    "kohya": KOHYA,
     "peft": peft,
     "reference": reference,
 }
+
+
+_ENDINGS = (*PICKLE_SUFFIXES, ".safetensors")
+
+
+def identify(raw: RawFile) -> str | ForeignLora | None:
+    """Name of the format of a file, or what it is where it is a LoRA of another model; None for all else."""
+    own = next((name for name, format in FORMATS.items() if raw.tensors and format.matches(raw)), None)
+    return recognise(raw) if own is None else own
 
 
 def detect_format(raw: RawFile) -> str:
     """Name of the format of a file.
 
     Raises:
-        AdapterFormatError: none of them; says what was found.
+        AdapterFormatError: none of them; says what was found, by name where it is a LoRA of another model.
     """
-    if raw.tensors:
-        for name, format in FORMATS.items():
-            if format.matches(raw):
-                return name
-    raise raw.error(f"no adapter file of a known format ({', '.join(FORMATS)})")
+    found = identify(raw)
+    if isinstance(found, str):
+        return found
+    if found is None:
+        raise raw.error(f"no adapter file of a known format ({', '.join(FORMATS)})")
+    families = ", ".join(family.name for family in FAMILIES)
+    raise raw.error(f"{found}; LoFA has layer tables for {families} alone, so it can be inspected but not used")
 
 
 def read_adapter(path: str | Path) -> tuple[dict[str, LowRank], dict[str, str]]:
@@ -66,6 +81,9 @@ def write_adapter(
     """Writes an adapter file (AdapterFormatError as in `Adapter.save`)."""
     if format not in FORMATS:
         raise AdapterFormatError(f"unknown adapter format {format!r}; there are {', '.join(FORMATS)}")
+    if (Path(path).suffix in PICKLE_SUFFIXES) != (format == "reference") and Path(path).suffix in _ENDINGS:
+        right = ".pth" if format == "reference" else "no ending (a folder)" if format == "peft" else ".safetensors"
+        raise AdapterFormatError(f"{path}: readers go by the ending, and that of format={format} is {right}")
     for name, pair in layers.items():
         if not all(bool(torch.isfinite(tensor).all()) for tensor in (pair.A, pair.B, pair.alpha)):
             raise AdapterFormatError(f"{path}: not written, layer {name} of the adapter holds NaN or infinity")

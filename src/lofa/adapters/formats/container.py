@@ -1,5 +1,6 @@
 """What the file formats share: raw tensors in, pairs of one layer out, and back."""
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,12 +15,24 @@ from lofa.adapters.names import split_components
 from lofa.errors import AdapterFormatError, DataError
 from lofa.files import read_json, read_metadata, read_tensors, read_torch
 
-__all__ = ["RawFile", "RawPair", "collect_pairs", "folded", "metadata_to_keep", "read_raw", "single_component"]
+__all__ = [
+    "RawFile",
+    "RawPair",
+    "collect_pairs",
+    "folded",
+    "in_range",
+    "metadata_to_keep",
+    "pop_component",
+    "read_raw",
+    "single_component",
+]
 
 CONFIG_NAME = "adapter_config.json"
 PEFT_WEIGHTS = "adapter_model.safetensors"
 DIFFUSERS_WEIGHTS = "pytorch_lora_weights.safetensors"
 DIFFUSERS_METADATA = "lora_adapter_metadata"
+COMPONENT = "component"  # header string of ours, where a format doesn't say which part of a pipeline it belongs to
+FLOAT8 = torch.float8_e4m3fn
 PICKLE_SUFFIXES = (".pth", ".pt", ".ckpt", ".bin")
 
 _PART = re.compile(
@@ -54,9 +67,15 @@ class RawPair:
     alpha: float | None
 
     def to_low_rank(self, default_scale: float = 1.0) -> LowRank:
-        """The pair with multiplier alpha / r, or `default_scale` where the file stores no alpha."""
+        """The pair with multiplier alpha / r, or `default_scale` where the file stores no alpha; float8 as float32."""
         alpha = default_scale if self.alpha is None else self.alpha / self.A.shape[0]
-        return LowRank(self.A, self.B, torch.tensor(alpha, dtype=torch.promote_types(self.A.dtype, torch.float32)))
+        A, B = _computable(self.A), _computable(self.B)
+        return LowRank(A, B, torch.tensor(alpha, dtype=torch.promote_types(A.dtype, torch.float32)))
+
+
+def _computable(tensor: Tensor) -> Tensor:
+    """float8 can be stored but not computed with; float32 holds it exactly."""
+    return tensor.float() if tensor.is_floating_point() and tensor.itemsize == 1 else tensor
 
 
 def read_raw(path: str | Path) -> RawFile:
@@ -73,7 +92,7 @@ def read_raw(path: str | Path) -> RawFile:
     except DataError as error:
         raise AdapterFormatError(str(error)) from None
     for name, tensor in raw.tensors.items():
-        if not bool(torch.isfinite(tensor).all()):
+        if not bool(torch.isfinite(_computable(tensor)).all()):
             raise AdapterFormatError(
                 f"{path}: tensor {name} holds NaN or infinity; the adapter is spoilt, make it again"
             )
@@ -129,27 +148,93 @@ def _pair(raw: RawFile, path: str, found: Mapping[str, Tensor]) -> RawPair:
     if "A" not in found or "B" not in found:
         raise raw.error(f"layer {path} has {', '.join(sorted(found))} only, a pair needs A and B")
     A, B = found["A"], found["B"]
-    if A.ndim != 2 or B.ndim != 2 or A.shape[0] != B.shape[1] or found.get("alpha", A[:1, :1]).numel() != 1:
-        raise raw.error(f"layer {path}: A {tuple(A.shape)} and B {tuple(B.shape)} are no pair of a linear layer")
+    fits = A.ndim == B.ndim == 2 and A.shape[0] == B.shape[1] and 0 not in (*A.shape, *B.shape)
+    if not fits or not (A.is_floating_point() and B.is_floating_point()):
+        raise raw.error(
+            f"layer {path}: A {tuple(A.shape)} of {A.dtype} and B {tuple(B.shape)} of {B.dtype} are no pair of a "
+            "linear layer"
+        )
+    if "alpha" in found and found["alpha"].numel() != 1:
+        raise raw.error(f"layer {path}: alpha {tuple(found['alpha'].shape)} is no number")
     return RawPair(A, B, float(found["alpha"]) if "alpha" in found else None)
 
 
-def folded(pair: LowRank, dtype: torch.dtype | None) -> tuple[Tensor, Tensor]:
+def folded(pair: LowRank, dtype: torch.dtype | None, where: str) -> tuple[Tensor, Tensor]:
     """(A, alpha * B), the pair whose multiplier is 1; its delta weight is the same, bit for bit, where `dtype` is None.
 
-    For float16 a power of two is moved between the two, so that a small alpha doesn't push B out of its range.
+    For float16 and float8 a power of two is moved between the two, so that a small alpha doesn't push B out of range.
+
+    Raises:
+        AdapterFormatError: `dtype` can't hold the values; `where` names file and layer.
     """
     A, B = pair.A, pair.scaled_B
-    peaks = (float(A.abs().amax()), float(B.abs().amax())) if dtype == torch.float16 and pair.rank else (0.0, 0.0)
-    if min(peaks) > 0:
-        shift = 2.0 ** round(torch.tensor(peaks[0] / peaks[1]).log2().item() / 2)
+    peaks = _peaks(A, B) if dtype in (torch.float16, FLOAT8) else None
+    if peaks is not None:
+        shift = _power_of_two((peaks[0] / peaks[1]) ** 0.5)
         A, B = A / shift, B * shift
-    return A.to(dtype=dtype), B.to(dtype=dtype)
+    return _cast(A, dtype, where), _cast(B, dtype, where)
+
+
+def in_range(pair: LowRank, dtype: torch.dtype | None, where: str) -> LowRank:
+    """The pair with A and B in `dtype`, for formats that have a multiplier.
+
+    float8_e4m3fn holds four binary digits between 2^-6 and 448: A and B are each multiplied by the power of two that
+    brings their largest entry to 8...16 (so that their products stay within float16), alpha is divided by both.
+
+    Raises:
+        AdapterFormatError: as in `folded`.
+    """
+    A, B, alpha = pair.A, pair.B, pair.alpha
+    peaks = _peaks(A, B) if dtype == FLOAT8 else None
+    if peaks is not None:
+        a, b = (_power_of_two(_FLOAT8_PEAK / peak) for peak in peaks)
+        A, B, alpha = A * a, B * b, alpha.double() / (a * b)
+    return LowRank(_cast(A, dtype, where), _cast(B, dtype, where), alpha)
+
+
+_FLOAT8_PEAK = 11.3  # 8 * sqrt(2): rounding to a power of two brings a peak to 8...16
+_LARGEST_ERROR = 0.05  # of a tensor's norm; rounding to float8 alone makes 0.03
+
+
+def _peaks(A: Tensor, B: Tensor) -> tuple[float, float] | None:
+    """The largest absolute entries; None where one of the two is all zero or empty."""
+    peaks = tuple(float(tensor.abs().amax()) if tensor.numel() else 0.0 for tensor in (A, B))
+    return (peaks[0], peaks[1]) if min(peaks) > 0 else None
+
+
+def _power_of_two(value: float) -> float:
+    return 2.0 ** round(math.log2(value))
+
+
+def _cast(tensor: Tensor, dtype: torch.dtype | None, where: str) -> Tensor:
+    if dtype is None or dtype == tensor.dtype:
+        return tensor
+    stored = tensor.to(dtype)
+    exact = tensor.double()
+    if not float((_computable(stored).double() - exact).norm()) <= _LARGEST_ERROR * float(exact.norm()):
+        name, peak = str(dtype).removeprefix("torch."), float(exact.abs().max())
+        raise AdapterFormatError(
+            f"{where}: {name} can't hold its values (up to {peak:.3g}); "
+            "use dtype=bfloat16, or for float8 a format with a multiplier (format=comfyui, kohya or peft)"
+        )
+    return stored
 
 
 def metadata_to_keep(metadata: Mapping[str, str]) -> dict[str, str]:
     """Header strings without those that belong to the container and would be wrong in another file."""
     return {key: value for key, value in metadata.items() if key not in ("format", DIFFUSERS_METADATA)}
+
+
+def pop_component(raw: RawFile, metadata: dict[str, str]) -> str | None:
+    """Takes the component out of the header strings; None where they name none.
+
+    Raises:
+        AdapterFormatError: a string that can be no component.
+    """
+    component = metadata.pop(COMPONENT, None)
+    if component is not None and not component.isidentifier():
+        raise raw.error(f"the header entry {COMPONENT} is {component!r}, no name of a pipeline component")
+    return component
 
 
 def single_component(layers: Mapping[str, LowRank], format: str) -> tuple[str, list[str]]:

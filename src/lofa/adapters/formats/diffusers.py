@@ -44,14 +44,13 @@ def _configs(raw: RawFile) -> dict[str, dict[str, Any]]:
     """diffusers' header entry, by component: `{"transformer.r": 4, ...}` -> `{"transformer": {"r": 4, ...}}`."""
     if DIFFUSERS_METADATA not in raw.metadata:
         return {}
-    try:
-        entries = json.loads(raw.metadata[DIFFUSERS_METADATA])
-    except ValueError:
-        raise raw.error(f"the header entry {DIFFUSERS_METADATA} is no json") from None
     configs: dict[str, dict[str, Any]] = {}
-    for key, value in entries.items():
-        component, option = split_name(key)
-        configs.setdefault(component, {})[option] = value
+    try:
+        for key, value in dict(json.loads(raw.metadata[DIFFUSERS_METADATA])).items():
+            component, option = split_name(key)
+            configs.setdefault(component, {})[option] = value
+    except (ValueError, TypeError):
+        raise raw.error(f"the header entry {DIFFUSERS_METADATA} is no json of <component>.<option>") from None
     return configs
 
 
@@ -59,5 +58,7 @@ def write(path: Path, layers: Mapping[str, LowRank], metadata: Mapping[str, str]
     """Writes the file."""
     tensors = {}
     for name, pair in layers.items():
-        tensors[f"{name}.lora_A.weight"], tensors[f"{name}.lora_B.weight"] = folded(pair, dtype)
+        tensors[f"{name}.lora_A.weight"], tensors[f"{name}.lora_B.weight"] = folded(
+            pair, dtype, f"{path}: layer {name}"
+        )
     save_tensors(path, tensors, {"format": "pt", **metadata_to_keep(metadata)})

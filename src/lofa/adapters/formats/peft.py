@@ -11,11 +11,14 @@ from pathlib import Path
 import torch
 
 from lofa.adapters.formats.container import (
+    COMPONENT,
     CONFIG_NAME,
     PEFT_WEIGHTS,
     RawFile,
     collect_pairs,
+    in_range,
     metadata_to_keep,
+    pop_component,
     single_component,
 )
 from lofa.adapters.formats.scaling import peft_scale
@@ -26,7 +29,6 @@ from lofa.files import atomic_write, save_tensors, write_json
 __all__ = ["matches", "read", "write"]
 
 _PREFIX = "base_model.model."
-_COMPONENT = "component"  # header string; PEFT itself does not say which part of a pipeline it belongs to
 
 
 def matches(raw: RawFile) -> bool:
@@ -40,7 +42,7 @@ def read(raw: RawFile) -> tuple[dict[str, LowRank], dict[str, str]]:
     if config.get("peft_type") != "LORA":
         raise raw.error(f"a PEFT adapter of type {config.get('peft_type')!r}, only LORA can be read")
     metadata = metadata_to_keep(raw.metadata)
-    component = metadata.pop(_COMPONENT, "transformer")
+    component = pop_component(raw, metadata) or "transformer"
     layers = {}
     for path, pair in collect_pairs(raw, _PREFIX).items():
         scale = peft_scale(config, path, pair.A.shape[0], raw)
@@ -55,11 +57,13 @@ def write(path: Path, layers: Mapping[str, LowRank], metadata: Mapping[str, str]
         AdapterFormatError: more than one component.
     """
     component, paths = single_component(layers, "peft")
-    pairs = {module: layers[join_name(component, module)] for module in paths}
+    pairs = {
+        module: in_range(layers[join_name(component, module)], dtype, f"{path}: layer {module}") for module in paths
+    }
     tensors = {}
     for module, pair in pairs.items():
-        tensors[f"{_PREFIX}{module}.lora_A.weight"] = pair.A.to(dtype=dtype)
-        tensors[f"{_PREFIX}{module}.lora_B.weight"] = pair.B.to(dtype=dtype)
+        tensors[f"{_PREFIX}{module}.lora_A.weight"] = pair.A
+        tensors[f"{_PREFIX}{module}.lora_B.weight"] = pair.B
     ranks = {module: pair.rank for module, pair in pairs.items()}
     alphas = {module: pair.alpha.item() * pair.rank for module, pair in pairs.items()}
     first = paths[0]
@@ -78,5 +82,5 @@ def write(path: Path, layers: Mapping[str, LowRank], metadata: Mapping[str, str]
         folder.mkdir()
         write_json(folder / CONFIG_NAME, config)
         save_tensors(
-            folder / PEFT_WEIGHTS, tensors, {"format": "pt", **metadata_to_keep(metadata), _COMPONENT: component}
+            folder / PEFT_WEIGHTS, tensors, {"format": "pt", **metadata_to_keep(metadata), COMPONENT: component}
         )

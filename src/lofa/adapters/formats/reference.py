@@ -47,7 +47,7 @@ def write(path: Path, layers: Mapping[str, LowRank], metadata: Mapping[str, str]
         original = WAN.to_original(module)
         if original is None:
             raise AdapterFormatError(f"{path}: layer {module} is none of Wan's; use format=diffusers or peft")
-        A, B = folded(layers[join_name(component, module)], dtype)
+        A, B = folded(layers[join_name(component, module)], dtype, f"{path}: layer {module}")
         tensors[f"{original}.lora_A.default.weight"] = A.detach().cpu().contiguous()
         tensors[f"{original}.lora_B.default.weight"] = B.detach().cpu().contiguous()
     with atomic_write(path) as temporary:

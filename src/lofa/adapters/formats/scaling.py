@@ -20,10 +20,11 @@ def peft_scale(config: Mapping[str, Any], path: str, rank: int, raw: RawFile) ->
         if config.get(option):
             raise raw.error(f"made with {option}={config[option]}, which is more than alpha * B @ A")
     alpha = config.get("lora_alpha", rank)
-    for pattern, value in (config.get("alpha_pattern") or {}).items():
-        if re.match(rf"(.*\.)?({pattern})$", path):
-            alpha = value
-            break
+    patterns = config.get("alpha_pattern") or {}
+    try:
+        alpha = next((value for key, value in patterns.items() if re.match(rf"(.*\.)?({key})$", path)), alpha)
+    except (AttributeError, re.error) as error:
+        raise raw.error(f"alpha_pattern is no table of layer patterns ({error})") from None
     if not isinstance(alpha, int | float) or not math.isfinite(alpha):
         raise raw.error(f"lora_alpha of {path} is {alpha!r}, not a number")
     return float(alpha) / (math.sqrt(rank) if config.get("use_rslora") else rank)

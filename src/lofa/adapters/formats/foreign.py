@@ -1,0 +1,92 @@
+"""LoRA files of models that have no layer table here: told by their tensors' names, so that they are refused by name.
+
+| format      | tensors of a layer                                                       |
+|-------------|--------------------------------------------------------------------------|
+| kohya       | `lora_unet_<path>`, `lora_te_<path>`, ... + `.lora_down.weight`, `.alpha` |
+| comfyui     | `diffusion_model.<path>` + `.lora_A.weight` or `.lora_down.weight`        |
+| cloneofsimo | `unet:<number>:down`, `text_encoder:<number>:up`; layers have no names    |
+
+The condition's width tells the models of the Stable Diffusion line apart: no other layer of their UNets has it.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from lofa.adapters.formats.container import RawFile
+
+__all__ = ["ForeignLora", "recognise"]
+
+_SIDE = r"\.(?:(?P<down>lora_down|lora_A)\.weight|(?:lora_up|lora_mid|lora_B)\.weight|(?P<alpha>alpha)|dora_scale)"
+_FORMATS = {
+    "kohya": re.compile(rf"lora_(?P<part>unet|te\d?)_(?P<layer>[^.]+){_SIDE}"),
+    "comfyui": re.compile(rf"(?P<part>diffusion_model|text_encoders)\.(?P<layer>.+?){_SIDE}"),
+    "cloneofsimo": re.compile(r"(?P<part>unet|text_encoder):(?P<layer>\d+):(?:(?P<down>down)|up)(?P<alpha>)"),
+}
+_MODEL_OF_WIDTH = {768: "Stable Diffusion 1.x", 1024: "Stable Diffusion 2.x", 2048: "SDXL"}
+_SDXL_ENCODERS = ("te1", "te2")
+
+
+@dataclass(frozen=True)
+class ForeignLora:
+    """What is known of such a file.
+
+    Attributes:
+        format: how its tensors are named
+        model: what it was made for, as far as its tensors tell
+        parts: part of the pipeline -> number of adapted layers
+        ranks: the ranks that occur, ascending
+        alphas: the stored alphas that occur (readers divide them by the rank), ascending; none where it has none
+        others: names of tensors that belong to no layer (learned words)
+    """
+
+    format: str
+    model: str
+    parts: Mapping[str, int]
+    ranks: tuple[int, ...]
+    alphas: tuple[float, ...]
+    others: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"a {self.format} LoRA for {self.model}"
+
+
+def recognise(raw: RawFile) -> ForeignLora | None:
+    """What the file is by its tensors' names; None where most of them fit no format here."""
+    found = ((format, _matches(pattern, raw)) for format, pattern in _FORMATS.items())
+    format, matches = max(found, key=lambda item: len(item[1]))
+    if 2 * len(matches) <= len(raw.tensors):
+        return None
+    alphas = [raw.tensors[name].reshape(-1) for name, match in matches.items() if match["alpha"]]
+    layers = {(match["part"], match["layer"]) for match in matches.values()}
+    downs: dict[str, list[Tensor]] = {part: [] for part, _ in sorted(layers)}
+    for name, match in matches.items():
+        if match["down"] and raw.tensors[name].ndim > 1:
+            downs[match["part"]].append(raw.tensors[name])
+    return ForeignLora(
+        format,
+        _model(format, downs),
+        {part: sum(own == part for own, _ in layers) for part in downs},
+        tuple(sorted({down.shape[0] for part in downs.values() for down in part})),
+        tuple(sorted({value for alpha in alphas for value in alpha.tolist()})),
+        tuple(sorted(raw.tensors.keys() - matches.keys())),
+    )
+
+
+def _matches(pattern: re.Pattern[str], raw: RawFile) -> dict[str, re.Match[str]]:
+    return {name: match for name in raw.tensors if (match := pattern.fullmatch(name))}
+
+
+def _model(format: str, downs: Mapping[str, list[Tensor]]) -> str:
+    """The model that the A (r, in, ...) of each part were made for."""
+    if downs.keys() & set(_SDXL_ENCODERS):
+        return "SDXL"
+    if format != "comfyui":
+        for part in ("unet", "te", "text_encoder"):
+            widths = {down.shape[1] for down in downs.get(part, [])}
+            models = [_MODEL_OF_WIDTH[width] for width in sorted(widths & _MODEL_OF_WIDTH.keys())]
+            if len(models) == 1:
+                return models[0]
+    return "a model unknown here"

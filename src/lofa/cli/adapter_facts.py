@@ -1,0 +1,119 @@
+"""What lofa inspect says of an adapter: its layers, and how much it changes the backbone it is for."""
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lofa.adapters import Adapter
+from lofa.adapters.formats import FORMATS
+from lofa.adapters.formats.container import RawFile
+from lofa.adapters.names import FAMILIES, locate_layer
+from lofa.backbones import WeightFolder, backbone_folder
+from lofa.errors import BackboneError, ConfigError
+from lofa.evaluation import Grid, LayerChange, draw_grids, measure_change, say_change, total_relative
+
+__all__ = ["Facts", "adapter_facts", "span"]
+
+Facts = dict[str, str]
+
+
+def adapter_facts(raw: RawFile, format: str, config: Any) -> tuple[Facts, Facts]:
+    """Facts of an adapter file and a line for each layer; writes the picture `out`.
+
+    Raises:
+        AdapterFormatError: a damaged file.
+        BackboneError: `model` was given and is no backbone here, or not the adapter's.
+        ConfigError: a picture of an adapter that has no layer in a block.
+    """
+    adapter = Adapter(*FORMATS[format].read(raw))
+    weights, beside = _weights(adapter, config.model)
+    changes = measure_change(adapter, None if weights is None else weights.weight, config.tau)
+    facts = {
+        "kind": f"adapter, {format} format",
+        "in words": say_change(changes),
+        "layers": str(len(adapter)),
+        "rank": span(pair.rank for pair in adapter.values()),
+        "alpha": span(round(float(pair.alpha), 6) for pair in adapter.values()),
+        "precision": ", ".join(
+            sorted({str(t.dtype).removeprefix("torch.") for t in raw.tensors.values() if t.ndim == 2})
+        ),
+        "norm": f"{adapter.norm():.4g}",
+        "beside": beside,
+    }
+    total = total_relative(changes.values())
+    if total is not None:
+        share = _mean_share(adapter, changes)
+        single = span(float(f"{change.relative:.3g}") for change in changes.values() if change.relative is not None)
+        facts["relative norm"] = f"{total:.3g} of |W|; single layers {single}"
+        facts["response map"] = f"{share:.3g} of the entries move by more than {config.tau:g} of |W|"
+    if config.out is not None:
+        facts["picture"] = _draw(Path(config.out), raw.path.name, changes, config.tau)
+    parts = {name: _line(adapter, name, change) for name, change in changes.items()}
+    return facts | {key: value for key, value in adapter.metadata.items() if key not in facts}, parts
+
+
+def _weights(adapter: Adapter, model: str | None) -> tuple[WeightFolder | None, str]:
+    """Where W is read, and that in words. Names and sizes are compared alone: a large backbone is not loaded for it."""
+    known = adapter.metadata.get("backbone") if model is None else model
+    if known is None:
+        return None, "no backbone: the file names none; give backbone=<name or folder>"
+    try:
+        folder = backbone_folder(known)
+        weights = WeightFolder(folder)
+        weights.check((name, (pair.B.shape[0], pair.A.shape[1])) for name, pair in adapter.items())
+    except BackboneError as error:
+        if model is not None:
+            raise
+        return None, f"no backbone: {error}"
+    return weights, f"{folder}"
+
+
+def _mean_share(adapter: Adapter, changes: Mapping[str, LayerChange]) -> float:
+    """Share of responding entries over all layers together."""
+    entries = {name: pair.A.shape[1] * pair.B.shape[0] for name, pair in adapter.items()}
+    return sum((changes[name].share or 0.0) * count for name, count in entries.items()) / sum(entries.values())
+
+
+def _line(adapter: Adapter, name: str, change: LayerChange) -> str:
+    pair = adapter[name]
+    told = (
+        f"{pair.B.shape[0]}x{pair.A.shape[1]}, rank {pair.rank}, alpha {float(pair.alpha):.4g}, norm {change.norm:.4g}"
+    )
+    if change.relative is None or change.share is None:
+        return told
+    return f"{told}, {change.relative:.3g} of |W|, {change.share:.3g} respond"
+
+
+def _draw(path: Path, name: str, changes: Mapping[str, LayerChange], tau: float) -> str:
+    places = {layer: place for layer in changes if (place := locate_layer(layer)) is not None}
+    if not places:
+        raise ConfigError(f"out={path}: no layer of the adapter stands in a block of a known model family")
+    rows = sorted({place[:2] for place in places.values()})
+    there = {place[2] for place in places.values()}
+    kinds = [kind for family in FAMILIES for kind in family.kinds if kind in there]
+    names = [f"{component} {depth}" for component, depth in rows]
+
+    def grid(title: str, value: Callable[[LayerChange], float]) -> Grid:
+        values = torch.full((len(rows), len(kinds)), torch.nan)
+        for layer, (component, depth, kind) in places.items():
+            values[rows.index((component, depth)), kinds.index(kind)] = value(changes[layer])
+        return Grid(title, values, names, kinds)
+
+    if any(change.relative is None for change in changes.values()):
+        grids = [grid("|delta_w|", lambda change: change.norm)]
+    else:
+        grids = [
+            grid("|delta_w| / |W|, in %", lambda change: 100 * (change.relative or 0.0)),
+            grid(f"entries that move by more than {tau:g} of |W|, in %", lambda change: 100 * (change.share or 0.0)),
+        ]
+    draw_grids(path, f"{name}: {say_change(changes)}", grids)
+    return str(path)
+
+
+def span(values: Iterable[float]) -> str:
+    """Smallest to largest, or the one value that there is."""
+    values = list(values)
+    low, high = min(values), max(values)
+    return f"{low:g}" if low == high else f"{low:g} to {high:g}"

@@ -1,0 +1,31 @@
+"""Writing an adapter as the user asked, read back at once: what was lost on the way is measured, not presumed."""
+
+from pathlib import Path
+from typing import Any
+
+from lofa.adapters import Adapter
+from lofa.cli.objects import pick_dtype
+from lofa.errors import ConfigError
+
+__all__ = ["check_export", "export_adapter"]
+
+_EXACT = 1e-6
+"""Below this distance two adapters are the same up to float32's rounding."""
+
+
+def check_export(config: Any) -> None:
+    """Refuses a wrong `dtype` or `rank` before anything is computed (ConfigError)."""
+    pick_dtype(config.dtype)
+    if config.rank is not None and config.rank < 1:
+        raise ConfigError(f"rank={config.rank}: an adapter has a rank of at least 1; leave it out to keep the rank")
+
+
+def export_adapter(adapter: Adapter, config: Any) -> str:
+    """Writes `out` in `format`, `dtype` and at most `rank`, and reads it again. Returns what it is, in words."""
+    out = Path(config.out)
+    less = adapter if config.rank is None else adapter.reduced(config.rank)
+    less.save(out, config.format, pick_dtype(config.dtype))
+    distance = adapter.distance(Adapter.load(out))
+    ranks = sorted({pair.rank for pair in less.values()})
+    lost = "exact" if distance < _EXACT else f"off by {distance:.2g} of the update's norm"
+    return f"{config.format}, {len(less)} layers, rank {', '.join(map(str, ranks))}, {lost}"
