@@ -3,9 +3,9 @@
     python -m tests.zoo.chaos                    # 20 rounds, about a minute on one core
     python -m tests.zoo.chaos --rounds 3 --seed 7
 
-A small random backbone, 12 LoRAs in two shards built at the same time; the learning rate is so high that some LoRAs are
-trained twice and some end in quarantine. In a round the first shard is killed with SIGKILL at up to three moments, drawn
-with the seed, and then goes on undisturbed. Afterwards
+A small random backbone, 12 LoRAs in two shards built at the same time; the learning rate is so high that some LoRAs
+are trained twice and some end in quarantine. In a round the first shard is killed with SIGKILL at up to three moments,
+drawn with the seed, and then goes on undisturbed. Afterwards
 - every file has the digest it has in the undisturbed zoo, and the same LoRAs are in quarantine,
 - no temporary is left, every LoRA has one line in the index, and `verify_zoo` finds no problem,
 - no group was trained again but the one that a kill interrupted.

@@ -22,7 +22,7 @@ from lofa.zoo.options import LoraOptions
 from lofa.zoo.pool import ClipPool, Probe
 from lofa.zoo.stacked import StackedLoras
 
-__all__ = ["adapted_layers", "loras_at_once", "train_loras"]
+__all__ = ["Batch", "adapted_layers", "loras_at_once", "train_loras"]
 
 _MOST_AT_ONCE = 32  # where memory would allow more: the speed has levelled off, and an interrupted run loses a batch
 
@@ -50,7 +50,7 @@ def loras_at_once(backbone: Backbone, job: LoraJob, options: LoraOptions) -> int
     layers = adapted_layers(backbone, options)
 
     def step(loras: int) -> None:
-        batch = _Batch(backbone, layers, [job] * loras, options)
+        batch = Batch(backbone, layers, [job] * loras, options)
         batch.step(0, batch.pool)
 
     budget = free_memory(backbone.device) if options.memory is None else int(options.memory * 2**30)
@@ -92,7 +92,7 @@ def train_loras(
     layers = adapted_layers(backbone, options)
     results: dict[int, LoraResult] = {}
     for indices in _batches(backbone, jobs, options):
-        batch = _Batch(backbone, layers, [jobs[index] for index in indices], options)
+        batch = Batch(backbone, layers, [jobs[index] for index in indices], options)
         results.update(zip(indices, batch.run(on_step), strict=True))
     return [results[index] for index in range(len(jobs))]
 
@@ -126,7 +126,7 @@ class _Kept:
         self.flat[chosen], self.loss[chosen], self.step[chosen] = flat[better], loss[better], step
 
 
-class _Batch:
+class Batch:
     """One batch of N jobs, from the first to the last step."""
 
     def __init__(
