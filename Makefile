@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: help demo smoke test slow lint types floors check bench clean
+.PHONY: help demo smoke test slow chaos lint types floors check bench clean
 
 help:  ## what there is to make
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -25,6 +25,9 @@ test: $(INSTALLED)  ## the fast tests
 
 slow: $(INSTALLED)  ## the slow tests: processes, wheel, notebook, the whole way
 	$(BIN)/pytest -m slow
+
+chaos: $(INSTALLED)  ## a zoo killed at random moments, 20 times, against one that was not
+	$(BIN)/python -m tests.zoo.chaos
 
 lint: $(INSTALLED)  ## ruff, style and format
 	$(BIN)/ruff check

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import pickle
+import re
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
@@ -32,6 +33,7 @@ __all__ = [
     "read_tensors",
     "read_torch",
     "save_tensors",
+    "temporaries",
     "tensor_shapes",
     "write_json",
 ]
@@ -68,6 +70,12 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
             shutil.rmtree(temporary)
         else:
             temporary.unlink(missing_ok=True)
+
+
+def temporaries(folder: str | Path) -> dict[Path, str]:
+    """Temporary paths of `atomic_write` in a folder, of writes that go on or were killed; the name each was to take."""
+    made = re.compile(r"\.(.+)\.[0-9a-f]{8}\.tmp(\.[^.]+)?")
+    return {path: match[1] for path in Path(folder).glob(".*.tmp*") if (match := made.fullmatch(path.name))}
 
 
 def _flush(path: Path) -> None:

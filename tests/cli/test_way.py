@@ -15,8 +15,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import lofa
 from lofa.cli import main
-from lofa.data import read_samples
 from lofa.cli.clips import difference
+from lofa.data import read_samples
 from lofa.files import read_tensors, save_tensors
 from tests.cli.conftest import BACKBONE, JUDGES, SIZES, SMALL_NET
 from tests.helpers.tiny_wan import make_tiny_wan
@@ -98,6 +98,33 @@ def test_layers_of_several_shapes_go_the_whole_way(prepared: Path, tmp_path: Pat
     kinds = {name.split(".", 3)[3] for name in adapter}
     assert kinds == {"attn1.to_q", "ffn.net.0.proj", "ffn.net.2"}
     assert len({tuple(adapter.delta_weight(name).shape) for name in adapter}) == 3
+
+
+def test_a_zoo_is_verified(way: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    copytree(way / "data" / "world", tmp_path / "world")
+    values = ("zoo", BACKBONE, f"data={tmp_path}/world")
+    with chdir(way):
+        assert main([*values, "action=verify"]) == 0
+        file = min((tmp_path / "world" / "zoo").glob("*.safetensors"))
+        file.write_bytes(file.read_bytes()[:-100])
+        capsys.readouterr()
+        assert main([*values, "action=verify"]) == 2
+        shown = capsys.readouterr()
+        assert f"{file}: sha256" in shown.out and "run `lofa zoo` again" in shown.out
+        assert "problems, listed above" in shown.err
+        assert main([*values, "action=verfy"]) == 2
+        assert "did you mean verify?" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
+def test_shards_are_built_by_launchers(launcher: str, prepared: Path, tmp_path: Path) -> None:
+    copytree(prepared / "data" / "world", tmp_path / "set", ignore=lambda folder, names: {"zoo"} & set(names))
+    values = (BACKBONE, f"data={tmp_path / 'set'}", "zoo.steps=2", "zoo.warmup=1")
+    with chdir(prepared):
+        assert main(["zoo", "-m", *values, "shard=1/2,2/2", f"hydra/launcher={launcher}"]) == 0
+        assert main(["zoo", *values, "action=verify"]) == 0
+    assert len(list((tmp_path / "set" / "zoo").glob("index-*-of-2.jsonl"))) == 2
 
 
 def test_a_name_that_is_taken_is_refused(way: Path, capsys: pytest.CaptureFixture[str]) -> None:

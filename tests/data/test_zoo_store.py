@@ -56,7 +56,7 @@ def test_indices_are_merged_and_the_last_word_counts(tmp_path: Path, backbone: B
     store = ZooStore(tmp_path)
     assert store.entries() == {} and store.ready() == []
     header = {"backbone": backbone.name, "backbone_fingerprint": backbone.fingerprint}
-    store.note(ZooEntry("a", "failed", reason="loss became NaN"), "1-of-2")
+    store.note(ZooEntry("a", "quarantined", reason="loss became NaN"), "1-of-2")
     store.add(random_adapter(backbone, 0), ZooEntry("b", "ok", 0.2, 0.1), "2-of-2", header)
     assert store.ready() == ["b"] and store.entries()["a"].reason == "loss became NaN"
     store.add(random_adapter(backbone, 1), ZooEntry("a", "ok", 0.2, 0.1), "1-of-2", header)

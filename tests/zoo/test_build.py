@@ -18,7 +18,7 @@ OPTIONS = ZooOptions(rank=2, steps=2, batch=3, clips_per_step=1, probe_levels=2)
 
 def build(folder: Path, backbone: Backbone, **changes: object) -> list[int]:
     report = build_zoo(folder, backbone, replace(OPTIONS, **changes), progress=False)
-    return [report.trained, report.present, len(report.failed)]
+    return [report.trained, report.present, len(report.quarantined)]
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -79,13 +79,38 @@ def test_samples_of_another_backbone_are_refused_before_anything_is_written(tmp_
     assert not (folder / "zoo").exists()
 
 
-def test_a_lora_that_fails_is_reported_and_tried_again(tmp_path: Path, backbone: Backbone) -> None:
+def test_a_lora_that_fails_twice_goes_into_quarantine(tmp_path: Path, backbone: Backbone) -> None:
     folder = write_set(tmp_path, backbone, huge="g1-0")
     assert build(folder, backbone, siblings=1) == [3, 0, 1]
-    entry = ZooStore(folder).entries()["g1-0"]
-    assert entry.status == "failed" and "not finite" in entry.reason
-    assert not ZooStore(folder).path("g1-0").exists()
+    store = ZooStore(folder)
+    entry = store.entries()["g1-0"]
+    assert entry.status == "quarantined" and entry.reason.count("not finite") == 2
+    assert "lr=0.002" in entry.reason and "lr=0.0006" in entry.reason
+    assert not store.path("g1-0").exists() and "g1-0" not in store.ready()
+    lines = store.index("1-of-1").read_text()
     assert build(folder, backbone, siblings=1) == [0, 3, 1]
+    assert store.index("1-of-1").read_text() == lines
+    before = digests(folder)
+    write_set(tmp_path, backbone)  # the sample is mended
+    assert build(folder, backbone, siblings=1) == [0, 3, 1]
+    report = build_zoo(folder, backbone, replace(OPTIONS, siblings=1), progress=False, retry=True)
+    assert [report.trained, report.present, report.quarantined] == [1, 3, ()]
+    assert digests(folder).items() > before.items()
+
+
+def test_a_lora_that_learns_nothing_is_trained_more_slowly_once(tmp_path: Path, backbone: Backbone) -> None:
+    folder = write_set(tmp_path, backbone)
+    build(folder, backbone, lr=0.3, warmup=0, steps=3)
+    entries, store = ZooStore(folder).entries(), ZooStore(folder)
+    attempts = {name: entry.reason.count("nothing was learned") for name, entry in entries.items()}
+    assert set(attempts.values()) == {0, 1, 2}, "the example should have LoRAs of every kind"
+    for name, entry in entries.items():
+        assert entry.status == ("quarantined" if attempts[name] == 2 else "ok")
+        assert (entry.final_loss < entry.first_loss) == store.path(name).exists() == (entry.status == "ok")
+        if entry.status == "ok":
+            assert float(read_metadata(store.path(name)).get("lr", 0.3)) == pytest.approx(0.3 ** (1 + attempts[name]))
+    with pytest.raises(DataError, match=r"begun with.* lr=0.3 \(now 0.002\)"):
+        build(folder, backbone)
 
 
 def test_a_set_that_is_not_there(tmp_path: Path, backbone: Backbone) -> None:

@@ -10,6 +10,8 @@ from lofa.zoo import LoraOptions, ZooOptions
         ("rank", {"rank": 0}),
         ("steps", {"steps": 0}),
         ("batch", {"batch": 0}),
+        ("memory", {"memory": 0.0}),
+        ("accumulate", {"accumulate": 3, "clips_per_step": 2}),
         ("lr", {"lr": 0.0}),
         ("lr", {"lr": float("nan")}),
         ("alpha", {"alpha": -1.0}),
@@ -36,5 +38,5 @@ def test_learning_rate_rises_then_follows_its_schedule() -> None:
 
 
 def test_batch_and_shard_are_no_part_of_the_recipe() -> None:
-    assert ZooOptions(batch=2, shard="1/3").recipe() == ZooOptions().recipe()
+    assert ZooOptions(batch=2, memory=1.0, accumulate=2, shard="1/3").recipe() == ZooOptions().recipe()
     assert ZooOptions(rank=2).recipe() != ZooOptions().recipe()

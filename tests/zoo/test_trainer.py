@@ -1,13 +1,15 @@
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
 from lofa.adapters import LowRankBatch
-from lofa.backbones import Backbone, noise_levels
+from lofa.backbones import Backbone, load_backbone, noise_levels
 from lofa.errors import ConfigError
 from lofa.zoo import Clips, LoraJob, LoraOptions, LoraResult, train_loras
 from lofa.zoo.noise import NoiseStream
+from lofa.zoo.trainer import Batch
 from tests.zoo.sets import SHAPE, clips, jobs
 
 OPTIONS = LoraOptions(rank=2, steps=4, batch=4, clips_per_step=2, lr=1e-2, warmup=1, probe_levels=2)
@@ -68,6 +70,31 @@ def test_equals_training_one_lora_by_hand(backbone: Backbone) -> None:
         optimizer.zero_grad()
     by_hand = torch.cat([(B[0] @ A[0]).flatten() for A, B in pairs.values()]).detach()
     torch.testing.assert_close(deltas(result), by_hand, rtol=1e-3, atol=1e-6)
+
+
+def test_a_step_in_parts_has_the_gradient_of_the_whole(backbone: Backbone) -> None:
+    options = replace(OPTIONS, clips_per_step=3)
+    gradients, losses = [], []
+    for parts in (1, 2, 3):
+        batch = Batch(backbone, backbone.layers, jobs(backbone, 3), replace(options, accumulate=parts))
+        batch.optimizer.param_groups[0]["lr"] = 1e-2
+        batch.step(1, batch.pool)  # B is no longer zero, nor is the gradient of A
+        losses.append(batch.backward(batch.pool))
+        assert batch.loras.flat.grad is not None
+        gradients.append(batch.loras.flat.grad.clone())
+    assert gradients[0].count_nonzero() > 0.9 * gradients[0].numel()
+    for gradient, loss in zip(gradients[1:], losses[1:], strict=True):
+        torch.testing.assert_close(loss, losses[0], rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(gradient, gradients[0], rtol=1e-3, atol=1e-6)
+
+
+def test_recomputed_activations_give_the_same_loras(backbone: Backbone, tiny_wan_random: Path) -> None:
+    saving = load_backbone(tiny_wan_random)
+    saving.enable_gradient_checkpointing()
+    plain, recomputed = (train_loras(one, jobs(backbone, 2), OPTIONS) for one in (backbone, saving))
+    for one, other in zip(plain, recomputed, strict=True):
+        torch.testing.assert_close(deltas(one), deltas(other), rtol=1e-4, atol=1e-7)
+        assert one.losses == pytest.approx(other.losses, rel=1e-5)
 
 
 def test_training_lowers_the_loss_and_leaves_the_backbone_alone(backbone: Backbone) -> None:

@@ -33,7 +33,7 @@ class FinetuneConfig(WayConfig):
     init: str | None = text(None, "adapter file of any format to start from; none: from nothing")
     group: str | None = text(None, "class of the set whose clips it is trained on; none: the set's only one")
     out: str = text("tuned.safetensors", "file to write; the curve goes beside it, as .json and .html")
-    format: str = option("diffusers", "diffusers, comfyui, peft or reference")
+    format: str = option("diffusers", "diffusers, comfyui, kohya, peft or reference")
     compare: bool = option(False, "also train from nothing, and say after how many steps each is as good")
     finetune: Any = field(
         default_factory=section(LoraOptions, without=("seed", "batch", "patience")),

@@ -29,7 +29,7 @@ class ZooEntry:
     id: str
     """the sample the LoRA is anchored at"""
     status: str
-    """ok, or failed"""
+    """ok, or quarantined: there is no file"""
     first_loss: float | None = None
     """denoising loss at fixed noise without the LoRA"""
     final_loss: float | None = None
@@ -37,7 +37,7 @@ class ZooEntry:
     steps: int = 0
     seconds: float = 0.0
     reason: str = ""
-    """why it failed"""
+    """why it is in quarantine, or was trained a second time"""
     digest: str = ""
     """sha256 of the file"""
 
@@ -52,6 +52,10 @@ class ZooStore:
     def path(self, sample_id: str) -> Path:
         """The file of a LoRA."""
         return self.folder / f"{sample_id}.safetensors"
+
+    def index(self, shard: str) -> Path:
+        """The index that a shard writes."""
+        return self.folder / f"index-{shard}.jsonl"
 
     def entries(self) -> dict[str, ZooEntry]:
         """Every LoRA an index knows, by sample id; empty where there is no zoo.
@@ -97,8 +101,8 @@ class ZooStore:
         self.note(replace(entry, digest=digest(path)), shard)
 
     def note(self, entry: ZooEntry, shard: str) -> None:
-        """Writes a line alone into `index-<shard>.jsonl`, for a LoRA that failed."""
-        append_jsonl(self.folder / f"index-{shard}.jsonl", asdict(entry))
+        """Writes a line alone into `index-<shard>.jsonl`, for a LoRA in quarantine."""
+        append_jsonl(self.index(shard), asdict(entry))
 
     def read(self, sample_id: str, layers: Sequence[str], fingerprint: str) -> dict[str, LowRank]:
         """The pairs of the named layers of one LoRA, in float32.

@@ -104,6 +104,7 @@ def lora_method(
         adapters[result.id] = result.adapter
     alone = _measure(lambda turn: train_loras(backbone, [jobs[turn % len(jobs)]], options), repeats, backbone)
     clips = len(jobs[0].clips)
+    at_once = "as many as fit in memory" if options.batch is None else min(options.batch, len(jobs))
     chosen = f", the best step chosen on {held_out} further clips" if held_out and options.validate_every else ""
     return Method(
         "lora",
@@ -111,7 +112,7 @@ def lora_method(
         Timing(
             alone,
             f"one LoRA by itself, at most {options.steps} steps of {options.clips_per_step} clips, median of "
-            f"{repeats}; in_batch: {min(options.batch, len(jobs))} at once",
+            f"{repeats}; in_batch: {at_once} at once",
             in_batch,
         ),
         f"rank {options.rank}, {options.steps} steps at {options.lr:g}, trained on {clips} clips of the class{chosen}",

@@ -1,6 +1,7 @@
 """Zoos: many LoRAs trained at once on one frozen backbone, each with its own clips.
 
-`build_zoo` makes the files of a prepared set; `train_loras` is the training itself, for clips at hand.
+`build_zoo` makes the files of a prepared set and `verify_zoo` checks them; `train_loras` is the training itself, for
+clips at hand.
 """
 
 from lofa.zoo.build import ZooReport, build_zoo, lora_seed, read_clips
@@ -8,6 +9,7 @@ from lofa.zoo.jobs import Clips, LoraJob, LoraResult
 from lofa.zoo.options import LoraOptions, ZooOptions
 from lofa.zoo.plan import LoraPlan, plan_zoo
 from lofa.zoo.trainer import train_loras
+from lofa.zoo.verify import ZooAudit, verify_zoo
 
 __all__ = [
     "Clips",
@@ -15,6 +17,7 @@ __all__ = [
     "LoraOptions",
     "LoraPlan",
     "LoraResult",
+    "ZooAudit",
     "ZooOptions",
     "ZooReport",
     "build_zoo",
@@ -22,4 +25,5 @@ __all__ = [
     "plan_zoo",
     "read_clips",
     "train_loras",
+    "verify_zoo",
 ]

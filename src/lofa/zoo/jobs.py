@@ -59,8 +59,9 @@ class LoraResult:
         losses: training loss of each step (own noise levels and noise, hence noisy).
         held_losses: (step, loss) of each measurement on the held-out clips.
         steps: steps that the kept adapter was trained.
+        lr: peak learning rate it was trained with.
         seconds: this LoRA's share of its batch's wall time, s.
-        failure: the reason where `adapter` is None.
+        failure: why `adapter` is None, or why a first attempt had none.
     """
 
     id: str
@@ -72,5 +73,6 @@ class LoraResult:
     losses: list[float] = field(default_factory=list)
     held_losses: list[tuple[int, float]] = field(default_factory=list)
     steps: int = 0
+    lr: float = 0.0
     seconds: float = 0.0
     failure: str | None = None

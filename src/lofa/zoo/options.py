@@ -17,8 +17,12 @@ class LoraOptions:
         alpha: the multiplier of B @ A itself (`lora_alpha / r` in PEFT's words).
         kinds: layer kinds that get a LoRA ("attn1.to_q"); none named: all layers of the backbone.
         steps: optimiser steps a LoRA.
-        batch: LoRAs trained at once. It changes the speed, not the result.
+        batch: LoRAs trained at once; none: as many as fit in memory, 32 at most. It changes the speed, not the result.
+        memory: GiB that training may take where `batch` is none; none: 85 % of what is free on a GPU, half of it on a
+            CPU. Give it where several shards share a machine.
         clips_per_step: clips of its own each LoRA sees in a step.
+        accumulate: parts that the clips of a step go through the backbone in, one after the other: less memory, the
+            same gradient.
         lr: peak learning rate (AdamW, betas .9/.999).
         warmup: steps of linear warm-up.
         schedule: "cosine" (to 0 at the last step) or "constant".
@@ -36,8 +40,10 @@ class LoraOptions:
     alpha: float = 1.0
     kinds: tuple[str, ...] = ()
     steps: int = 200
-    batch: int = 16
+    batch: int | None = None
+    memory: float | None = None
     clips_per_step: int = 2
+    accumulate: int = 1
     lr: float = 2e-3
     warmup: int = 10
     schedule: str = "cosine"
@@ -51,8 +57,13 @@ class LoraOptions:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "kinds", tuple(self.kinds))
-        for key in ("rank", "steps", "batch", "clips_per_step", "probe_levels"):
+        for key in ("rank", "steps", "clips_per_step", "accumulate", "probe_levels"):
             self._check(key, getattr(self, key) >= 1, "at least 1")
+        self._check("batch", self.batch is None or self.batch >= 1, "at least 1, or null")
+        self._check("memory", self.memory is None or 0 < self.memory < math.inf, "a positive number of GiB, or null")
+        self._check(
+            "accumulate", self.accumulate <= self.clips_per_step, f"at most clips_per_step={self.clips_per_step}"
+        )
         for key in ("warmup", "weight_decay", "clip_norm", "validate_every", "patience"):
             self._check(key, getattr(self, key) >= 0, "at least 0")
         self._check("lr", 0 < self.lr < math.inf, "a positive number")
@@ -108,7 +119,13 @@ class ZooOptions(LoraOptions):
         first, last = self.shard.split("/")
         return int(first), int(last)
 
+    @property
+    def shard_name(self) -> str:
+        """Of this shard in the names of its files."""
+        return "{}-of-{}".format(*self.shard_index)
+
     def recipe(self) -> dict[str, object]:
-        """The values that a finished LoRA depends on: all but the batch size, the shard and the choice of samples."""
-        outside = ("batch", "shard", "splits", "per_group")
-        return {field.name: getattr(self, field.name) for field in fields(self) if field.name not in outside}
+        """The values that a finished LoRA depends on, as json has them: all but how steps are cut, and which LoRAs."""
+        outside = ("batch", "memory", "accumulate", "shard", "splits", "per_group")
+        values = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in outside}
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}

@@ -1,57 +1,85 @@
-"""How a zoo's LoRAs are written, and which are there already."""
+"""How a zoo's LoRAs are written, and which need no training any more."""
 
+import errno
 import json
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from safetensors import SafetensorError
 
 from lofa.backbones import Backbone
 from lofa.data import ZooEntry, ZooStore
 from lofa.errors import DataError
 from lofa.files import read_metadata
+from lofa.zoo.groups import read_shard_plan, shard_plan_path
 from lofa.zoo.jobs import LoraResult
 from lofa.zoo.options import ZooOptions
 from lofa.zoo.plan import LoraPlan
 
-__all__ = ["finished", "write"]
+__all__ = ["no_space_explained", "settled", "write"]
 
 _CHECKED = 16  # every run checks some files of the runs before it, so a zoo stays of one kind without reading all
 
 
-def finished(store: ZooStore, backbone: Backbone, options: ZooOptions) -> set[str]:
-    """Ids of the LoRAs that are there, of all shards.
+def settled(store: ZooStore, backbone: Backbone, options: ZooOptions) -> dict[str, ZooEntry]:
+    """The LoRAs of all shards that are there or in quarantine, by id.
 
     Raises:
         DataError: they were trained for another backbone or with other options; what differs is named.
     """
-    ready = store.ready()
-    now = json.loads(json.dumps(options.recipe()))
+    entries = store.entries()
+    ready = [name for name, entry in entries.items() if entry.status == "ok" and store.path(name).is_file()]
     for name in ready[:: max(1, len(ready) // _CHECKED)]:
-        path = store.path(name)
-        metadata = read_metadata(path)
-        before = json.loads(metadata.get("recipe", "{}"))
-        changed = [f"{key}={before.get(key)!r} (now {now[key]!r})" for key in now if before.get(key) != now[key]]
-        if metadata.get("backbone_fingerprint") != backbone.fingerprint:
-            found = f"{metadata.get('backbone', 'unknown')!r}, fingerprint {metadata.get('backbone_fingerprint')}"
-            changed.insert(0, f"backbone {found} (now {backbone.name!r}, fingerprint {backbone.fingerprint})")
-        if changed:
-            raise DataError(
-                f"{path}: this zoo was begun with {', '.join(changed)}. Go on with that, delete "
-                f"the folder {store.folder}, or prepare a set of another name: data=<name>"
-            )
-    return set(ready)
+        metadata = read_metadata(store.path(name))
+        recipe = json.loads(metadata.get("recipe", "{}"))
+        _check_begun(store, str(store.path(name)), metadata, recipe, backbone, options)
+    quarantined = [name for name, entry in entries.items() if entry.status == "quarantined"]
+    plan = read_shard_plan(store, options.shard_name)
+    if quarantined and plan is not None:
+        path = shard_plan_path(store, options.shard_name)
+        _check_begun(store, str(path), vars(plan), plan.recipe, backbone, options)
+    return {name: entries[name] for name in (*ready, *quarantined)}
+
+
+def _check_begun(
+    store: ZooStore,
+    where: str,
+    made_for: Mapping[str, Any],
+    before: Mapping[str, object],
+    backbone: Backbone,
+    options: ZooOptions,
+) -> None:
+    now = options.recipe()
+    changed = [f"{key}={before.get(key)!r} (now {now[key]!r})" for key in now if before.get(key) != now[key]]
+    if made_for.get("backbone_fingerprint") != backbone.fingerprint:
+        found = f"{made_for.get('backbone', 'unknown')!r}, fingerprint {made_for.get('backbone_fingerprint')}"
+        changed.insert(0, f"backbone {found} (now {backbone.name!r}, fingerprint {backbone.fingerprint})")
+    if changed:
+        raise DataError(
+            f"{where}: this zoo was begun with {', '.join(changed)}. Go on with that, delete "
+            f"the folder {store.folder}, or prepare a set of another name: data=<name>"
+        )
 
 
 def write(
     store: ZooStore, plan: LoraPlan, result: LoraResult, seed: int, backbone: Backbone, options: ZooOptions
 ) -> None:
-    """Writes the adapter and its line in this shard's index; the line alone where training failed."""
-    shard = "{}-of-{}".format(*options.shard_index)
+    """Writes the adapter and its line in this shard's index; where there is none a line that puts it in quarantine."""
+    first, final = (loss if math.isfinite(loss) else None for loss in (result.first_loss, result.final_loss))
+    status = "quarantined" if result.adapter is None else "ok"
+    seconds = round(result.seconds, 3)
+    entry = ZooEntry(result.id, status, first, final, result.steps, seconds, result.failure or "")
     if result.adapter is None:
-        store.note(ZooEntry(result.id, "failed", reason=result.failure or "", steps=result.steps), shard)
+        store.note(entry, options.shard_name)
         return
     facts = {
         "rank": options.rank,
         "alpha": options.alpha,
         "steps": result.steps,
         "seed": seed,
+        "lr": None if result.lr == options.lr else result.lr,
         "first_loss": result.first_loss,
         "final_loss": result.final_loss,
         "held_first_loss": result.held_first_loss,
@@ -64,5 +92,21 @@ def write(
         "clips": json.dumps([sample.id for sample in plan.clips]),
         "recipe": json.dumps(options.recipe()),
     }
-    entry = ZooEntry(result.id, "ok", result.first_loss, result.final_loss, result.steps, round(result.seconds, 3))
-    store.add(result.adapter, entry, shard, metadata)
+    store.add(result.adapter, entry, options.shard_name, metadata)
+
+
+@contextmanager
+def no_space_explained(store: ZooStore) -> Iterator[None]:
+    """Says in one message that the disk is full (DataError) where a write in the block finds it so."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        full = (errno.ENOSPC, errno.EDQUOT)
+        if not (
+            error.errno in full if isinstance(error, OSError) else any(f"os error {n}" in str(error) for n in full)
+        ):
+            raise
+        raise DataError(
+            f"{store.folder}: no space left to write. What was written is whole; make room and run the same command "
+            "again, it goes on with what is missing"
+        ) from None

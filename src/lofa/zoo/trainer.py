@@ -2,7 +2,8 @@
 
 A step puts N x c clips through the backbone, grouped by LoRA, with the N LoRAs in its slots; a LoRA's loss is the mean
 of its own c denoising losses, and the sum of the N is differentiated, so each LoRA's gradient is exactly its own. AdamW
-works on each value alone, so one optimiser over all of them equals N optimisers.
+works on each value alone, so one optimiser over all of them equals N optimisers. The c clips may go through in parts
+(`LoraOptions.accumulate`): gradients add up to that of the whole step.
 """
 
 import time
@@ -15,12 +16,15 @@ from torch import Tensor
 from lofa.backbones import Backbone, LayerSpec, noise_levels
 from lofa.errors import ConfigError
 from lofa.zoo.jobs import LoraJob, LoraResult
+from lofa.zoo.memory import free_memory, peak_memory
 from lofa.zoo.noise import NoiseStream
 from lofa.zoo.options import LoraOptions
 from lofa.zoo.pool import ClipPool, Probe
 from lofa.zoo.stacked import StackedLoras
 
-__all__ = ["adapted_layers", "batches", "train_loras"]
+__all__ = ["Batch", "adapted_layers", "loras_at_once", "train_loras"]
+
+_MOST_AT_ONCE = 32  # where memory would allow more: the speed has levelled off, and an interrupted run loses a batch
 
 
 def adapted_layers(backbone: Backbone, options: LoraOptions) -> tuple[LayerSpec, ...]:
@@ -36,12 +40,34 @@ def adapted_layers(backbone: Backbone, options: LoraOptions) -> tuple[LayerSpec,
     return tuple(layer for layer in backbone.layers if not options.kinds or layer.kind in options.kinds)
 
 
-def batches(jobs: Sequence[LoraJob], size: int) -> Iterator[list[int]]:
-    """Indices of jobs to train at once: one latent shape, all or none with held-out clips, at most `size`."""
+def loras_at_once(backbone: Backbone, job: LoraJob, options: LoraOptions) -> int:
+    """How many LoRAs like `job` are trained at once: `options.batch`, or where it is None as many as fit in memory.
+
+    Counts the tensors of a step of one LoRA and of two, which tells what every further one takes.
+    """
+    if options.batch is not None:
+        return options.batch
+    layers = adapted_layers(backbone, options)
+
+    def step(loras: int) -> None:
+        batch = Batch(backbone, layers, [job] * loras, options)
+        batch.step(0, batch.pool)
+
+    budget = free_memory(backbone.device) if options.memory is None else int(options.memory * 2**30)
+    one = peak_memory(lambda: step(1))
+    if 2 * one > budget:
+        return 1
+    further = max(1, peak_memory(lambda: step(2)) - one)
+    return min(_MOST_AT_ONCE, 1 + (budget - one) // further)
+
+
+def _batches(backbone: Backbone, jobs: Sequence[LoraJob], options: LoraOptions) -> Iterator[list[int]]:
+    """Indices of jobs to train at once: one latent shape, all or none with held-out clips."""
     groups: dict[tuple[object, ...], list[int]] = {}
     for index, job in enumerate(jobs):
         groups.setdefault((job.clips.latents.shape[1:], job.held_out is None), []).append(index)
     for indices in groups.values():
+        size = 1 if len(indices) == 1 else loras_at_once(backbone, jobs[indices[0]], options)
         for start in range(0, len(indices), size):
             yield indices[start : start + size]
 
@@ -52,7 +78,7 @@ def train_loras(
     options: LoraOptions,
     on_step: Callable[[int, int], None] | None = None,
 ) -> list[LoraResult]:
-    """Trains one LoRA a job, `options.batch` at a time; results in the order of the jobs.
+    """Trains one LoRA a job, as many at a time as `loras_at_once` says; results in the order of the jobs.
 
     Args:
         backbone: frozen; left as it was.
@@ -65,8 +91,8 @@ def train_loras(
     """
     layers = adapted_layers(backbone, options)
     results: dict[int, LoraResult] = {}
-    for indices in batches(jobs, options.batch):
-        batch = _Batch(backbone, layers, [jobs[index] for index in indices], options)
+    for indices in _batches(backbone, jobs, options):
+        batch = Batch(backbone, layers, [jobs[index] for index in indices], options)
         results.update(zip(indices, batch.run(on_step), strict=True))
     return [results[index] for index in range(len(jobs))]
 
@@ -100,7 +126,7 @@ class _Kept:
         self.flat[chosen], self.loss[chosen], self.step[chosen] = flat[better], loss[better], step
 
 
-class _Batch:
+class Batch:
     """One batch of N jobs, from the first to the last step."""
 
     def __init__(
@@ -118,20 +144,30 @@ class _Batch:
         self.start = self.loras.view(self.loras.flat.detach().clone()) if any(starts) else None
         self.optimizer = torch.optim.AdamW([self.loras.flat], weight_decay=options.weight_decay, fused=True)
         grid = noise_levels(backbone.noise_shift)
-        self.probe = Probe(backbone, options.probe_levels, grid, options.clips_per_step)
+        self.probe = Probe(backbone, options.probe_levels, grid, -(-options.clips_per_step // options.accumulate))
         counts, shape = [len(job.clips) for job in jobs], jobs[0].clips.latents.shape[1:]
         self.noise = NoiseStream(seeds, counts, options.clips_per_step, shape, grid, device)
 
     def step(self, number: int, pool: ClipPool) -> Tensor:
         """One optimiser step; gives the losses (M,) before it."""
-        draw = self.noise.next()
-        losses = pool.losses(self.backbone, draw.clips, draw.levels, draw.noise, self.loras.adapters()).mean(1)
-        losses.sum().backward()
+        losses = self.backward(pool)
         self.loras.clip_gradients(self.options.clip_norm)
         self.optimizer.param_groups[0]["lr"] = self.options.learning_rate(number)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        return losses.detach()
+        return losses
+
+    def backward(self, pool: ClipPool) -> Tensor:
+        """Draws a step's clips and gives the LoRAs their gradient, part by part; gives the losses (M,)."""
+        draw = self.noise.next()
+        parts = (whole.tensor_split(self.options.accumulate, dim=1) for whole in (draw.clips, draw.levels, draw.noise))
+        total = torch.zeros_like(draw.levels[:, 0])
+        for clips, levels, noise in zip(*parts, strict=True):
+            share = clips.shape[1] / draw.clips.shape[1]
+            losses = pool.losses(self.backbone, clips, levels, noise, self.loras.adapters()).mean(1) * share
+            losses.sum().backward()
+            total += losses.detach()
+        return total
 
     def run(self, on_step: Callable[[int, int], None] | None) -> list[LoraResult]:
         """Trains the batch and measures it before and after."""
@@ -186,6 +222,7 @@ class _Batch:
                     losses=[loss for loss in table[n] if loss == loss],
                     held_losses=history,
                     steps=steps,
+                    lr=self.options.lr,
                     seconds=seconds,
                     failure=None if good else _reason(table[n]),
                 )
