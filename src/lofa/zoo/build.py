@@ -4,7 +4,6 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from pathlib import Path
 
 import torch
 
@@ -12,6 +11,7 @@ from lofa.backbones import Backbone
 from lofa.conditions import Condition
 from lofa.data import Sample, ZooStore, read_encoded, read_samples
 from lofa.data.samples import LATENTS
+from lofa.stores import Location, Place, locate
 from lofa.zoo.jobs import Clips, LoraJob
 from lofa.zoo.options import ZooOptions
 from lofa.zoo.plan import LoraPlan, plan_zoo
@@ -52,14 +52,14 @@ def lora_seed(sample_id: str) -> int:
     return int.from_bytes(blake2b(sample_id.encode(), digest_size=4).digest()) >> 1
 
 
-def read_clips(set_dir: str | Path, samples: Sequence[Sample], backbone: Backbone) -> Clips:
+def read_clips(set_dir: Location, samples: Sequence[Sample], backbone: Backbone) -> Clips:
     """Latents and text conditions of encoded samples of one size (DataError where one is missing or foreign)."""
     encoded = [read_encoded(set_dir, sample, backbone.fingerprint, [LATENTS]) for sample in samples]
     latents = torch.stack([one.latents for one in encoded if one.latents is not None])
     return Clips(latents, Condition.from_rows([one.text for one in encoded]))
 
 
-def build_zoo(set_dir: str | Path, backbone: Backbone, options: ZooOptions, progress: bool = True) -> ZooReport:
+def build_zoo(set_dir: Location, backbone: Backbone, options: ZooOptions, progress: bool = True) -> ZooReport:
     """Trains the LoRAs of a set and writes zoo/<id>.safetensors and this shard's zoo/index-<i>-of-<n>.jsonl.
 
     Finished LoRAs are skipped, those of other shards too; failed ones are tried again. A LoRA is written as soon as its
@@ -77,7 +77,7 @@ def build_zoo(set_dir: str | Path, backbone: Backbone, options: ZooOptions, prog
         ConfigError: a layer kind that the backbone does not have.
     """
     begun = time.perf_counter()
-    set_dir = Path(set_dir)
+    set_dir = locate(set_dir)
     adapted_layers(backbone, options)
     store = ZooStore(set_dir)
     part, parts = options.shard_index
@@ -111,7 +111,7 @@ def _batches(plans: Sequence[LoraPlan], size: int) -> Iterator[list[LoraPlan]]:
             yield group[start : start + size]
 
 
-def _job(set_dir: Path, plan: LoraPlan, backbone: Backbone) -> LoraJob:
+def _job(set_dir: Place, plan: LoraPlan, backbone: Backbone) -> LoraJob:
     held_out = read_clips(set_dir, plan.held_out, backbone) if plan.held_out else None
     return LoraJob(plan.anchor.id, read_clips(set_dir, plan.clips, backbone), lora_seed(plan.anchor.id), held_out)
 
