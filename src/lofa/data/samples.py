@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from sys import intern
 from typing import Any
 
 import torch
@@ -30,7 +31,7 @@ ROLES = ("adapt", "score")
 _VERSION = "lofa-sample-1"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Sample:
     """One clip with its caption."""
 
@@ -58,15 +59,20 @@ class Sample:
         return asdict(self)
 
 
+_NAMES = [field.name for field in fields(Sample)]
+
+
 def _parse(row: Any, where: str) -> Sample:
-    names = [field.name for field in fields(Sample)]
     if not isinstance(row, dict):
         raise DataError(f"{where}: not a json object; run `lofa prepare` again")
-    missing = [name for name in names[:9] if name not in row]
+    missing = [name for name in _NAMES[:9] if name not in row]
     if missing:
         raise DataError(f"{where}: no {', '.join(missing)}; it has {', '.join(row)}. Run `lofa prepare` again")
-    known = {name: row[name] for name in names if name in row}
-    sample = Sample(**known)
+    # what many samples share is kept once
+    shared = {name: intern(str(row[name])) for name in ("split", "group", "role")}
+    encoded = tuple(intern(str(name)) for name in row.get("encoded", ()))
+    size = (int(row["size"][0]), int(row["size"][1]))
+    sample = Sample(**{name: row[name] for name in _NAMES if name in row} | shared | {"size": size, "encoded": encoded})
     if not isinstance(sample.caption, str) or not sample.caption.strip():
         raise DataError(f"{where}: sample {sample.id!r} has no caption; give it one and run `lofa prepare` again")
     if sample.split not in SPLIT_NAMES or sample.role not in ROLES:
@@ -74,7 +80,7 @@ def _parse(row: Any, where: str) -> Sample:
             f"{where}: split {sample.split!r} and role {sample.role!r}; a split is one of {', '.join(SPLIT_NAMES)}, "
             f"a role one of {', '.join(ROLES)}"
         )
-    return replace(sample, size=(int(sample.size[0]), int(sample.size[1])), encoded=tuple(sample.encoded))
+    return sample
 
 
 def read_samples(set_dir: Location) -> list[Sample]:

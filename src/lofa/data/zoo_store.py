@@ -23,7 +23,7 @@ _VERSION = "lofa-zoo-1"
 _SCALES = "lora_adapter_metadata"  # diffusers' header entry for alpha; our own files fold alpha into B
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ZooEntry:
     """One line of an index."""
 
