@@ -87,7 +87,7 @@ def make_set(set_dir: Path, entries: int, layers: Sequence[LayerSpec]) -> None:
     header = {"backbone": "benchmark", "backbone_fingerprint": FINGERPRINT}
     store.add(random_lora(layers, 4), ZooEntry(names[0], "ok", 0.2, 0.1, 200, 4.0), "1-of-1", header)
     first = store.entries()[names[0]]
-    with (store.folder / "index-1-of-1.jsonl").open("a", encoding="utf-8") as index:
+    with (set_dir / "zoo" / "index-1-of-1.jsonl").open("a", encoding="utf-8") as index:
         for name in names[1:]:
             os.link(set_dir / "zoo" / f"{names[0]}.safetensors", set_dir / "zoo" / f"{name}.safetensors")
             os.link(str(encoded_path(set_dir, names[0])), str(encoded_path(set_dir, name)))
@@ -102,16 +102,17 @@ def resident() -> float:
 def use_set(set_dir: Path, layers: Sequence[LayerSpec], batch_size: int) -> dict[str, float]:
     """Seconds and resident MB of the data module on one set, in this process."""
     torch.set_num_threads(1)
-    before, begun = resident(), time.perf_counter()
+    before, begun, used = resident(), time.perf_counter(), time.process_time()
     data = LoFADataModule(set_dir, layers, FINGERPRINT, batch_size=batch_size)
     data.setup()
     loader = data.train_dataloader()
-    seconds, ready = time.perf_counter() - begun, resident()
+    seconds, used, ready = time.perf_counter() - begun, time.process_time() - used, resident()
     begun = time.perf_counter()
     batches = sum(1 for _ in loader)
     epoch = time.perf_counter() - begun
     return {
-        "start_up_seconds": seconds,
+        "start_up_s": seconds,
+        "start_up_cpu_s": used,
         "before_mb": before,
         "set_up_mb": ready,
         "after_epoch_mb": resident(),

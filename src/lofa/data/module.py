@@ -107,7 +107,7 @@ class LoFADataModule(pl.LightningDataModule):
         if not any(sample.split == "train" for sample in anchors):
             raise DataError(
                 f"{store.folder}: no LoRAs of training samples ({len(ready)} LoRAs, {len(samples)} samples). "
-                f"Make them with: lofa zoo data={self.set_dir.name}"
+                f"Make them with: lofa zoo data={self.set_dir}"
             )
         tensor = CONDITIONS[self.condition]
         without = [sample.id for sample in samples if tensor not in sample.encoded]

@@ -40,7 +40,7 @@ def export_reference(
     ready = set(store.ready())
     chosen = [sample for sample in samples if sample.id in ready]
     if not chosen:
-        raise DataError(f"{set_dir}: no LoRA in its zoo; make them with: lofa zoo data={set_dir.name}")
+        raise DataError(f"{set_dir}: no LoRA in its zoo; make them with: lofa zoo data={set_dir}")
     fingerprint = str(read_json(set_dir / "set.json").get("backbone_fingerprint"))
     entries = []
     for sample in chosen:

@@ -98,7 +98,7 @@ def read_samples(set_dir: Location) -> list[Sample]:
         raise DataError(
             f"no prepared data set at {set_dir}{begun}: {path.name} is missing. Sets in {parent}: "
             f"{', '.join(known) or 'none'}. Make it with: lofa prepare source=<folder|csv|poses.npz|world> "
-            f"data={set_dir.name}"
+            f"data={set_dir}"
         )
     samples = [_parse(row, f"{path}, entry {i + 1}") for i, row in enumerate(read_jsonl(path))]
     seen: set[str] = set()

@@ -113,7 +113,7 @@ class ZooStore:
             DataError: the file is missing, damaged, made for another backbone, lacks a layer, or holds NaN or infinity.
         """
         path = self.path(sample_id)
-        with open_tensors(path, f"no such LoRA; make it with: lofa zoo data={self.set_dir.name}") as file:
+        with open_tensors(path, f"no such LoRA; make it with: lofa zoo data={self.set_dir}") as file:
             check_backbone(path, file.metadata, fingerprint)
             chosen = _scaled(path, layers) if _SCALES in file.metadata else _slices(file, layers)
         values = [tensor.flatten() for pair in chosen.values() for tensor in (pair.A, pair.B)]
