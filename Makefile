@@ -43,6 +43,7 @@ check: test lint types floors  ## what has to pass before a commit
 
 bench: $(INSTALLED)  ## benchmarks, on an otherwise idle machine; results go to benchmarks/results
 	$(BIN)/python benchmarks/zoo.py --steps 60 --out benchmarks/results/zoo.json
+	$(BIN)/python benchmarks/reading.py --out benchmarks/results/reading.json
 	$(BIN)/python benchmarks/hypernet.py --compile --out benchmarks/results/hypernet-true.json
 	$(BIN)/python benchmarks/hypernet.py --size tiny --compile --backbone tiny-wan --out benchmarks/results/hypernet-tiny.json
 	$(BIN)/python benchmarks/hypernet.py --device cuda --layers 240 --dtype bfloat16 --compile --backbone wan2.1-t2v-1.3b --out benchmarks/results/hypernet-gpu.json

@@ -1,7 +1,7 @@
 """Reading and writing files safely: safetensors and json, foreign torch files with weights only; every write atomic.
 
 A write goes to a temporary name beside its goal, is flushed to disk, then renamed: a reader sees the old file or
-the whole new one, never a part, also after a crash.
+the whole new one, never a part, also after a crash. Where a path is a URL (`lofa.stores`), the object is put whole.
 """
 
 import hashlib
@@ -10,6 +10,7 @@ import os
 import pickle
 import re
 import shutil
+import tempfile
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,16 +18,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from lofa.errors import DataError
+from lofa.ranges import open_tensors
+from lofa.stores import Location, StorePath, locate
 
 __all__ = [
     "append_jsonl",
     "atomic_write",
     "digest",
+    "local_copy",
     "read_json",
     "read_jsonl",
     "read_metadata",
@@ -44,13 +47,20 @@ os.umask(_UMASK)
 
 
 @contextmanager
-def atomic_write(path: str | Path) -> Iterator[Path]:
+def atomic_write(path: Location) -> Iterator[Path]:
     """Gives a temporary path in the folder of `path`; what was written there takes its name when the block ends.
 
     The temporary path may be made a file or a folder. An existing file is replaced; so is an existing folder.
-    If the block raises, nothing is left behind and `path` is as it was.
+    If the block raises, nothing is left behind and `path` is as it was. For an object of a store, which may be no
+    folder, the temporary path is a local one.
     """
-    path = Path(path)
+    path = locate(path)
+    if isinstance(path, StorePath):
+        with tempfile.TemporaryDirectory() as folder:
+            temporary = Path(folder) / path.name
+            yield temporary
+            path.upload(temporary)
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp{path.suffix}")
     try:
@@ -72,10 +82,23 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
-def temporaries(folder: str | Path) -> dict[Path, str]:
-    """Temporary paths of `atomic_write` in a folder, of writes that go on or were killed; the name each was to take."""
+def temporaries(folder: Location) -> dict[Path, str]:
+    """Temporary paths of `atomic_write` in a folder, of writes that go on or were killed; the name each was to take.
+
+    A store never has any.
+    """
+    folder = locate(folder)
+    if isinstance(folder, StorePath):
+        return {}
     made = re.compile(r"\.(.+)\.[0-9a-f]{8}\.tmp(\.[^.]+)?")
-    return {path: match[1] for path in Path(folder).glob(".*.tmp*") if (match := made.fullmatch(path.name))}
+    found = {}
+    for path in folder.glob(".*.tmp*"):
+        name = path.name
+        while match := made.fullmatch(name):  # one write may be within another
+            name = match[1]
+        if name != path.name:
+            found[path] = name
+    return found
 
 
 def _flush(path: Path) -> None:
@@ -83,31 +106,39 @@ def _flush(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def write_json(path: str | Path, value: object) -> None:
+def write_json(path: Location, value: object) -> None:
     """Writes `value` as indented json; NaN and infinity are refused (ValueError), they are no json."""
     with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
-def read_json(path: str | Path) -> Any:
+def read_json(path: Location) -> Any:
     """Reads a json file.
 
     Raises:
         DataError: the file is missing or no json.
     """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return json.loads(locate(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
     except ValueError as error:
         raise DataError(f"{path}: not a json file ({error})") from None
 
 
-def append_jsonl(path: str | Path, value: object) -> None:
-    """Appends one json line in a single write, flushed to disk; a torn last line of a crash is ended first."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+def append_jsonl(path: Location, value: object) -> None:
+    """Appends one json line in a single write, flushed to disk; a torn last line of a crash is ended first.
+
+    A store can't append: its object is written anew with the line, so it must have one writer.
+    """
+    path = locate(path)
     line = json.dumps(value, allow_nan=False).encode() + b"\n"
+    if isinstance(path, StorePath):
+        before = path.read_bytes() if path.is_file() else b""
+        with atomic_write(path) as temporary:
+            temporary.write_bytes(before + line)
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("ab+") as file:
         if file.tell():
             file.seek(-1, os.SEEK_END)
@@ -118,26 +149,24 @@ def append_jsonl(path: str | Path, value: object) -> None:
         os.fsync(file.fileno())
 
 
-def read_jsonl(path: str | Path) -> list[Any]:
-    """Reads json lines; a line torn by a crash in the middle of writing is left out.
+def read_jsonl(path: Location) -> Iterator[Any]:
+    """Reads json lines one by one; a line torn by a crash in the middle of writing is left out.
 
     Raises:
         DataError: the file is missing.
     """
-    rows = []
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        lines = locate(path).read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
     for line in lines:
         try:
-            rows.append(json.loads(line))
+            yield json.loads(line)
         except ValueError:
             continue
-    return rows
 
 
-def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+def save_tensors(path: Location, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
     """Writes tensors (any device, copied to contiguous CPU memory) and string metadata as safetensors.
 
     The same content gives the same bytes.
@@ -167,25 +196,30 @@ def _sort_header(path: Path) -> None:
         file.write(text.ljust(size))
 
 
-@contextmanager
-def _opened(path: str | Path) -> Iterator[Any]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            yield file
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
-    except (SafetensorError, OSError) as error:
-        raise DataError(f"{path}: not a whole safetensors file ({error}); make it again") from None
-
-
-def read_tensors(path: str | Path, names: Iterable[str] | None = None) -> dict[str, Tensor]:
+def read_tensors(path: Location, names: Iterable[str] | None = None) -> dict[str, Tensor]:
     """Reads the named tensors (all by default); the bytes of the others are not touched.
 
     Raises:
         DataError: the file is missing, truncated, no safetensors, or lacks a name.
     """
-    with _opened(path) as file:
-        return {name: file.get_tensor(name) for name in (file.keys() if names is None else names)}
+    with open_tensors(path) as file:
+        return file.read(names)
+
+
+@contextmanager
+def local_copy(path: Location) -> Iterator[Path]:
+    """Gives the path itself, or a copy of a store's object for the length of the block (DataError: it is missing)."""
+    path = locate(path)
+    if not isinstance(path, StorePath):
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / path.name
+        try:
+            path.download(copy)
+        except FileNotFoundError:
+            raise DataError(f"{path}: no such file") from None
+        yield copy
 
 
 def read_torch(path: str | Path, mmap: bool = False) -> Any:
@@ -203,16 +237,16 @@ def read_torch(path: str | Path, mmap: bool = False) -> Any:
         raise DataError(f"{path}: not a readable file of tensors alone ({reason})") from None
 
 
-def read_metadata(path: str | Path) -> dict[str, str]:
+def read_metadata(path: Location) -> dict[str, str]:
     """Reads the string metadata of a safetensors header (DataError as in `read_tensors`)."""
-    with _opened(path) as file:
-        return dict(file.metadata() or {})
+    with open_tensors(path) as file:
+        return file.metadata
 
 
-def tensor_shapes(path: str | Path) -> dict[str, tuple[int, ...]]:
+def tensor_shapes(path: Location) -> dict[str, tuple[int, ...]]:
     """Names and shapes from the header alone (DataError as in `read_tensors`)."""
-    with _opened(path) as file:
-        return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118  not a mapping
+    with open_tensors(path) as file:
+        return file.shapes
 
 
 def digest(path: str | Path) -> str:

@@ -4,7 +4,9 @@ from dataclasses import replace
 from pathlib import Path
 from shutil import copytree
 from typing import Any
+from uuid import uuid4
 
+import fsspec
 import lightning.pytorch as pl
 import pytest
 import torch
@@ -14,9 +16,11 @@ from lofa.adapters import Adapter
 from lofa.backbones import Backbone
 from lofa.data import LoFADataModule, ZooBatch, ZooStore, read_encoded, read_samples, write_samples
 from lofa.errors import DataError
+from lofa.stores import Location
+from tests.helpers.web import serve
 
 
-def module(set_dir: Path, backbone: Backbone, **values: Any) -> LoFADataModule:
+def module(set_dir: Location, backbone: Backbone, **values: Any) -> LoFADataModule:
     data = LoFADataModule(set_dir, backbone.layers, backbone.fingerprint, **{"batch_size": 2, **values})
     data.setup()
     return data
@@ -98,6 +102,30 @@ def test_batches_are_the_same_with_and_without_workers(zoo_set: Path, backbone: 
         )
 
 
+def same(one: ZooBatch, other: ZooBatch) -> bool:
+    tensors = (
+        (*batch.prompt.tokens, batch.values, batch.lengths, *(t for s in batch.stacks for t in (s.layers, s.A, s.B)))
+        for batch in (one, other)
+    )
+    return one.ids == other.ids and all(torch.equal(a, b) for a, b in zip(*tensors, strict=True))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("stage", [1, 2])
+def test_batches_are_the_same_from_a_disk_a_store_and_a_web_server(
+    zoo_set: Path, backbone: Backbone, stage: int, workers: int
+) -> None:
+    store = f"memory://{uuid4().hex}"
+    fsspec.filesystem("memory").put(str(zoo_set), store, recursive=True)
+    with serve(zoo_set) as web:
+        disk, *others = (
+            list(module(place, backbone, stage=stage, workers=workers, layers_per_sample=3).train_dataloader())
+            for place in (zoo_set, store, web.url)
+        )
+    for other in others:
+        assert len(disk) == len(other) > 1 and all(map(same, disk, other))
+
+
 class Recorder(pl.LightningModule):
     """Notes the ids it is given."""
 
@@ -145,7 +173,7 @@ def test_what_is_missing_is_said_with_the_way_out(
 ) -> None:
     with pytest.raises(DataError, match="no prepared data set at .*nowhere.*lofa prepare"):
         module(tmp_path / "nowhere", backbone)
-    with pytest.raises(DataError, match="no LoRAs of training samples.*lofa zoo data=small"):
+    with pytest.raises(DataError, match="no LoRAs of training samples.*lofa zoo data=/.*small"):
         module(prepared, backbone)
     with pytest.raises(DataError, match="made for backbone.*'.*tiny-wan-random.*not for the one in use"):
         LoFADataModule(zoo_set, backbone.layers, "another").setup()

@@ -47,6 +47,39 @@ def test_processes_share_the_batch_one_process_would_see(world: int) -> None:
     assert sum(seen.values()) - len(BUCKETS) < world * 2  # at most world - 1 repeats a bucket
 
 
+@pytest.mark.parametrize("world", [1, 2, 3, 4])
+@pytest.mark.parametrize("sizes", [(1,), (7,), (12,), (5, 3), (1, 9, 2)])
+@pytest.mark.parametrize("batch_size", [1, 2, 5])
+def test_every_process_does_its_part_of_every_epoch(world: int, sizes: tuple[int, ...], batch_size: int) -> None:
+    buckets = [bucket for bucket, size in enumerate(sizes) for _ in range(size)]
+    ranks = [BucketSampler(buckets, batch_size, world=world, rank=rank, seed=3) for rank in range(world)]
+    for epoch in range(2):
+        for sampler in ranks:
+            sampler.set_epoch(epoch)
+        steps = list(zip(*ranks, strict=True))  # as many batches on each process
+        assert len(steps) == len(ranks[0])
+        seen = Counter(item for step in steps for key in step for item in key.items)
+        # each item once, but for those that fill up the last batch of a bucket
+        assert seen.keys() == set(range(len(buckets)))
+        assert sum(seen.values()) - len(buckets) <= (world - 1) * len(sizes)
+        for step in steps:
+            assert len({len(key.items) for key in step}) == len({key.seed for key in step}) == 1
+            assert len({buckets[item] for key in step for item in key.items}) == 1
+
+
+@pytest.mark.parametrize("world", [1, 2, 3, 4])
+def test_a_resumed_epoch_is_the_rest_of_it_on_every_process(world: int) -> None:
+    for rank in range(world):
+        whole, resumed = (BucketSampler(BUCKETS, 2, world=world, rank=rank, seed=5) for _ in range(2))
+        for sampler in (whole, resumed):
+            sampler.set_epoch(4)
+        keys = list(whole)
+        for done in range(len(keys) + 1):
+            resumed.skip = done
+            assert list(resumed) == keys[done:]
+            assert list(resumed) == keys  # the epoch after is whole again
+
+
 def test_misuse_is_refused() -> None:
     with pytest.raises(ValueError, match="batch_size=0"):
         BucketSampler(BUCKETS, 0)

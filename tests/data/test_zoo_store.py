@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from shutil import copytree
+from uuid import uuid4
 
 import pytest
 import torch
@@ -67,6 +68,29 @@ def test_indices_are_merged_and_the_last_word_counts(tmp_path: Path, backbone: B
     assert store.ready() == ["a"]
     with pytest.raises(ValueError, match="backbone_fingerprint"):
         store.add(random_adapter(backbone, 1), ZooEntry("d", "ok"), "1-of-2", {"backbone": "x"})
+
+
+def test_a_zoo_in_a_store_is_the_zoo_on_a_disk(tmp_path: Path, backbone: Backbone) -> None:
+    header = {"backbone": backbone.name, "backbone_fingerprint": backbone.fingerprint}
+    names = [layer.name for layer in backbone.layers]
+    disk, store = ZooStore(tmp_path), ZooStore(f"memory://{uuid4().hex}")
+    for zoo in (disk, store):
+        assert zoo.ready() == []
+        zoo.add(random_adapter(backbone, 0), ZooEntry("a", "ok", 0.2, 0.1), "2-of-2", header)
+        zoo.note(ZooEntry("b", "failed", reason="loss became NaN"), "1-of-2")
+        zoo.add(random_adapter(backbone, 1), ZooEntry("b", "ok"), "1-of-2", header, dtype=torch.bfloat16)
+    assert store.entries() == disk.entries() and store.ready() == disk.ready() == ["b", "a"]
+    near, far = (zoo.stacks(["a", "b"], names, [[4, 1]], backbone.fingerprint)[0] for zoo in (disk, store))
+    assert torch.equal(near.A, far.A) and torch.equal(near.B, far.B)
+    with pytest.raises(
+        DataError, match=r"memory://.*/zoo/c\.safetensors: no such LoRA; make it with: lofa zoo data=mem"
+    ):
+        store.read("c", names, backbone.fingerprint)
+    scales = '{"transformer.r": 2, "transformer.lora_alpha": 8}'
+    tensors, metadata = read_tensors(store.path("a")), read_metadata(store.path("a"))
+    save_tensors(store.path("a"), tensors, {**metadata, "lora_adapter_metadata": scales})
+    (scaled,) = store.stacks(["a"], names, [[4, 1]], backbone.fingerprint)
+    torch.testing.assert_close(scaled.alpha[0], 4 * far.alpha[0])
 
 
 def test_spoilt_files_are_named(store: ZooStore, backbone: Backbone) -> None:

@@ -42,6 +42,7 @@ from lofa.evaluation import (
 from lofa.files import write_json
 from lofa.metrics import load_clip, load_video_features
 from lofa.predict import Predictor
+from lofa.stores import Place
 from lofa.zoo import LoraOptions
 
 __all__ = ["COMMAND", "EvalConfig", "compare_methods", "print_table"]
@@ -102,7 +103,7 @@ def compare_methods(config: Any, backbone: Backbone, run: Path) -> Evaluation:
     return result
 
 
-def _load_predictors(config: Any, set_dir: Path, backbone: Backbone) -> dict[str, Predictor]:
+def _load_predictors(config: Any, set_dir: Place, backbone: Backbone) -> dict[str, Predictor]:
     """The predictors that the methods name."""
     wanted = dict.fromkeys(name.removesuffix(_SHUFFLED) for name in config.methods)
     runs: dict[str, str | None] = {"lofa": config.predictor, **config.predictors}
@@ -121,7 +122,7 @@ def _load_predictors(config: Any, set_dir: Path, backbone: Backbone) -> dict[str
     return loaded
 
 
-def _newest_predictor(config: Any, set_dir: Path, backbone: Backbone) -> str:
+def _newest_predictor(config: Any, set_dir: Place, backbone: Backbone) -> str:
     wanted = {
         "stage": 2,
         "data": str(set_dir.resolve()),
@@ -139,7 +140,7 @@ def _newest_predictor(config: Any, set_dir: Path, backbone: Backbone) -> str:
 
 
 def _build_methods(
-    config: Any, set_dir: Path, backbone: Backbone, cases: Sequence[Case], predictors: dict[str, Predictor]
+    config: Any, set_dir: Place, backbone: Backbone, cases: Sequence[Case], predictors: dict[str, Predictor]
 ) -> list[Method]:
     made: dict[str, Method] = {}
     for name in dict.fromkeys(name.removesuffix(_SHUFFLED) for name in config.methods):
@@ -161,7 +162,7 @@ def _build_methods(
 
 
 def _maps(
-    set_dir: Path, predictors: dict[str, Predictor], cases: Sequence[Case], methods: Sequence[Method], shown: int = 2
+    set_dir: Place, predictors: dict[str, Predictor], cases: Sequence[Case], methods: Sequence[Method], shown: int = 2
 ) -> dict[str, list[LayerMaps]]:
     """True and predicted response maps of the first prompts, where both a LoRA and LoFA were made."""
     adapters = {method.name: method.adapters for method in methods}

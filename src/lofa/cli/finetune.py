@@ -21,6 +21,7 @@ from lofa.data.samples import LATENTS
 from lofa.errors import BackboneError, ConfigError, DataError, LofaError
 from lofa.evaluation import write_curves
 from lofa.files import write_json
+from lofa.stores import Location
 from lofa.zoo import LoraJob, LoraOptions, LoraResult, lora_seed, read_clips, train_loras
 
 __all__ = ["COMMAND", "FinetuneConfig"]
@@ -81,7 +82,7 @@ def finetune(config: Any) -> LoraResult:
     return best
 
 
-def _clips(set_dir: Path, group: str | None) -> tuple[list[Sample], list[Sample]]:
+def _clips(set_dir: Location, group: str | None) -> tuple[list[Sample], list[Sample]]:
     """Clips of the class to train on, and those to measure with: the scored ones, else the last quarter of the others.
 
     Raises:

@@ -25,6 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 from lofa.cli.text import literal
 from lofa.errors import ConfigError, DataError
 from lofa.files import atomic_write, read_json, write_json
+from lofa.stores import Place, StorePath, locate
 
 __all__ = ["find_run", "find_set", "finish_run", "is_first_process", "new_run", "read_run_config", "start_run"]
 
@@ -33,10 +34,12 @@ _SHARED_RUN = "LOFA_RUN_DIR"  # the first process tells those it starts
 _PACKAGES = ("torch", "lightning", "diffusers", "transformers", "hydra-core", "safetensors", "lofa")
 
 
-def find_set(config: Any) -> Path:
-    """The folder of the data set that `data` names: a folder as it stands, or a name in `paths.data`."""
-    path = Path(config.data)
-    return path if path.is_absolute() or len(path.parts) > 1 else Path(config.paths.data) / path
+def find_set(config: Any) -> Place:
+    """Where the data set lies that `data` names: a folder or URL as it stands, or a name in `paths.data`."""
+    place = locate(config.data)
+    if isinstance(place, StorePath) or place.is_absolute() or len(place.parts) > 1:
+        return place
+    return locate(config.paths.data) / config.data
 
 
 def is_first_process() -> bool:

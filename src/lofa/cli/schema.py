@@ -24,7 +24,7 @@ __all__ = ["WayConfig"]
 class PathsConfig:
     """Where things are written."""
 
-    data: str = text("data", "folder of the data sets")
+    data: str = text("data", "folder or URL of the data sets")
     runs: str = text("runs", "folder of the runs")
 
 
@@ -229,7 +229,7 @@ class BaselineConfig(section(LoraOptions, without=("seed",))):  # type: ignore[m
 class WayConfig:
     """What the commands of the way share."""
 
-    data: str = text("world", "data set: a name in paths.data, or a folder")
+    data: str = text("world", "data set: a name in paths.data, a folder, or a URL such as s3://bucket/set")
     name: str | None = text(None, "folder in paths.runs for what is made; none: named after task, stage and time")
     seed: int = option(0, "of everything that is drawn")
     device: str = option("auto", "where models run: cpu, cuda, cuda:1, auto")

@@ -23,6 +23,7 @@ from lofa.errors import ConfigError, DataError
 from lofa.files import tensor_shapes
 from lofa.predict import Stage, load_response, save_predictor
 from lofa.resources import conf_dir
+from lofa.stores import Place
 from lofa.training import PredictorModule, SampleClips
 
 __all__ = ["COMMAND", "TrainConfig", "Trained", "train_stage"]
@@ -139,7 +140,7 @@ def _check_stage(stage: int | None) -> None:
         raise ConfigError(f"{given}: give stage=1 (response map) or, after it, stage=2 (adapter)")
 
 
-def _identity(config: Any, set_dir: Path, backbone: Backbone, stage: int) -> dict[str, object]:
+def _identity(config: Any, set_dir: Place, backbone: Backbone, stage: int) -> dict[str, object]:
     """What a later command finds a run by."""
     return {
         "stage": stage,
@@ -165,11 +166,11 @@ def _resumed(run: Path) -> DictConfig:
     return saved
 
 
-def _count_joints(set_dir: Path, sample: Sample) -> int:
+def _count_joints(set_dir: Place, sample: Sample) -> int:
     return tensor_shapes(encoded_path(set_dir, sample.id))["condition.pose"][1]
 
 
-def _choose_response(config: Any, set_dir: Path, backbone: Backbone) -> Path:
+def _choose_response(config: Any, set_dir: Place, backbone: Backbone) -> Path:
     """The stage-1 run that stage 2 reads."""
     if config.response is not None:
         return Path(config.response)

@@ -1,7 +1,6 @@
 """Prompts paired with their LoRAs, read from files when a batch is asked for: memory does not grow with the zoo."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,6 +13,7 @@ from lofa.data.sampler import BatchKey
 from lofa.data.samples import LATENTS, POSE, TEXT, Sample, read_encoded
 from lofa.data.zoo_store import ZooStore
 from lofa.errors import DataError
+from lofa.stores import Location, locate
 
 __all__ = ["CONDITIONS", "ZooDataset"]
 
@@ -41,7 +41,7 @@ class ZooDataset(Dataset[ZooBatch]):
 
     def __init__(
         self,
-        set_dir: str | Path,
+        set_dir: Location,
         anchors: Sequence[Sample],
         pool: Sequence[Sample],
         layers: Sequence[LayerSpec],
@@ -61,7 +61,7 @@ class ZooDataset(Dataset[ZooBatch]):
                 f"layers_per_sample={layers_per_sample}: the backbone has {len(layers)} layers of {shapes} shapes to "
                 "draw from, and one of each shape is drawn at least"
             )
-        self.set_dir, self.store = Path(set_dir), ZooStore(set_dir)
+        self.set_dir, self.store = locate(set_dir), ZooStore(set_dir)
         self.anchors, self.layers, self.fingerprint = list(anchors), list(layers), fingerprint
         self.condition, self.layers_per_sample, self.with_latents = condition, layers_per_sample, with_latents
         by_group: dict[tuple[object, ...], list[Sample]] = {}

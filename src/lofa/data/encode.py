@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -11,6 +10,7 @@ from lofa.backbones import Backbone
 from lofa.data.samples import Encoded, Sample, write_encoded
 from lofa.data.source import Loaded, Skipped, Source
 from lofa.errors import DataError, LofaError
+from lofa.stores import Place
 
 __all__ = ["Encoder"]
 
@@ -20,7 +20,7 @@ class Encoder:
     """Encodes and writes samples, a few at a time; what fails is added to `skipped`."""
 
     source: Source
-    set_dir: Path
+    set_dir: Place
     backbone: Backbone
     dtype: torch.dtype
     stamps: dict[str, str]

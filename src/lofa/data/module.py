@@ -1,7 +1,6 @@
 """The LightningDataModule: a prepared set and its zoo as batches for either stage."""
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import lightning.pytorch as pl
 import torch
@@ -14,6 +13,7 @@ from lofa.data.sampler import BucketSampler
 from lofa.data.samples import Sample, read_samples
 from lofa.data.zoo_store import ZooStore
 from lofa.errors import DataError
+from lofa.stores import Location, locate
 
 __all__ = ["LoFADataModule"]
 
@@ -64,7 +64,7 @@ class LoFADataModule(pl.LightningDataModule):
 
     def __init__(
         self,
-        set_dir: str | Path,
+        set_dir: Location,
         layers: Sequence[LayerSpec],
         fingerprint: str,
         *,
@@ -86,7 +86,7 @@ class LoFADataModule(pl.LightningDataModule):
                 f"batch_size={batch_size}, layers_per_sample={layers_per_sample}, workers={workers}: batches hold at "
                 "least one prompt and one layer, and workers are at least 0"
             )
-        self.set_dir, self.layers, self.fingerprint = Path(set_dir), tuple(layers), fingerprint
+        self.set_dir, self.layers, self.fingerprint = locate(set_dir), tuple(layers), fingerprint
         self.condition, self.stage, self.batch_size, self.siblings = condition, stage, batch_size, siblings
         self.layers_per_sample, self.workers, self.seed = layers_per_sample, workers, seed
         self.train: ZooDataset | None = None
@@ -107,7 +107,7 @@ class LoFADataModule(pl.LightningDataModule):
         if not any(sample.split == "train" for sample in anchors):
             raise DataError(
                 f"{store.folder}: no LoRAs of training samples ({len(ready)} LoRAs, {len(samples)} samples). "
-                f"Make them with: lofa zoo data={self.set_dir.name}"
+                f"Make them with: lofa zoo data={self.set_dir}"
             )
         tensor = CONDITIONS[self.condition]
         without = [sample.id for sample in samples if tensor not in sample.encoded]

@@ -25,6 +25,7 @@ from lofa.data.world_source import WorldSource
 from lofa.errors import DataError
 from lofa.files import atomic_write, read_json, write_json
 from lofa.interop import PREFIX
+from lofa.stores import Location, Place, locate
 
 __all__ = ["PrepareReport", "clip_shape", "open_source", "prepare"]
 
@@ -84,7 +85,7 @@ def open_source(source: str, options: PrepareOptions, shape: ClipShape) -> Sourc
 
 def prepare(
     source: str,
-    set_dir: str | Path,
+    set_dir: Location,
     backbone: Backbone,
     options: PrepareOptions | None = None,
     console: Console | None = None,
@@ -102,7 +103,7 @@ def prepare(
     Raises:
         DataError: no such source, an option out of range, a set of another backbone or source, or no sample remains.
     """
-    options, console, set_dir = options or PrepareOptions(), console or Console(), Path(set_dir)
+    options, console, set_dir = options or PrepareOptions(), console or Console(), locate(set_dir)
     opened = open_source(source, options, clip_shape(backbone, options))
     _check_owner(set_dir, opened, backbone)
     plan = opened.plan()
@@ -144,7 +145,7 @@ def _description(source: Source | ReferenceSource, backbone: Backbone, samples: 
     }
 
 
-def _check_owner(set_dir: Path, source: Source | ReferenceSource, backbone: Backbone) -> None:
+def _check_owner(set_dir: Place, source: Source | ReferenceSource, backbone: Backbone) -> None:
     path = set_dir / "set.json"
     if not path.is_file():
         return
@@ -159,7 +160,7 @@ def _check_owner(set_dir: Path, source: Source | ReferenceSource, backbone: Back
         raise DataError(f"{set_dir}: prepared from source={before.get('source')}, not from {source.name}. {way_out}")
 
 
-def _write_skipped(set_dir: Path, skipped: Sequence[Skipped]) -> None:
+def _write_skipped(set_dir: Place, skipped: Sequence[Skipped]) -> None:
     lines = "".join(json.dumps(vars(skip)) + "\n" for skip in skipped)
     with atomic_write(set_dir / "skipped.jsonl") as temporary:
         temporary.write_text(lines, encoding="utf-8")
@@ -170,7 +171,7 @@ def _progress(console: Console) -> Progress:
     return Progress(text, bar, count, TimeElapsedColumn(), TimeRemainingColumn(), console=console)
 
 
-def _print(console: Console, report: PrepareReport, set_dir: Path, most: int = 20) -> None:
+def _print(console: Console, report: PrepareReport, set_dir: Place, most: int = 20) -> None:
     counts = Counter(sample.split for sample in report.samples)
     lines = [
         f"{set_dir}: {len(report.samples)} samples ({', '.join(f'{split} {counts[split]}' for split in SPLIT_NAMES)}); "

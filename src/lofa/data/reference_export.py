@@ -10,8 +10,9 @@ from lofa.adapters import Adapter
 from lofa.data.samples import Sample, read_encoded, read_samples
 from lofa.data.zoo_store import ZooStore
 from lofa.errors import DataError
-from lofa.files import read_json, write_json
+from lofa.files import local_copy, read_json, write_json
 from lofa.interop.zoo import INDEX, stage1_path, write_sample, write_stage1
+from lofa.stores import Location, locate
 
 __all__ = ["export_reference"]
 
@@ -19,7 +20,7 @@ _TOKENS = 512
 
 
 def export_reference(
-    set_dir: str | Path, folder: str | Path, stage1: Callable[[Sample], Mapping[str, Tensor]] | None = None
+    set_dir: Location, folder: str | Path, stage1: Callable[[Sample], Mapping[str, Tensor]] | None = None
 ) -> list[Sample]:
     """Writes every sample that has a LoRA; `metadata.json`, last and whole, names them with caption, group and split.
 
@@ -34,12 +35,12 @@ def export_reference(
     Raises:
         DataError: no set, an empty zoo, a sample without latents, or a layer that is none of Wan's.
     """
-    set_dir, folder = Path(set_dir), Path(folder)
+    set_dir, folder = locate(set_dir), Path(folder)
     samples, store = read_samples(set_dir), ZooStore(set_dir)
     ready = set(store.ready())
     chosen = [sample for sample in samples if sample.id in ready]
     if not chosen:
-        raise DataError(f"{set_dir}: no LoRA in its zoo; make them with: lofa zoo data={set_dir.name}")
+        raise DataError(f"{set_dir}: no LoRA in its zoo; make them with: lofa zoo data={set_dir}")
     fingerprint = str(read_json(set_dir / "set.json").get("backbone_fingerprint"))
     entries = []
     for sample in chosen:
@@ -47,7 +48,8 @@ def export_reference(
         if encoded.latents is None:
             raise DataError(f"{set_dir}: sample {sample.id} has no latents, which the published format needs")
         entry = {"file_name": f"loras/{sample.id}.pth", "input_emb": f"samples/{sample.id}.pth"}
-        Adapter.load(store.path(sample.id)).save(folder / entry["file_name"], format="reference")
+        with local_copy(store.path(sample.id)) as lora:
+            Adapter.load(lora).save(folder / entry["file_name"], format="reference")
         padding = (0, 0, 0, max(0, _TOKENS - len(encoded.text)))
         write_sample(folder / entry["input_emb"], F.pad(encoded.text, padding), encoded.latents)
         if stage1 is not None:

@@ -21,6 +21,7 @@ from lofa.data.zoo_store import ZooEntry, ZooStore
 from lofa.errors import DataError, LofaError
 from lofa.interop import PREFIX
 from lofa.interop.zoo import INDEX, read_index, read_sample
+from lofa.stores import Place
 
 __all__ = ["ReferenceImport", "ReferenceSource"]
 
@@ -76,7 +77,7 @@ class ReferenceImport:
     """Writes LoRAs and samples of a published zoo; what fails is added to `skipped`."""
 
     source: ReferenceSource
-    set_dir: Path
+    set_dir: Place
     backbone: Backbone
     dtype: torch.dtype
     stamps: dict[str, str]

@@ -9,14 +9,16 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from pathlib import Path
+from sys import intern
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from lofa.errors import DataError
-from lofa.files import atomic_write, read_jsonl, read_metadata, read_tensors, save_tensors, tensor_shapes
+from lofa.files import atomic_write, read_jsonl, save_tensors
+from lofa.ranges import open_tensors
+from lofa.stores import Location, Place, locate
 
 __all__ = [
     "LATENTS", "POSE", "ROLES", "SPLIT_NAMES", "TEXT", "Encoded", "Sample", "check_backbone", "encoded_path",
@@ -29,7 +31,7 @@ ROLES = ("adapt", "score")
 _VERSION = "lofa-sample-1"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Sample:
     """One clip with its caption."""
 
@@ -57,15 +59,20 @@ class Sample:
         return asdict(self)
 
 
+_NAMES = [field.name for field in fields(Sample)]
+
+
 def _parse(row: Any, where: str) -> Sample:
-    names = [field.name for field in fields(Sample)]
     if not isinstance(row, dict):
         raise DataError(f"{where}: not a json object; run `lofa prepare` again")
-    missing = [name for name in names[:9] if name not in row]
+    missing = [name for name in _NAMES[:9] if name not in row]
     if missing:
         raise DataError(f"{where}: no {', '.join(missing)}; it has {', '.join(row)}. Run `lofa prepare` again")
-    known = {name: row[name] for name in names if name in row}
-    sample = Sample(**known)
+    # what many samples share is kept once
+    shared = {name: intern(str(row[name])) for name in ("split", "group", "role")}
+    encoded = tuple(intern(str(name)) for name in row.get("encoded", ()))
+    size = (int(row["size"][0]), int(row["size"][1]))
+    sample = Sample(**{name: row[name] for name in _NAMES if name in row} | shared | {"size": size, "encoded": encoded})
     if not isinstance(sample.caption, str) or not sample.caption.strip():
         raise DataError(f"{where}: sample {sample.id!r} has no caption; give it one and run `lofa prepare` again")
     if sample.split not in SPLIT_NAMES or sample.role not in ROLES:
@@ -73,16 +80,16 @@ def _parse(row: Any, where: str) -> Sample:
             f"{where}: split {sample.split!r} and role {sample.role!r}; a split is one of {', '.join(SPLIT_NAMES)}, "
             f"a role one of {', '.join(ROLES)}"
         )
-    return replace(sample, size=(int(sample.size[0]), int(sample.size[1])), encoded=tuple(sample.encoded))
+    return sample
 
 
-def read_samples(set_dir: str | Path) -> list[Sample]:
+def read_samples(set_dir: Location) -> list[Sample]:
     """The samples of a prepared set, in order.
 
     Raises:
         DataError: there is no such set (the message lists the sets beside it), or a line is wrong.
     """
-    set_dir = Path(set_dir)
+    set_dir = locate(set_dir)
     path = set_dir / "samples.jsonl"
     if not path.is_file():
         parent = set_dir.parent
@@ -91,7 +98,7 @@ def read_samples(set_dir: str | Path) -> list[Sample]:
         raise DataError(
             f"no prepared data set at {set_dir}{begun}: {path.name} is missing. Sets in {parent}: "
             f"{', '.join(known) or 'none'}. Make it with: lofa prepare source=<folder|csv|poses.npz|world> "
-            f"data={set_dir.name}"
+            f"data={set_dir}"
         )
     samples = [_parse(row, f"{path}, entry {i + 1}") for i, row in enumerate(read_jsonl(path))]
     seen: set[str] = set()
@@ -104,16 +111,16 @@ def read_samples(set_dir: str | Path) -> list[Sample]:
     return samples
 
 
-def write_samples(set_dir: str | Path, samples: Iterable[Sample]) -> None:
+def write_samples(set_dir: Location, samples: Iterable[Sample]) -> None:
     """Writes samples.jsonl, whole or not at all."""
     lines = "".join(json.dumps(sample.to_json(), allow_nan=False) + "\n" for sample in samples)
-    with atomic_write(Path(set_dir) / "samples.jsonl") as temporary:
+    with atomic_write(locate(set_dir) / "samples.jsonl") as temporary:
         temporary.write_text(lines, encoding="utf-8")
 
 
-def encoded_path(set_dir: str | Path, sample_id: str) -> Path:
+def encoded_path(set_dir: Location, sample_id: str) -> Place:
     """Where the encoded file of a sample lies."""
-    return Path(set_dir) / "encoded" / f"{sample_id}.safetensors"
+    return locate(set_dir) / "encoded" / f"{sample_id}.safetensors"
 
 
 @dataclass(frozen=True)
@@ -135,7 +142,7 @@ def recipe(sample: Sample, stamp: str = "") -> str:
 
 
 def write_encoded(
-    set_dir: str | Path,
+    set_dir: Location,
     sample: Sample,
     encoded: Encoded,
     *,
@@ -173,26 +180,25 @@ def write_encoded(
     return replace(sample, fps=rate, encoded=tuple(sorted(tensors)))
 
 
-def find_encoded(set_dir: str | Path, sample: Sample, fingerprint: str, stamp: str = "") -> Sample | None:
+def find_encoded(set_dir: Location, sample: Sample, fingerprint: str, stamp: str = "") -> Sample | None:
     """What `write_encoded` gave for the planned `sample`, if its file is there, whole and current; else None.
 
     Raises:
         DataError: the file was made for another backbone.
     """
     path = encoded_path(set_dir, sample.id)
-    if not path.is_file():
-        return None
     try:
-        metadata, names = read_metadata(path), tensor_shapes(path)
+        with open_tensors(path) as file:
+            metadata, names = file.metadata, file.shapes
     except DataError:
-        return None  # damaged: it is made again
+        return None  # missing or damaged: it is made
     check_backbone(path, metadata, fingerprint)
     if metadata.get("recipe") != recipe(sample, stamp):
         return None
     return replace(sample, fps=float(metadata["fps"]), encoded=tuple(sorted(names)))
 
 
-def check_backbone(path: Path, metadata: dict[str, str], fingerprint: str) -> None:
+def check_backbone(path: Place, metadata: dict[str, str], fingerprint: str) -> None:
     """DataError naming the file where its metadata tells of another backbone."""
     found = metadata.get("backbone_fingerprint")
     if found != fingerprint:
@@ -203,24 +209,23 @@ def check_backbone(path: Path, metadata: dict[str, str], fingerprint: str) -> No
         )
 
 
-def read_encoded(set_dir: str | Path, sample: Sample, fingerprint: str, names: Sequence[str] | None = None) -> Encoded:
+def read_encoded(set_dir: Location, sample: Sample, fingerprint: str, names: Sequence[str] | None = None) -> Encoded:
     """Reads what is encoded of a sample, or only the tensors `names`; the text always.
 
     Raises:
         DataError: the file is missing, damaged, made for another backbone, lacks a tensor or holds NaN or infinity.
     """
     path = encoded_path(set_dir, sample.id)
-    if not path.is_file():
-        raise DataError(f"{path}: no such file, though samples.jsonl lists it; run `lofa prepare` again")
-    check_backbone(path, read_metadata(path), fingerprint)
-    wanted = set(sample.encoded if names is None else names) | {TEXT}
-    lacking = wanted - set(sample.encoded)
-    if lacking:
-        raise DataError(
-            f"{path}: no {', '.join(sorted(lacking))} in it; it has {', '.join(sample.encoded)}. "
-            "Prepare the set from a source that has it"
-        )
-    tensors = read_tensors(path, sorted(wanted))
+    with open_tensors(path, "no such file, though samples.jsonl lists it; run `lofa prepare` again") as file:
+        check_backbone(path, file.metadata, fingerprint)
+        wanted = set(sample.encoded if names is None else names) | {TEXT}
+        lacking = wanted - set(sample.encoded)
+        if lacking:
+            raise DataError(
+                f"{path}: no {', '.join(sorted(lacking))} in it; it has {', '.join(sample.encoded)}. "
+                "Prepare the set from a source that has it"
+            )
+        tensors = file.read(sorted(wanted))
     for name, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
             raise DataError(f"{path}: {name} holds NaN or infinity; delete the file and run `lofa prepare` again")

@@ -4,9 +4,8 @@ A process appends to the index of its own shard alone, after the file itself is 
 last line of an id counting. Reading some layers of a file touches the bytes of those layers.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from pathlib import Path
 
 import torch
 
@@ -14,7 +13,9 @@ from lofa.adapters import Adapter, LowRank, LowRankBatch, stack_adapters
 from lofa.data.batch import LayerStack
 from lofa.data.samples import check_backbone
 from lofa.errors import DataError
-from lofa.files import append_jsonl, digest, read_jsonl, read_metadata, read_tensors, tensor_shapes
+from lofa.files import append_jsonl, atomic_write, digest, local_copy, read_jsonl
+from lofa.ranges import TensorFile, open_tensors
+from lofa.stores import Location, Place, locate
 
 __all__ = ["ZooEntry", "ZooStore"]
 
@@ -22,7 +23,7 @@ _VERSION = "lofa-zoo-1"
 _SCALES = "lora_adapter_metadata"  # diffusers' header entry for alpha; our own files fold alpha into B
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ZooEntry:
     """One line of an index."""
 
@@ -45,17 +46,22 @@ class ZooEntry:
 class ZooStore:
     """The zoo in the folder of a set."""
 
-    def __init__(self, set_dir: str | Path) -> None:
-        self.set_dir = Path(set_dir)
+    def __init__(self, set_dir: Location) -> None:
+        self.set_dir = locate(set_dir)
         self.folder = self.set_dir / "zoo"
 
-    def path(self, sample_id: str) -> Path:
+    def path(self, sample_id: str) -> Place:
         """The file of a LoRA."""
         return self.folder / f"{sample_id}.safetensors"
 
-    def index(self, shard: str) -> Path:
+    def index(self, shard: str) -> Place:
         """The index that a shard writes."""
         return self.folder / f"index-{shard}.jsonl"
+
+    def files(self, pattern: str) -> list[Place]:
+        """What lies in the zoo's folder by names that fit the pattern, in order."""
+        found: Iterable[Place] = self.folder.glob(pattern)
+        return sorted(found, key=str)
 
     def entries(self) -> dict[str, ZooEntry]:
         """Every LoRA an index knows, by sample id; empty where there is no zoo.
@@ -65,7 +71,7 @@ class ZooStore:
         """
         known = {field.name for field in fields(ZooEntry)}
         merged: dict[str, ZooEntry] = {}
-        for index in sorted(self.folder.glob("index-*.jsonl")):
+        for index in self.files("index-*.jsonl"):
             for row in read_jsonl(index):
                 if not isinstance(row, dict) or not {"id", "status"} <= row.keys():
                     raise DataError(f"{index}: a line without id and status: {row}; delete it, or build the zoo again")
@@ -74,7 +80,10 @@ class ZooStore:
 
     def ready(self) -> list[str]:
         """Ids of the LoRAs that are done and there, in the order of the indices."""
-        return [entry.id for entry in self.entries().values() if entry.status == "ok" and self.path(entry.id).is_file()]
+        there = {path.name for path in self.folder.glob("*.safetensors")}  # one listing, not a question a file
+        return [
+            entry.id for entry in self.entries().values() if entry.status == "ok" and self.path(entry.id).name in there
+        ]
 
     def add(
         self,
@@ -96,9 +105,10 @@ class ZooStore:
         missing = {"backbone", "backbone_fingerprint"} - metadata.keys()
         if missing:
             raise ValueError(f"the header of a zoo file must name {', '.join(sorted(missing))}")
-        path = self.path(entry.id)
-        Adapter(adapter, {"format_version": _VERSION, **metadata}).save(path, dtype=dtype)
-        self.note(replace(entry, digest=digest(path)), shard)
+        with atomic_write(self.path(entry.id)) as temporary:
+            Adapter(adapter, {"format_version": _VERSION, **metadata}).save(temporary, dtype=dtype)
+            entry = replace(entry, digest=digest(temporary))
+        self.note(entry, shard)
 
     def note(self, entry: ZooEntry, shard: str) -> None:
         """Writes a line alone into `index-<shard>.jsonl`, for a LoRA in quarantine."""
@@ -111,40 +121,14 @@ class ZooStore:
             DataError: the file is missing, damaged, made for another backbone, lacks a layer, or holds NaN or infinity.
         """
         path = self.path(sample_id)
-        if not path.is_file():
-            raise DataError(f"{path}: no such LoRA; make it with: lofa zoo data={self.set_dir.name}")
-        metadata = read_metadata(path)
-        check_backbone(path, metadata, fingerprint)
-        try:
-            pairs = Adapter.load(path).to(dtype=torch.float32) if _SCALES in metadata else self._slices(path, layers)
-            chosen = {name: pairs[name] for name in layers}
-        except (DataError, KeyError):
-            self._check_layers(path, layers)
-            raise
+        with open_tensors(path, f"no such LoRA; make it with: lofa zoo data={self.set_dir}") as file:
+            check_backbone(path, file.metadata, fingerprint)
+            chosen = _scaled(path, layers) if _SCALES in file.metadata else _slices(file, layers)
         values = [tensor.flatten() for pair in chosen.values() for tensor in (pair.A, pair.B)]
         if not torch.isfinite(torch.cat(values)).all():
             bad = next(name for name, pair in chosen.items() if not torch.isfinite(pair.delta_weight()).all())
             raise DataError(f"{path}: layer {bad} holds NaN or infinity; delete the file and run `lofa zoo` again")
         return chosen
-
-    def _slices(self, path: Path, layers: Sequence[str]) -> dict[str, LowRank]:
-        """Pairs of a file whose multiplier is 1."""
-        one = torch.ones(())
-        tensors = read_tensors(path, [f"{layer}.lora_{part}.weight" for layer in layers for part in "AB"])
-        return {
-            layer: LowRank(tensors[f"{layer}.lora_A.weight"].float(), tensors[f"{layer}.lora_B.weight"].float(), one)
-            for layer in layers
-        }
-
-    def _check_layers(self, path: Path, layers: Sequence[str]) -> None:
-        """DataError where the header of a LoRA does not list all of the layers."""
-        there = {name.partition(".lora_")[0] for name in tensor_shapes(path)}
-        lacking = [layer for layer in layers if layer not in there]
-        if lacking:
-            raise DataError(
-                f"{path}: no LoRA for {len(lacking)} of the backbone's {len(layers)} layers (the first: {lacking[0]}); "
-                f"it has {len(there)}. Set backbone.kinds to the kinds the zoo was built with, or build a zoo anew"
-            )
 
     def stacks(
         self, sample_ids: Sequence[str], names: Sequence[str], groups: Iterable[Sequence[int]], fingerprint: str
@@ -164,6 +148,35 @@ class ZooStore:
         wanted = [names[index] for group in groups for index in group]
         batch = stack_adapters([self.read(sample_id, wanted, fingerprint) for sample_id in sample_ids])
         return [_stack(group, [batch[names[index]] for index in group]) for group in groups]
+
+
+def _slices(file: TensorFile, layers: Sequence[str]) -> dict[str, LowRank]:
+    """Pairs of a file whose multiplier is 1."""
+    _check_layers(file.place, {name.partition(".lora_")[0] for name in file.shapes}, layers)
+    one = torch.ones(())
+    tensors = file.read(f"{layer}.lora_{part}.weight" for layer in layers for part in "AB")
+    return {
+        layer: LowRank(tensors[f"{layer}.lora_A.weight"].float(), tensors[f"{layer}.lora_B.weight"].float(), one)
+        for layer in layers
+    }
+
+
+def _scaled(path: Place, layers: Sequence[str]) -> dict[str, LowRank]:
+    """Pairs of a file whose header scales them."""
+    with local_copy(path) as copy:
+        adapter = Adapter.load(copy).to(dtype=torch.float32)
+    _check_layers(path, adapter, layers)
+    return {layer: adapter[layer] for layer in layers}
+
+
+def _check_layers(path: Place, there: Collection[str], layers: Sequence[str]) -> None:
+    """DataError where a LoRA does not have all of the layers."""
+    lacking = [layer for layer in layers if layer not in there]
+    if lacking:
+        raise DataError(
+            f"{path}: no LoRA for {len(lacking)} of the backbone's {len(layers)} layers (the first: {lacking[0]}); "
+            f"it has {len(there)}. Set backbone.kinds to the kinds the zoo was built with, or build a zoo anew"
+        )
 
 
 def _stack(layers: Sequence[int], pairs: Sequence[LowRankBatch]) -> LayerStack:

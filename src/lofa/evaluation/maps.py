@@ -5,7 +5,6 @@ probability of R from W and the prompt; the predicted adapter implies a map of i
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -15,6 +14,7 @@ from lofa.adapters import Adapter
 from lofa.evaluation.cases import Case
 from lofa.evaluation.methods import prompts_of
 from lofa.predict import Predictor
+from lofa.stores import Location
 from lofa.training import response_target
 
 __all__ = ["LayerMaps", "response_maps"]
@@ -42,7 +42,7 @@ class LayerMaps:
 
 
 def response_maps(
-    set_dir: str | Path, predictor: Predictor, case: Case, truth: Adapter, predicted: Adapter, layers: int = 6
+    set_dir: Location, predictor: Predictor, case: Case, truth: Adapter, predicted: Adapter, layers: int = 6
 ) -> list[LayerMaps]:
     """Maps of a few layers spread evenly over the predictor's table.
 

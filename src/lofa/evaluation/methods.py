@@ -10,7 +10,6 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,6 +20,7 @@ from lofa.data.samples import POSE, read_encoded
 from lofa.errors import LofaError
 from lofa.evaluation.cases import Case
 from lofa.predict import Predictor
+from lofa.stores import Location
 from lofa.zoo import LoraJob, LoraOptions, lora_seed, read_clips, train_loras
 
 __all__ = ["Method", "Timing", "base_method", "lofa_method", "lora_method", "prompts_of", "shuffled"]
@@ -69,7 +69,7 @@ def base_method() -> Method:
 
 
 def lora_method(
-    set_dir: str | Path,
+    set_dir: Location,
     backbone: Backbone,
     cases: Sequence[Case],
     options: LoraOptions,
@@ -119,7 +119,7 @@ def lora_method(
     )
 
 
-def _job(set_dir: str | Path, backbone: Backbone, case: Case, held_out: int) -> LoraJob:
+def _job(set_dir: Location, backbone: Backbone, case: Case, held_out: int) -> LoraJob:
     held = min(held_out, len(case.adapt) - 1)
     training, kept = case.adapt[: len(case.adapt) - held], case.adapt[len(case.adapt) - held :]
     return LoraJob(
@@ -131,7 +131,7 @@ def _job(set_dir: str | Path, backbone: Backbone, case: Case, held_out: int) -> 
 
 
 def lofa_method(
-    set_dir: str | Path, predictor: Predictor, cases: Sequence[Case], *, repeats: int = 20, name: str = "lofa"
+    set_dir: Location, predictor: Predictor, cases: Sequence[Case], *, repeats: int = 20, name: str = "lofa"
 ) -> Method:
     """Predicts one adapter a case, from its anchor's caption or pose.
 
@@ -164,7 +164,7 @@ def lofa_method(
     )
 
 
-def prompts_of(set_dir: str | Path, predictor: Predictor, cases: Sequence[Case]) -> dict[str, Any]:
+def prompts_of(set_dir: Location, predictor: Predictor, cases: Sequence[Case]) -> dict[str, Any]:
     """What `predictor` takes of each case's anchor, as its argument: {"prompt": captions} or {"pose": joint arrays}.
 
     Raises:

@@ -7,7 +7,6 @@ measured.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,6 +21,7 @@ from lofa.evaluation.cases import Case, Protocol
 from lofa.evaluation.methods import Method, Timing
 from lofa.evaluation.scoring import Judges, MethodScores, RealClips, Scorer
 from lofa.metrics import frechet_of_features
+from lofa.stores import Location
 
 __all__ = ["METRICS", "Evaluation", "PromptScores", "evaluate"]
 
@@ -56,7 +56,7 @@ class Evaluation:
 
 
 def evaluate(
-    set_dir: str | Path,
+    set_dir: Location,
     backbone: Backbone,
     cases: Sequence[Case],
     methods: Sequence[Method],

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -14,6 +13,7 @@ from lofa.data.samples import Sample
 from lofa.evaluation.cases import Case, Protocol
 from lofa.evaluation.methods import Method
 from lofa.metrics import ClipEncoder, VideoFeatures, clip_scores
+from lofa.stores import Location, locate
 from lofa.training import NoiseSchedule
 from lofa.zoo import Clips, read_clips
 
@@ -73,14 +73,14 @@ class Scorer:
 
     def __init__(
         self,
-        set_dir: str | Path,
+        set_dir: Location,
         backbone: Backbone,
         cases: Sequence[Case],
         judges: Judges,
         protocol: Protocol,
         on_clips: Callable[[int], None] | None = None,
     ) -> None:
-        self.set_dir, self.backbone, self.cases = Path(set_dir), backbone, list(cases)
+        self.set_dir, self.backbone, self.cases = locate(set_dir), backbone, list(cases)
         self.judges, self.protocol = judges, protocol
         self.on_clips = on_clips or (lambda clips: None)
         most = protocol.generated_per_prompt or None

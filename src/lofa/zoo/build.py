@@ -5,7 +5,6 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from hashlib import blake2b
-from pathlib import Path
 
 import torch
 
@@ -14,6 +13,7 @@ from lofa.conditions import Condition
 from lofa.data import Sample, ZooStore, encoded_path, read_encoded, read_samples
 from lofa.data.samples import LATENTS, find_encoded
 from lofa.errors import DataError, LofaError
+from lofa.stores import Location, Place, locate
 from lofa.zoo.attempts import train_twice
 from lofa.zoo.claim import claimed, remove_leftovers
 from lofa.zoo.groups import plan_groups, shard_plan_path
@@ -59,7 +59,7 @@ def lora_seed(sample_id: str) -> int:
     return int.from_bytes(blake2b(sample_id.encode(), digest_size=4).digest()) >> 1
 
 
-def read_clips(set_dir: str | Path, samples: Sequence[Sample], backbone: Backbone) -> Clips:
+def read_clips(set_dir: Location, samples: Sequence[Sample], backbone: Backbone) -> Clips:
     """Latents and text conditions of encoded samples of one size.
 
     Raises:
@@ -77,7 +77,7 @@ def read_clips(set_dir: str | Path, samples: Sequence[Sample], backbone: Backbon
 
 
 def build_zoo(
-    set_dir: str | Path, backbone: Backbone, options: ZooOptions, progress: bool = True, retry: bool = False
+    set_dir: Location, backbone: Backbone, options: ZooOptions, progress: bool = True, retry: bool = False
 ) -> ZooReport:
     """Trains the LoRAs of a set and writes zoo/<id>.safetensors and this shard's zoo/index-<i>-of-<n>.jsonl.
 
@@ -100,7 +100,7 @@ def build_zoo(
         LofaError: a group that is too large for the GPU.
     """
     begun = time.perf_counter()
-    set_dir = Path(set_dir)
+    set_dir = locate(set_dir)
     adapted_layers(backbone, options)
     store, shard = ZooStore(set_dir), options.shard_name
     part, parts = options.shard_index
@@ -137,7 +137,7 @@ def build_zoo(
 
 
 def _build_group(
-    set_dir: Path,
+    set_dir: Place,
     group: Sequence[LoraPlan],
     done: Collection[str],
     backbone: Backbone,
@@ -156,7 +156,7 @@ def _build_group(
 
 
 def _read_jobs(
-    set_dir: Path, plans: Iterable[LoraPlan], backbone: Backbone
+    set_dir: Place, plans: Iterable[LoraPlan], backbone: Backbone
 ) -> tuple[dict[str, LoraJob], dict[str, str]]:
     """The jobs of plans, and why others have none, both by id."""
     jobs: dict[str, LoraJob] = {}
@@ -171,7 +171,7 @@ def _read_jobs(
     return jobs, damaged
 
 
-def _at_once(set_dir: Path, backbone: Backbone, options: ZooOptions, alike: Sequence[LoraPlan]) -> int:
+def _at_once(set_dir: Place, backbone: Backbone, options: ZooOptions, alike: Sequence[LoraPlan]) -> int:
     """How many LoRAs of one size a group takes, judged by the first that can be read."""
     jobs = (job for plan in alike for job in _read_jobs(set_dir, [plan], backbone)[0].values())
     job = next(jobs, None)

@@ -1,10 +1,9 @@
 """A shard of a zoo belongs to one process at a time.
 
 The process holds a lock on the shard's index file. The system ends it with the process, also when that is killed, so
-what lies about without a lock was left behind.
+what lies about without a lock was left behind. An object store has no locks: there, starting a shard once is up to you.
 """
 
-import fcntl
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +12,12 @@ from typing import BinaryIO
 from lofa.data import ZooStore
 from lofa.errors import DataError
 from lofa.files import temporaries
+from lofa.stores import Place, StorePath
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 __all__ = ["claimed", "living_shards", "remove_leftovers"]
 
@@ -26,8 +31,12 @@ def claimed(store: ZooStore, shard: str) -> Iterator[None]:
     Raises:
         DataError: it is being built already, or a shard of another division is: both would train the same LoRAs.
     """
-    store.folder.mkdir(parents=True, exist_ok=True)
-    with store.index(shard).open("ab") as own:
+    index = store.index(shard)
+    if isinstance(index, StorePath):
+        yield
+        return
+    index.parent.mkdir(parents=True, exist_ok=True)
+    with index.open("ab") as own:
         if not _lock(own):
             raise DataError(f"{store.folder}: another process is building shard {shard}; wait for it, or stop it")
         parts = shard.rpartition("-")[2]
@@ -43,9 +52,9 @@ def claimed(store: ZooStore, shard: str) -> Iterator[None]:
 def living_shards(store: ZooStore, own: str = "") -> list[str]:
     """The shards, but for `own`, that a process is building now."""
     living = []
-    for index in sorted(store.folder.glob(store.index(_ANY).name)):
-        shard = index.stem.removeprefix("index-")
-        if shard != own:
+    for index in store.files(store.index(_ANY).name):
+        shard = index.name.removeprefix("index-").removesuffix(".jsonl")
+        if shard != own and isinstance(index, Path):
             with index.open("rb") as file:
                 if not _lock(file, shared=True):
                     living.append(shard)
@@ -53,7 +62,9 @@ def living_shards(store: ZooStore, own: str = "") -> list[str]:
 
 
 def _lock(file: BinaryIO, shared: bool = False) -> bool:
-    """Whether the lock is ours now; also where the file system knows no locks."""
+    """Whether the lock is ours now; also where the system knows no locks."""
+    if fcntl is None:
+        return True
     try:
         fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -63,7 +74,7 @@ def _lock(file: BinaryIO, shared: bool = False) -> bool:
     return True
 
 
-def remove_leftovers(store: ZooStore, shard: str, goals: Collection[Path]) -> None:
+def remove_leftovers(store: ZooStore, shard: str, goals: Collection[Place]) -> None:
     """Removes the temporaries that killed processes left: all, or while other shards live those on the way to `goals`.
 
     Args:

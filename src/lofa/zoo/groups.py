@@ -6,13 +6,13 @@ that it had planned, with all their members, and its files are byte for byte tho
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from lofa.backbones import Backbone
 from lofa.data import ZooStore
 from lofa.errors import DataError
 from lofa.files import read_json, write_json
+from lofa.stores import Place
 from lofa.zoo.options import ZooOptions
 from lofa.zoo.plan import LoraPlan
 
@@ -31,7 +31,7 @@ class ShardPlan:
     groups: list[list[str]]
 
 
-def shard_plan_path(store: ZooStore, shard: str) -> Path:
+def shard_plan_path(store: ZooStore, shard: str) -> Place:
     """Where the plan of a shard lies."""
     return store.folder / f"plan-{shard}.json"
 

@@ -12,7 +12,8 @@ from lofa.backbones import Backbone
 from lofa.data import ZooStore, read_samples
 from lofa.data.samples import check_backbone
 from lofa.errors import DataError, LofaError
-from lofa.files import digest, read_jsonl, read_metadata, temporaries
+from lofa.files import digest, local_copy, read_jsonl, read_metadata, temporaries
+from lofa.stores import Location, Place
 from lofa.zoo.claim import living_shards
 from lofa.zoo.options import LoraOptions
 from lofa.zoo.trainer import adapted_layers
@@ -25,7 +26,7 @@ class Check:
     """One check: of how many things, and (file, what is wrong and what to do) of each problem."""
 
     looked_at: int = 0
-    problems: list[tuple[Path, str]] = field(default_factory=list)
+    problems: list[tuple[Place, str]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -43,12 +44,12 @@ class ZooAudit:
     living: tuple[str, ...]
 
     @property
-    def problems(self) -> list[tuple[Path, str]]:
+    def problems(self) -> list[tuple[Place, str]]:
         """Those of all checks."""
         return [problem for check in self.checks.values() for problem in check.problems]
 
 
-def verify_zoo(set_dir: str | Path, backbone: Backbone, options: LoraOptions) -> ZooAudit:
+def verify_zoo(set_dir: Location, backbone: Backbone, options: LoraOptions) -> ZooAudit:
     """Reads every line and file of a zoo, one LoRA at a time.
 
     Args:
@@ -92,8 +93,8 @@ def verify_zoo(set_dir: str | Path, backbone: Backbone, options: LoraOptions) ->
 def _check_index(store: ZooStore, samples: set[str]) -> Check:
     """Lines of one LoRA agree on its digest, and the set has its sample."""
     check = Check()
-    said: dict[str, tuple[str, Path]] = {}
-    for index in sorted(store.folder.glob(store.index("*").name)):
+    said: dict[str, tuple[str, Place]] = {}
+    for index in store.files(store.index("*").name):
         for row in read_jsonl(index):
             check.looked_at += 1
             name, found = row["id"], row.get("digest", "")
@@ -108,20 +109,34 @@ def _check_index(store: ZooStore, samples: set[str]) -> Check:
 
 def _check_listed(store: ZooStore, ready: set[str]) -> Check:
     """Every file has its line."""
-    files = [path for path in sorted(store.folder.glob("*.safetensors")) if not path.name.startswith(".")]
+    files = [path for path in store.files("*.safetensors") if not path.name.startswith(".")]
     advice = "no index line says that it is done, so it is not used; run `lofa zoo` again, or delete it"
-    return Check(len(files), [(path, advice) for path in files if path.stem not in ready])
+    return Check(len(files), [(path, advice) for path in files if path.name.removesuffix(".safetensors") not in ready])
 
 
 def _check_file(
     store: ZooStore, name: str, expected: str, backbone: Backbone, options: LoraOptions, seen: dict[bytes, str]
 ) -> Iterator[tuple[str, str]]:
     """(check, problem or "") for each check of a LoRA's file, as far as they can be made."""
-    path, again = store.path(name), "delete it and run `lofa zoo` again"
+    path = store.path(name)
     if not path.is_file():
         yield "files there", "the index lists it, but it is not there; run `lofa zoo` again"
         return
     yield "files there", ""
+    with local_copy(path) as copy:
+        yield from _check_content(name, copy, expected, backbone, options, seen)
+
+
+def _check_content(
+    name: str,
+    path: Path,
+    expected: str,
+    backbone: Backbone,
+    options: LoraOptions,
+    seen: dict[bytes, str],
+) -> Iterator[tuple[str, str]]:
+    """The checks of `_check_file` on what the file holds."""
+    again = "delete it and run `lofa zoo` again"
     found = digest(path)
     yield "digests", "" if found == expected else f"sha256 {found[:12]}..., the index has {expected[:12]}...; {again}"
     try:
