@@ -11,7 +11,7 @@ from lofa.zoo import ZooOptions, build_zoo
 from lofa.zoo.claim import claimed, living_shards
 from tests.zoo.sets import write_set
 
-OPTIONS = ZooOptions(rank=2, steps=1, warmup=0, batch=2, clips_per_step=1, probe_levels=2)
+OPTIONS = ZooOptions(rank=2, steps=2, batch=2, clips_per_step=1, probe_levels=2)
 
 
 def build(folder: Path, backbone: Backbone, shard: str) -> int:

@@ -15,7 +15,7 @@ from lofa.zoo import ZooOptions, build_zoo, verify_zoo
 from tests.helpers.tiny_wan import make_tiny_wan
 from tests.zoo.sets import write_set
 
-OPTIONS = ZooOptions(rank=2, steps=1, warmup=0, batch=4, clips_per_step=1, probe_levels=2)
+OPTIONS = ZooOptions(rank=2, steps=2, batch=4, clips_per_step=1, probe_levels=2)
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,8 @@
 """Builds the zoo of a prepared set, picked up where it was left."""
 
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from hashlib import blake2b
@@ -107,7 +108,7 @@ def build_zoo(
     mine = {plan.anchor.id: plan for plan in plan_zoo(read_samples(set_dir), options)[part - 1 :: parts]}
     for plan in list(mine.values())[:1]:
         find_encoded(set_dir, plan.anchor, backbone.fingerprint)  # a foreign set is refused before anything is written
-    with no_space_explained(store), claimed(store, shard):
+    with no_space_explained(store), _memory_explained(backbone), claimed(store, shard):
         remove_leftovers(store, shard, [shard_plan_path(store, shard), *map(store.path, mine)])
         known = settled(store, backbone, options)
         done = {name: entry for name, entry in known.items() if entry.status == "ok" or not retry}
@@ -146,13 +147,14 @@ def _build_group(
 ) -> tuple[list[LoraResult], dict[str, str]]:
     """Trains a group with all its members and writes those not done; their results, and why others have none."""
     jobs, damaged = _read_jobs(set_dir, group, backbone)
+    lacking = {name: reason for name, reason in damaged.items() if name not in done}
     if jobs.keys() <= set(done):
-        return [], damaged
-    trained = {result.id: result for result in _train(backbone, list(jobs.values()), options, on_step)}
+        return [], lacking
+    trained = {result.id: result for result in train_twice(backbone, list(jobs.values()), options, on_step)}
     new = [plan for plan in group if plan.anchor.id in trained.keys() - set(done)]
     for plan in new:
         write(ZooStore(set_dir), plan, trained[plan.anchor.id], jobs[plan.anchor.id].seed, backbone, options)
-    return [trained[plan.anchor.id] for plan in new], damaged
+    return [trained[plan.anchor.id] for plan in new], lacking
 
 
 def _read_jobs(
@@ -178,14 +180,14 @@ def _at_once(set_dir: Place, backbone: Backbone, options: ZooOptions, alike: Seq
     return 1 if job is None else loras_at_once(backbone, job, options)
 
 
-def _train(
-    backbone: Backbone, jobs: Sequence[LoraJob], options: ZooOptions, on_step: Callable[[int, int], None]
-) -> list[LoraResult]:
+@contextmanager
+def _memory_explained(backbone: Backbone) -> Iterator[None]:
+    """Says what to do (LofaError) where the block needs more memory than the GPU has."""
     try:
-        return train_twice(backbone, jobs, options, on_step)
+        yield
     except torch.OutOfMemoryError:
         raise LofaError(
-            f"{len(jobs)} LoRAs at once don't fit in the memory of {backbone.device}: give a smaller zoo.batch or "
+            f"the LoRAs trained at once don't fit in the memory of {backbone.device}: give a smaller zoo.batch or "
             "zoo.memory, zoo.accumulate=<parts of a step>, or backbone.gradient_checkpointing=true"
         ) from None
 
