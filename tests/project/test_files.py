@@ -43,7 +43,7 @@ def test_commands_in_the_texts_exist_with_their_keys(name: str) -> None:
         found = load_command(command)
         keys = {option.name for option in list_options(found.schema)} | set(found.aliases)
         # a group's parts may be given too (zoo.rank, evaluation.steps), and values by group (hypernet=paper)
-        keys |= {key.partition(".")[0] for key in keys} | groups
+        keys |= {key.partition(".")[0] for key in keys} | groups | {"hydra"}
         for key in re.findall(r"(?:^|\s)\+*([a-z_]+)[\w.@]*=", re.sub(r'"[^"]*"', "", arguments)):
             assert key in keys, f"{name}: `{command}` has no key {key}"
 
