@@ -12,7 +12,7 @@ from lofa.backbones import Backbone
 from lofa.data import ZooStore, read_samples
 from lofa.data.samples import check_backbone
 from lofa.errors import DataError, LofaError
-from lofa.files import digest, read_jsonl, read_metadata, temporaries
+from lofa.files import digest, read_jsonl, read_metadata, read_tensors, temporaries
 from lofa.zoo.claim import living_shards
 from lofa.zoo.options import LoraOptions
 from lofa.zoo.trainer import adapted_layers
@@ -72,8 +72,8 @@ def verify_zoo(set_dir: str | Path, backbone: Backbone, options: LoraOptions) ->
         "files there": Check(),
         "digests": Check(),
         "backbone": Check(),
-        "layers and shapes": Check(),
         "finite values": Check(),
+        "layers and shapes": Check(),
         "no two equal": Check(),
         "temporaries": Check(),
     }
@@ -130,14 +130,17 @@ def _check_file(
     except LofaError as error:
         yield "backbone", str(error).removeprefix(f"{path}: ")
     try:
+        bad = [tensor for tensor, values in read_tensors(path).items() if not values.isfinite().all()]
+        if bad:
+            yield "finite values", f"{bad[0]} holds NaN or infinity; {again}"
+            return
         adapter = Adapter.load(path)
     except LofaError as error:
         yield "layers and shapes", str(error).removeprefix(f"{path}: ")
         return
+    yield "finite values", ""
     wrong = _wrong_shape(adapter, backbone, options)
     yield "layers and shapes", f"{wrong}; {again}" if wrong else ""
-    bad = [layer for layer, pair in adapter.items() if not all(part.isfinite().all() for part in vars(pair).values())]
-    yield "finite values", f"{bad[0]} holds NaN or infinity; {again}" if bad else ""
     other = seen.setdefault(_content(adapter), name)
     yield "no two equal", "" if other == name else f"the very values of {other}; delete both, run `lofa zoo` again"
 
