@@ -40,7 +40,7 @@ def adapter_facts(raw: RawFile, format: str, config: Any) -> tuple[Facts, Facts]
             sorted({str(t.dtype).removeprefix("torch.") for t in raw.tensors.values() if t.ndim == 2})
         ),
         "norm": f"{adapter.norm():.4g}",
-        "beside": beside,
+        "measured against": beside,
     }
     total = total_relative(changes.values())
     if total is not None:

@@ -111,7 +111,7 @@ def _model(path: Path) -> Facts:
     return {
         "kind": "model, diffusers folder",
         "pipeline": str(index.get("_class_name")),
-        "components": ", ".join(name for name in index if not name.startswith("_")),
+        "components": ", ".join(name for name, made_of in index.items() if isinstance(made_of, list) and all(made_of)),
         "merged": ", ".join(merged) or "nothing",
     }
 
