@@ -11,12 +11,11 @@ from lofa.data.samples import Sample, read_encoded, read_samples
 from lofa.data.zoo_store import ZooStore
 from lofa.errors import DataError
 from lofa.files import local_copy, read_json, write_json
+from lofa.interop.config import PROMPT_TOKENS
 from lofa.interop.zoo import INDEX, stage1_path, write_sample, write_stage1
 from lofa.stores import Location, locate
 
 __all__ = ["export_reference"]
-
-_TOKENS = 512
 
 
 def export_reference(
@@ -50,7 +49,7 @@ def export_reference(
         entry = {"file_name": f"loras/{sample.id}.pth", "input_emb": f"samples/{sample.id}.pth"}
         with local_copy(store.path(sample.id)) as lora:
             Adapter.load(lora).save(folder / entry["file_name"], format="reference")
-        padding = (0, 0, 0, max(0, _TOKENS - len(encoded.text)))
+        padding = (0, 0, 0, max(0, PROMPT_TOKENS - len(encoded.text)))
         write_sample(folder / entry["input_emb"], F.pad(encoded.text, padding), encoded.latents)
         if stage1 is not None:
             write_stage1(stage1_path(folder, entry["input_emb"]), stage1(sample))

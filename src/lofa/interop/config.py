@@ -12,7 +12,10 @@ from typing import Any
 
 from lofa.errors import ConfigError
 
-__all__ = ["ReferenceConfig"]
+__all__ = ["PROMPT_TOKENS", "ReferenceConfig"]
+
+PROMPT_TOKENS = 512
+"""What every prompt is zero-padded to, in files and networks."""
 
 MEANINGLESS = ("_target_", "factorized")
 STAGE_ONLY = {"tau": 1, "temperature": 1, "out_act": 1, "alpha_act": 2, "cross_attn_idxs": 2}

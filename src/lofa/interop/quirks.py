@@ -22,11 +22,10 @@ from torch.utils.checkpoint import checkpoint
 
 from lofa.hypernets import Response, ResponseNet
 from lofa.hypernets.trunk import Trunk
+from lofa.interop.config import PROMPT_TOKENS
 from lofa.interop.reference import collapse_padding
 
 __all__ = ["QUIRKS", "add_quirks"]
-
-_TOKENS = 512
 
 
 class _Columns(Trunk):
@@ -54,7 +53,7 @@ class _FirstTile(Trunk):
 class _Padding(Trunk):
     def project(self, context: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor | None]:
         super().project(context, lengths)  # for its checks
-        padded = F.pad(context, (0, 0, 0, max(0, _TOKENS - context.shape[1])))
+        padded = F.pad(context, (0, 0, 0, max(0, PROMPT_TOKENS - context.shape[1])))
         text, bias = collapse_padding(padded.to(self.context_proj.weight.dtype))
         return self.context_proj(text), bias
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from lofa.backbones import Backbone, BackboneConfig, LayerSpec
 from lofa.errors import DataError
+from lofa.interop.config import PROMPT_TOKENS
 from lofa.interop.reference import ReferenceAdapterNet, ReferenceResponseNet, load_hypernet
 from lofa.predict.stages import Description, Stage
 
@@ -26,7 +27,6 @@ PUBLISHED_BACKBONE = "wan2.1-t2v-1.3b"
 """What the released checkpoints were trained for."""
 
 _FILES = {1: "stage1_preview.pth", 2: "stage2_preview.pth"}
-_TOKENS = 512
 _KINDS = tuple(
     f"{attention}.{part}" for attention in ("attn1", "attn2") for part in ("to_q", "to_k", "to_v", "to_out.0")
 )
@@ -41,7 +41,7 @@ class PaddedText(nn.Module):
 
     def forward(self, values: Tensor, lengths: Tensor) -> tuple[Tensor]:
         """Tokens `(B, N, C)`, zero behind each length -> `(B, max(N, 512), C)`."""
-        return (F.pad(values, (0, 0, 0, max(0, _TOKENS - values.shape[1]))),)
+        return (F.pad(values, (0, 0, 0, max(0, PROMPT_TOKENS - values.shape[1]))),)
 
 
 def read_published(
