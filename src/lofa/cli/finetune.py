@@ -11,14 +11,14 @@ from rich.table import Table
 from lofa.adapters import Adapter
 from lofa.backbones import Backbone
 from lofa.cli.command import Command
-from lofa.cli.objects import open_backbone, pick_device
+from lofa.cli.objects import check_layers, open_backbone, pick_device
 from lofa.cli.options import build, option, section, text
 from lofa.cli.problems import nearest
 from lofa.cli.runs import find_set
 from lofa.cli.schema import WayConfig
 from lofa.data import Sample, read_samples
 from lofa.data.samples import LATENTS
-from lofa.errors import BackboneError, ConfigError, DataError, LofaError
+from lofa.errors import ConfigError, DataError, LofaError
 from lofa.evaluation import write_curves
 from lofa.files import write_json
 from lofa.stores import Location
@@ -113,10 +113,7 @@ def _clips(set_dir: Location, group: str | None) -> tuple[list[Sample], list[Sam
 
 def _start(path: str, backbone: Backbone) -> Adapter:
     adapter = Adapter.load(path)
-    try:
-        backbone.adapter_batch(adapter)
-    except BackboneError as error:
-        raise BackboneError(f"init={path}: {error}") from None
+    check_layers(f"init={path}", adapter, backbone)
     return adapter.to(dtype=torch.float32)
 
 

@@ -12,9 +12,9 @@ from lofa.adapters import Adapter
 from lofa.backbones import Backbone, load_backbone
 from lofa.cli.clips import check_clip_path, difference, side_by_side, write_clip
 from lofa.cli.command import Command
-from lofa.cli.objects import check_fingerprint, load_predictor, pick_device
+from lofa.cli.objects import check_fingerprint, check_layers, load_predictor, pick_device
 from lofa.cli.options import option, text
-from lofa.errors import BackboneError, ConfigError
+from lofa.errors import ConfigError
 
 __all__ = ["COMMAND", "GenerateConfig"]
 
@@ -88,10 +88,7 @@ def _load(config: Any) -> tuple[Backbone, Adapter | None]:
     backbone = load_backbone(config.model or known.get("backbone") or "tiny-wan", pick_device(config.device))
     if adapter is not None:
         check_fingerprint(config.adapter, adapter, backbone)
-        try:
-            backbone.adapter_batch(adapter)
-        except BackboneError as error:
-            raise BackboneError(f"adapter={config.adapter}: {error}") from None
+        check_layers(f"adapter={config.adapter}", adapter, backbone)
     return backbone, adapter
 
 

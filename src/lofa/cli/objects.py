@@ -24,6 +24,7 @@ __all__ = [
     "build_encoder",
     "build_network",
     "check_fingerprint",
+    "check_layers",
     "load_predictor",
     "open_backbone",
     "pick_device",
@@ -60,6 +61,14 @@ def pick_dtype(name: str | None) -> torch.dtype | None:
     if name is not None and name not in types:
         raise ConfigError(f"dtype={name}: {nearest(name, types)}")
     return None if name is None else types[name]
+
+
+def check_layers(given: str, adapter: Adapter, backbone: Backbone) -> None:
+    """Refuses an adapter, `given` as key=value, of other layers than the backbone's (BackboneError)."""
+    try:
+        backbone.adapter_batch(adapter)
+    except BackboneError as error:
+        raise BackboneError(f"{given}: {error}") from None
 
 
 def check_fingerprint(path: str, adapter: Adapter, backbone: Backbone) -> None:
