@@ -25,6 +25,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +109,7 @@ def use_set(set_dir: Path, layers: Sequence[LayerSpec], batch_size: int) -> dict
     loader = data.train_dataloader()
     seconds, used, ready = time.perf_counter() - begun, time.process_time() - used, resident()
     begun = time.perf_counter()
-    batches = sum(1 for _ in loader)
+    batches = sum(1 for _ in islice(loader, data.batches_per_epoch))
     epoch = time.perf_counter() - begun
     return {
         "start_up_s": seconds,

@@ -3,7 +3,7 @@
 The command line prints the message of a `LofaError` and exits with code 2, without a traceback.
 """
 
-__all__ = ["AdapterFormatError", "BackboneError", "ConfigError", "DataError", "LofaError"]
+__all__ = ["AdapterFormatError", "BackboneError", "ConfigError", "DataError", "Interrupted", "LofaError"]
 
 
 class LofaError(Exception):
@@ -24,3 +24,7 @@ class ConfigError(LofaError):
 
 class DataError(LofaError):
     """A data set, sample or zoo file that is missing, damaged or made for something else."""
+
+
+class Interrupted(LofaError):
+    """A command that a signal ended; the message says how to go on. The exit code is 130."""

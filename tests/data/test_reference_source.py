@@ -52,7 +52,8 @@ def test_everything_arrives_as_it_was_and_trains(tmp_path: Path, backbone: Backb
             torch.testing.assert_close(found[name].delta_weight(), expected.delta_weight(name))
     module = LoFADataModule(set_dir, backbone.layers, backbone.fingerprint, stage=2, batch_size=3)
     module.setup()
-    (batch,) = module.train_dataloader()
+    assert module.batches_per_epoch == 1
+    batch = next(iter(module.train_dataloader()))
     assert batch.stacks[0].A.shape[:2] == (3, len(names)) and batch.lengths.tolist() == [REAL] * 3
 
 

@@ -1,42 +1,41 @@
-"""Batches: every item once, one shape, the same for any number of processes."""
+"""Batches: every item once, one shape, the same for any number of processes; training goes on by number alone."""
 
 from collections import Counter
+from itertools import chain, islice
 
 import pytest
 
-from lofa.data.sampler import BucketSampler
+from lofa.data.sampler import BatchPlan, EndlessBatches
 
 BUCKETS = ["a"] * 11 + ["b"] * 5 + ["a"] * 2
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 4, 50])
 def test_every_item_once_and_no_mixed_batch(batch_size: int) -> None:
-    sampler = BucketSampler(BUCKETS, batch_size, seed=1)
-    keys = list(sampler)
-    assert len(keys) == len(sampler)
+    plan = BatchPlan(BUCKETS, batch_size, seed=1)
+    keys = plan.epoch(0)
+    assert len(keys) == len(plan)
     assert sorted(item for key in keys for item in key.items) == list(range(len(BUCKETS)))
     assert all(len({BUCKETS[item] for item in key.items}) == 1 for key in keys)
 
 
 def test_order_and_draws_depend_on_seed_and_epoch_alone() -> None:
     def keys(seed: int, epoch: int, shuffle: bool = True) -> list[object]:
-        sampler = BucketSampler(BUCKETS, 4, seed=seed, shuffle=shuffle)
-        sampler.set_epoch(epoch)
-        return list(sampler)
+        return list(BatchPlan(BUCKETS, 4, seed=seed, shuffle=shuffle).epoch(epoch))
 
     assert keys(0, 3) == keys(0, 3)
     assert keys(0, 3) != keys(0, 4) and keys(0, 3) != keys(1, 3)
     assert keys(0, 3, shuffle=False) == keys(0, 4, shuffle=False)
+    first, second = keys(0, 3), keys(0, 4)
+    assert {key.item_seeds for key in first}.isdisjoint({key.item_seeds for key in second})
 
 
 @pytest.mark.parametrize("world", [2, 3])
 def test_processes_share_the_batch_one_process_would_see(world: int) -> None:
-    alone = BucketSampler(BUCKETS, 2 * world, seed=5)
-    ranks = [BucketSampler(BUCKETS, 2, world=world, rank=rank, seed=5) for rank in range(world)]
-    for sampler in (alone, *ranks):
-        sampler.set_epoch(2)
+    alone = BatchPlan(BUCKETS, 2 * world, seed=5)
+    ranks = [BatchPlan(BUCKETS, 2, world=world, rank=rank, seed=5) for rank in range(world)]
     seen: Counter[int] = Counter()
-    for whole, *parts in zip(alone, *ranks, strict=True):
+    for whole, *parts in zip(alone.epoch(2), *(plan.epoch(2) for plan in ranks), strict=True):
         assert {part.seed for part in parts} == {whole.seed}
         together = [item for part in parts for item in part.items]
         seeds = dict(zip(whole.items, whole.item_seeds, strict=True))
@@ -52,11 +51,9 @@ def test_processes_share_the_batch_one_process_would_see(world: int) -> None:
 @pytest.mark.parametrize("batch_size", [1, 2, 5])
 def test_every_process_does_its_part_of_every_epoch(world: int, sizes: tuple[int, ...], batch_size: int) -> None:
     buckets = [bucket for bucket, size in enumerate(sizes) for _ in range(size)]
-    ranks = [BucketSampler(buckets, batch_size, world=world, rank=rank, seed=3) for rank in range(world)]
+    ranks = [BatchPlan(buckets, batch_size, world=world, rank=rank, seed=3) for rank in range(world)]
     for epoch in range(2):
-        for sampler in ranks:
-            sampler.set_epoch(epoch)
-        steps = list(zip(*ranks, strict=True))  # as many batches on each process
+        steps = list(zip(*(plan.epoch(epoch) for plan in ranks), strict=True))  # as many batches on each process
         assert len(steps) == len(ranks[0])
         seen = Counter(item for step in steps for key in step for item in key.items)
         # each item once, but for those that fill up the last batch of a bucket
@@ -68,20 +65,22 @@ def test_every_process_does_its_part_of_every_epoch(world: int, sizes: tuple[int
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 4])
-def test_a_resumed_epoch_is_the_rest_of_it_on_every_process(world: int) -> None:
+def test_training_goes_on_at_any_batch_on_every_process(world: int) -> None:
     for rank in range(world):
-        whole, resumed = (BucketSampler(BUCKETS, 2, world=world, rank=rank, seed=5) for _ in range(2))
-        for sampler in (whole, resumed):
-            sampler.set_epoch(4)
-        keys = list(whole)
-        for done in range(len(keys) + 1):
-            resumed.skip = done
-            assert list(resumed) == keys[done:]
-            assert list(resumed) == keys  # the epoch after is whole again
+        plan = BatchPlan(BUCKETS, 2, world=world, rank=rank, seed=5)
+        count = 3 * len(plan)
+        whole = list(islice(EndlessBatches(plan), count))
+        assert whole == list(chain(plan.epoch(0), plan.epoch(1), plan.epoch(2)))
+        for start in range(count):
+            assert list(islice(EndlessBatches(plan, start), count - start)) == whole[start:]
+
+
+def test_a_plan_without_items_has_no_batches() -> None:
+    assert list(EndlessBatches(BatchPlan([], 2))) == BatchPlan([], 2).epoch(0) == []
 
 
 def test_misuse_is_refused() -> None:
     with pytest.raises(ValueError, match="batch_size=0"):
-        BucketSampler(BUCKETS, 0)
+        BatchPlan(BUCKETS, 0)
     with pytest.raises(ValueError, match="rank=2"):
-        BucketSampler(BUCKETS, 1, world=2, rank=2)
+        BatchPlan(BUCKETS, 1, world=2, rank=2)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
+from lightning import LightningDataModule
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -11,6 +12,7 @@ from lofa.adapters import Adapter, LowRank, LowRankBatch, Slots, stack_adapters
 from lofa.backbones import by_shape
 from lofa.conditions import Condition, TextEncoder
 from lofa.data import LayerStack
+from lofa.data.sampler import BatchKey, BatchPlan, EndlessBatches
 from lofa.hypernets import AdapterNet, ResponseNet
 from lofa.training import AdapterModule, ResponseModule, warmup_schedule
 
@@ -164,6 +166,33 @@ def loader(backbone: ToyBackbone, count: int, batch_size: int, latents: bool = T
     return DataLoader(
         Rows(count), batch_size=batch_size, collate_fn=partial(batch_of, backbone=backbone, latents=latents)
     )
+
+
+class Keyed(Dataset[ToyBatch]):
+    """Batches by the keys of a plan."""
+
+    def __init__(self, backbone: ToyBackbone, first: int = 0) -> None:
+        self.backbone, self.first = backbone, first
+
+    def __getitem__(self, key: BatchKey) -> ToyBatch:
+        return batch_of([self.first + item for item in key.items], self.backbone)
+
+
+class ToyData(LightningDataModule):
+    """Six training samples in batches of two, three samples to validate with; in the order of the real data module."""
+
+    def __init__(self, backbone: ToyBackbone) -> None:
+        super().__init__()
+        self.backbone = backbone
+
+    def train_dataloader(self) -> DataLoader[ToyBatch]:
+        start = self.trainer.global_step * self.trainer.accumulate_grad_batches
+        keys = EndlessBatches(BatchPlan([0] * 6, 2, seed=3), start)
+        return DataLoader(Keyed(self.backbone), sampler=keys, batch_size=None)
+
+    def val_dataloader(self) -> DataLoader[ToyBatch]:
+        keys = BatchPlan([0] * 3, 2, shuffle=False).epoch(0)
+        return DataLoader(Keyed(self.backbone, first=20), sampler=keys, batch_size=None)
 
 
 def networks(backbone: ToyBackbone, seed: int = 0) -> tuple[ResponseNet, AdapterNet]:

@@ -34,7 +34,7 @@ def load_command(name: str) -> Command:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry point of `lofa`. Returns the exit code: 0, or 2 after a user's mistake."""
+    """Entry point of `lofa`. Returns the exit code: 0, 2 after a user's mistake, 130 after a signal."""
     arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments or arguments[0] in ("--help", "-h"):
         width = max(map(len, COMMANDS)) + 2
@@ -48,4 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if name not in COMMANDS:
         print(f"lofa: no command {name!r}; {nearest(name, COMMANDS)}", file=sys.stderr)
         return 2
-    return run(load_command(name), rest)
+    try:
+        return run(load_command(name), rest)
+    except KeyboardInterrupt:  # while modules are imported
+        return 130

@@ -22,8 +22,9 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from lofa.cli.options import list_options
 from lofa.cli.pages import command_page
 from lofa.cli.problems import explain
+from lofa.cli.runs import is_first_process
 from lofa.cli.text import plain_arguments, quote_text
-from lofa.errors import ConfigError, LofaError
+from lofa.errors import ConfigError, Interrupted, LofaError
 from lofa.resources import conf_dir
 
 __all__ = ["Command", "current_overrides", "run"]
@@ -64,15 +65,15 @@ def run(command: Command, arguments: Sequence[str]) -> int:
     """Runs a command with command-line arguments (the program's name left out).
 
     Returns:
-        0; 2 after a user's mistake, told in one message on stderr. With HYDRA_FULL_ERROR=1 in the environment the
-        exception is raised instead. Other exceptions always are: they are faults of the program.
+        0; 2 after a user's mistake, 130 after a signal, told in one message on stderr. With HYDRA_FULL_ERROR=1 in the
+        environment the exception is raised instead. Other exceptions always are: they are faults of the program.
     """
     program = command.program or f"lofa {command.name}"
     command.register()
     if {"--help", "-h"} & set(arguments):
         print(_help_page(command, program), end="")
         return 0
-    mistakes: list[str] = []
+    ends: list[LofaError] = []
     before = list(sys.argv)
     start = (
         before[: len(before) - len(arguments)]
@@ -84,15 +85,26 @@ def run(command: Command, arguments: Sequence[str]) -> int:
     named = [_rename(argument, command.aliases) for argument in arguments]
     with _environment([program, *quote_text(named, command.text_keys)]):
         try:
-            application(_job(command, start, mistakes, verbose))()
-        except Exception as error:
-            message = explain(error)
-            if verbose or message is None:
+            application(_job(command, start, ends, verbose))()
+        except KeyboardInterrupt:
+            if verbose:
                 raise
-            mistakes.append(message)
-    for message in mistakes:
-        print(f"{program}: {message}", file=sys.stderr)
-    return 2 if mistakes else 0
+            ends.append(Interrupted("stopped; what is finished is kept, the same command goes on with the rest"))
+        except Exception as error:
+            ends.append(_told(error, verbose))
+    if not is_first_process():  # it has nothing to add to the first, and Lightning kills all where one fails
+        ends = [end for end in ends if not isinstance(end, Interrupted)]
+    for end in ends:
+        print(f"{program}: {end}", file=sys.stderr)
+    return max((130 if isinstance(end, Interrupted) else 2 for end in ends), default=0)
+
+
+def _told(error: Exception, verbose: bool) -> LofaError:
+    """The message for the user alone, which can travel from another process; raises what is a fault of the program."""
+    message = explain(error)
+    if verbose or message is None:
+        raise error
+    return (Interrupted if isinstance(error, Interrupted) else LofaError)(message)
 
 
 def _rename(argument: str, aliases: Mapping[str, str]) -> str:
@@ -114,7 +126,7 @@ def _help_page(command: Command, program: str) -> str:
     return command_page(program, command.name, command.summary, command.examples, options)
 
 
-def _job(command: Command, start: list[str], mistakes: list[str], verbose: bool) -> Callable[[DictConfig], object]:
+def _job(command: Command, start: list[str], ends: list[LofaError], verbose: bool) -> Callable[[DictConfig], object]:
     """The function that Hydra calls, once or once a job of a sweep.
 
     `start` is how the program was called, without arguments: while the job runs, `sys.argv` is the command line of this
@@ -126,15 +138,14 @@ def _job(command: Command, start: list[str], mistakes: list[str], verbose: bool)
         try:
             _check_missing(command, config)
             sys.argv = [*start, *plain_arguments(current_overrides(), command.text_keys)]
-            return command.task(config)
+            with _full_error(verbose):  # as the user has it: processes that the task starts read it too
+                return command.task(config)
         except Exception as error:
-            message = explain(error)
-            if verbose or message is None:
-                raise
+            told = _told(error, verbose)
             if HydraConfig.get().mode == RunMode.RUN:
-                mistakes.append(message)  # what Hydra would print before raising is no news to the user
+                ends.append(told)  # what Hydra would print before raising is no news to the user
                 return None
-            raise LofaError(message) from None  # may have to travel from another process: text alone
+            raise told from None
 
     return job
 
@@ -157,13 +168,23 @@ def _check_missing(command: Command, config: DictConfig) -> None:
 @contextmanager
 def _environment(arguments: list[str]) -> Iterator[None]:
     """Hydra reads the command line from `sys.argv` and the wish for exceptions from the environment."""
-    before, verbose = sys.argv, os.environ.get(_FULL_ERROR)
-    sys.argv, os.environ[_FULL_ERROR] = arguments, "1"
+    before, sys.argv = sys.argv, arguments
+    try:
+        with _full_error(True):
+            yield
+    finally:
+        sys.argv = before
+
+
+@contextmanager
+def _full_error(wanted: bool) -> Iterator[None]:
+    """Sets Hydra's switch for the length of the block."""
+    before = os.environ.pop(_FULL_ERROR, None)
+    if wanted:
+        os.environ[_FULL_ERROR] = "1"
     try:
         yield
     finally:
-        sys.argv = before
-        if verbose is None:
-            del os.environ[_FULL_ERROR]
-        else:
-            os.environ[_FULL_ERROR] = verbose
+        os.environ.pop(_FULL_ERROR, None)
+        if before is not None:
+            os.environ[_FULL_ERROR] = before

@@ -1,5 +1,7 @@
 """train.py: one stage of the predictor, from a data set with a zoo to a run directory with a predictor."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,14 +19,14 @@ from lofa.cli.progress import StepBar
 from lofa.cli.runs import find_run, find_set, finish_run, is_first_process, new_run, read_run_config, start_run
 from lofa.cli.schema import WayConfig
 from lofa.cli.text import literal
-from lofa.cli.trainer import build_trainer, checkpoints, keep_best, quieten_lightning
+from lofa.cli.trainer import CHECKPOINTS, build_checkpoints, build_trainer, keep_best, quieten_lightning
 from lofa.data import LoFADataModule, Sample, encoded_path, read_samples
-from lofa.errors import ConfigError, DataError
+from lofa.errors import ConfigError, DataError, Interrupted
 from lofa.files import tensor_shapes
 from lofa.predict import Stage, load_response, save_predictor
 from lofa.resources import conf_dir
 from lofa.stores import Place
-from lofa.training import PredictorModule, SampleClips
+from lofa.training import LAST, PredictorModule, SampleClips, StopRequest, TrainingDiverged, TrainingStopped
 
 __all__ = ["COMMAND", "TrainConfig", "Trained", "train_stage"]
 
@@ -64,7 +66,7 @@ def train(config: Any) -> Trained:
         return train_stage(config, new_run(config, f"stage{config.stage}"))
     run = Path(config.resume)
     config = _resumed(run)
-    checkpoint = run / "checkpoints" / "last.ckpt"
+    checkpoint = run / CHECKPOINTS / LAST
     if not checkpoint.exists():
         raise DataError(f"resume={run}: no checkpoint in it yet; start again with another name=, or delete the folder")
     return train_stage(config, run, checkpoint)
@@ -78,6 +80,11 @@ def train_stage(config: Any, run: Path, checkpoint: Path | None = None) -> Train
     Raises:
         LofaError: whatever does not fit: data set, zoo, backbone, stage-1 run, sizes.
     """
+    with StopRequest() as stop, _explained(run, config.stage):
+        return _train_stage(config, run, checkpoint, stop)
+
+
+def _train_stage(config: Any, run: Path, checkpoint: Path | None, stop: StopRequest) -> Trained:
     _check_stage(config.stage)
     quieten_lightning()
     seed_everything(config.seed, verbose=False)
@@ -109,15 +116,16 @@ def train_stage(config: Any, run: Path, checkpoint: Path | None = None) -> Train
     network = build_network(config.hypernet, backbone, width, response)
     module = _build_module(config, stage, backbone, Stage(network, encoder), frozen)
     start_run(run, config)
-    callbacks: list[Callback] = [*checkpoints(stage, run, bool(len(data.val or ())))]
+    callbacks: list[Callback] = []
     if config.trainer.enable_progress_bar:
         callbacks.append(StepBar(f"stage {config.stage}"))
     if config.stage == 2 and stage.clips:
         captions = {sample.id: sample.caption for sample in samples}
         callbacks.append(SampleClips(captions, stage.clips, stage.clips_every, backbone.sampling.fps, config.seed))
-    trainer = build_trainer(config, stage, run, callbacks)
+    checkpoints = build_checkpoints(config, stage, run, data, stop)
+    trainer = build_trainer(config, stage, run, checkpoints, callbacks)
     trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
-    metrics = keep_best(trainer, module, data)
+    metrics = keep_best(trainer, checkpoints, module, data)
     trained = Stage(module.network, module.encoder)
     save_predictor(
         run / "predictor",
@@ -132,6 +140,25 @@ def train_stage(config: Any, run: Path, checkpoint: Path | None = None) -> Train
         {**_identity(config, set_dir, backbone, config.stage), "steps": trainer.global_step, "metrics": metrics},
     )
     return Trained(run, metrics, module)
+
+
+@contextmanager
+def _explained(run: Path, stage: int) -> Iterator[None]:
+    """Says how to go on (Interrupted), or what to do (ConfigError), where a training ends before its last step."""
+    last = run / CHECKPOINTS / LAST
+    try:
+        yield
+    except (TrainingStopped, KeyboardInterrupt, SystemExit) as error:  # Lightning makes an exit of Ctrl-C
+        what = str(error) if isinstance(error, TrainingStopped) else "stopped"
+        way = f"go on with: python train.py resume={run}" if last.exists() else "no step was saved; start again"
+        raise Interrupted(f"{what}; {way}") from None
+    except TrainingDiverged as error:
+        kept = f"{last} is from before. " if last.exists() else ""
+        raise ConfigError(
+            f"{error}, so the training stopped there and no predictor was written. {kept}Give a lower learning rate "
+            f"(stages.s{stage}.optimizer.lr), a longer warm-up (stages.s{stage}.scheduler.warmup), gradient clipping "
+            "(trainer.gradient_clip_val) or trainer.precision=32-true; debug=anomaly names the operation"
+        ) from None
 
 
 def _check_stage(stage: int | None) -> None:

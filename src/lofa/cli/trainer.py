@@ -2,20 +2,22 @@
 
 import logging
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from hydra.utils import instantiate
 from lightning import Callback, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import Strategy
 from omegaconf import OmegaConf
 
 from lofa.data import LoFADataModule
-from lofa.training import PredictorModule
+from lofa.training import AtomicCheckpointIO, Checkpoints, PredictorModule, StopOnNonFinite, StopRequest
 
-__all__ = ["build_trainer", "checkpoints", "keep_best", "quieten_lightning"]
+__all__ = ["CHECKPOINTS", "build_checkpoints", "build_trainer", "keep_best", "quieten_lightning"]
+
+CHECKPOINTS = "checkpoints"  # folder in a run's
 
 
 def quieten_lightning() -> None:
@@ -31,7 +33,9 @@ def quieten_lightning() -> None:
         warnings.filterwarnings("ignore", message)
 
 
-def build_trainer(config: Any, stage: Any, run: Path, callbacks: list[Callback]) -> Trainer:
+def build_trainer(
+    config: Any, stage: Any, run: Path, checkpoints: Checkpoints, callbacks: Sequence[Callback]
+) -> Trainer:
     """The trainer of a stage, writing into `run`.
 
     Raises:
@@ -45,12 +49,14 @@ def build_trainer(config: Any, stage: Any, run: Path, callbacks: list[Callback])
         devices=devices,
         num_nodes=config.strategy.num_nodes,
         logger=logger,
-        callbacks=callbacks,
+        callbacks=[StopOnNonFinite(), *callbacks, checkpoints],
+        plugins=[AtomicCheckpointIO()],
         max_steps=stage.max_steps,
         max_epochs=-1,
         accumulate_grad_batches=stage.accumulate,
         val_check_interval=stage.val_every * stage.accumulate,
         check_val_every_n_epoch=None,
+        **({} if checkpoints.validated else {"limit_val_batches": 0}),
         use_distributed_sampler=False,
         default_root_dir=str(run),
         enable_progress_bar=False,
@@ -73,21 +79,18 @@ def _count_devices(config: Any, devices: Any) -> int:
     return 1 if config.trainer.accelerator == "cpu" else max(1, torch.cuda.device_count())
 
 
-def checkpoints(stage: Any, run: Path, validated: bool) -> list[ModelCheckpoint]:
-    """The newest state to resume from, and the one that validates best (whole too: FSDP2 can't load weights alone)."""
-    folder = run / "checkpoints"
-    last = ModelCheckpoint(
-        folder, "last", every_n_train_steps=stage.val_every, save_on_train_epoch_end=False, enable_version_counter=False
-    )
-    best = ModelCheckpoint(folder, "best", monitor="val/loss", enable_version_counter=False)
-    return [last, best] if validated else [last]
+def build_checkpoints(config: Any, stage: Any, run: Path, data: LoFADataModule, stop: StopRequest) -> Checkpoints:
+    """Where and when a stage is saved, and how it stops."""
+    validated = bool(len(data.val or ())) and config.trainer.limit_val_batches != 0
+    return Checkpoints(run / CHECKPOINTS, stage.val_every, validated, stop)
 
 
-def keep_best(trainer: Trainer, module: PredictorModule, data: LoFADataModule) -> dict[str, float]:
+def keep_best(
+    trainer: Trainer, checkpoints: Checkpoints, module: PredictorModule, data: LoFADataModule
+) -> dict[str, float]:
     """Puts the weights that validated best into the module and gives their metrics; the last without validation."""
-    saved = [call for call in trainer.checkpoint_callbacks if isinstance(call, ModelCheckpoint)]
-    best = next((call.best_model_path for call in saved if call.monitor), "")
-    if not best:
+    best = checkpoints.find_best(trainer.global_step)
+    if best is None:
         return {}
     trainer.loggers = []  # the log ends with the training
     (metrics,) = trainer.validate(module, data, ckpt_path=best, verbose=False, weights_only=True)

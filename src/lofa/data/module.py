@@ -1,6 +1,6 @@
 """The LightningDataModule: a prepared set and its zoo as batches for either stage."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 import lightning.pytorch as pl
 import torch
@@ -9,41 +9,13 @@ from torch.utils.data import DataLoader
 from lofa.backbones import LayerSpec
 from lofa.data.batch import ZooBatch
 from lofa.data.dataset import CONDITIONS, ZooDataset
-from lofa.data.sampler import BucketSampler
+from lofa.data.sampler import BatchKey, BatchPlan, EndlessBatches
 from lofa.data.samples import Sample, read_samples
 from lofa.data.zoo_store import ZooStore
 from lofa.errors import DataError
 from lofa.stores import Location, locate
 
 __all__ = ["LoFADataModule"]
-
-
-class ResumableLoader(DataLoader[ZooBatch]):
-    """A loader whose place in the epoch travels in checkpoints: a resumed run goes on with the batch after the last.
-
-    Lightning asks for `state_dict` when it saves and gives it back before the first batch when it resumes.
-    """
-
-    done = 0
-
-    def state_dict(self) -> dict[str, int]:
-        """Batches of this epoch that have been handed out."""
-        return {"done": self.done}
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """Leaves that many batches out of the next pass."""
-        self.done = self._sampler.skip = state["done"]
-
-    @property
-    def _sampler(self) -> BucketSampler:
-        assert isinstance(self.sampler, BucketSampler)
-        return self.sampler
-
-    def __iter__(self) -> Iterator[ZooBatch]:  # type: ignore[override]
-        self.done = self._sampler.skip
-        for batch in super().__iter__():
-            self.done = (self.done + 1) % len(self)
-            yield batch
 
 
 class LoFADataModule(pl.LightningDataModule):
@@ -134,27 +106,38 @@ class LoFADataModule(pl.LightningDataModule):
             siblings=siblings,
         )
 
-    def _loader(self, dataset: ZooDataset | None, shuffle: bool) -> ResumableLoader:
+    def _plan(self, dataset: ZooDataset | None, shuffle: bool) -> tuple[ZooDataset, BatchPlan]:
         if dataset is None:
             raise RuntimeError("call setup() before asking for batches")
         world, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer is not None else (1, 0)
         buckets = [dataset.bucket(item) for item in range(len(dataset))]
-        sampler = BucketSampler(buckets, self.batch_size, world=world, rank=rank, shuffle=shuffle, seed=self.seed)
-        return ResumableLoader(
-            dataset,
-            sampler=sampler,
-            batch_size=None,
-            num_workers=self.workers,
-            persistent_workers=self.workers > 0,
+        return dataset, BatchPlan(buckets, self.batch_size, world=world, rank=rank, shuffle=shuffle, seed=self.seed)
+
+    def _loader(self, dataset: ZooDataset, keys: Iterable[BatchKey]) -> DataLoader[ZooBatch]:
+        return DataLoader(
+            dataset, sampler=keys, batch_size=None, num_workers=self.workers, persistent_workers=self.workers > 0
         )
 
-    def train_dataloader(self) -> ResumableLoader:
-        """Batches of the training split, in another order each epoch."""
-        return self._loader(self.train, shuffle=True)
+    @property
+    def batches_per_epoch(self) -> int:
+        """Training batches that hold every LoRA once, on each process."""
+        return len(self._plan(self.train, shuffle=True)[1])
 
-    def val_dataloader(self) -> ResumableLoader:
+    def train_dataloader(self) -> DataLoader[ZooBatch]:
+        """Batches of the training split without end, in another order each epoch.
+
+        It begins with the batch after the last that the trainer took, also in a resumed run: the trainer's count of
+        steps is all that says where.
+        """
+        dataset, plan = self._plan(self.train, shuffle=True)
+        trainer = self.trainer
+        start = 0 if trainer is None else trainer.global_step * trainer.accumulate_grad_batches
+        return self._loader(dataset, EndlessBatches(plan, start))
+
+    def val_dataloader(self) -> DataLoader[ZooBatch]:
         """Batches of the validation split, always the same; empty where the set has none."""
-        return self._loader(self.val, shuffle=False)
+        dataset, plan = self._plan(self.val, shuffle=False)
+        return self._loader(dataset, plan.epoch(0))
 
     def transfer_batch_to_device(self, batch: ZooBatch, device: torch.device, dataloader_idx: int) -> ZooBatch:
         """Moves a batch."""

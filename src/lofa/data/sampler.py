@@ -1,17 +1,19 @@
 """Which items make a batch: all of one shape, in an order that seed and epoch alone decide, shared out among processes.
 
-Lightning leaves a `DistributedSampler` alone and tells it the epoch; this one yields whole batches (a DataLoader takes
-it as `sampler` with `batch_size=None`). A global batch of `batch_size * world` items is cut into one part a process, so
-W processes with batch size b see what one process with batch size W b sees.
+Training has no end of its own: batch number n of a run is batch n mod N of epoch n div N, where N batches hold every
+item once. So the number alone says what comes next, and a resumed run goes on with it.
+A global batch of `batch_size * world` items is cut into one part a process, so W processes with batch size b see what
+one process with batch size W b sees.
 """
 
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count
 
 import numpy as np
-from torch.utils.data import DistributedSampler
+from torch.utils.data import Sampler
 
-__all__ = ["BatchKey", "BucketSampler"]
+__all__ = ["BatchKey", "BatchPlan", "EndlessBatches"]
 
 
 @dataclass(frozen=True)
@@ -25,8 +27,8 @@ class BatchKey:
     """decide what is drawn for each item; independent of the batch it is in"""
 
 
-class BucketSampler(DistributedSampler[BatchKey]):
-    """Yields `BatchKey`s of items that share a bucket.
+class BatchPlan:
+    """The batches of each epoch, as one process of several sees them.
 
     Args:
         buckets: the bucket of each item (its latent shape); items of different buckets never meet
@@ -35,6 +37,9 @@ class BucketSampler(DistributedSampler[BatchKey]):
         rank: this process
         shuffle: another order and other draws each epoch; without it every epoch is the same
         seed: of order and draws
+
+    Raises:
+        ValueError: a batch of no items, or a rank that is not below `world`.
     """
 
     def __init__(
@@ -51,34 +56,45 @@ class BucketSampler(DistributedSampler[BatchKey]):
             raise ValueError(
                 f"a batch needs at least one item and a rank below {world}, got batch_size={batch_size}, rank={rank}"
             )
-        self.by_bucket: dict[Hashable, list[int]] = {}
+        self._by_bucket: dict[Hashable, list[int]] = {}
         for item, bucket in enumerate(buckets):
-            self.by_bucket.setdefault(bucket, []).append(item)
-        self.batch_size, self.num_replicas, self.rank, self.shuffle, self.seed = batch_size, world, rank, shuffle, seed
-        self.epoch = 0
-        self.skip = 0
-        """batches of the next pass that are left out, because they were seen before a resume"""
+            self._by_bucket.setdefault(bucket, []).append(item)
+        self._batch_size, self._world, self._rank = batch_size, world, rank
+        self._shuffle, self._seed = shuffle, seed
 
     def __len__(self) -> int:
-        whole = self.batch_size * self.num_replicas
-        return sum(-(-len(items) // whole) for items in self.by_bucket.values())
+        """Batches of an epoch, on each process."""
+        whole = self._batch_size * self._world
+        return sum(-(-len(items) // whole) for items in self._by_bucket.values())
+
+    def epoch(self, number: int) -> list[BatchKey]:
+        """The batches of an epoch, counted from 0."""
+        epoch = number if self._shuffle else 0
+        rng = np.random.default_rng((self._seed, epoch))
+        whole = self._batch_size * self._world
+        batches: list[list[int]] = []
+        for items in self._by_bucket.values():
+            order = [items[i] for i in rng.permutation(len(items))] if self._shuffle else items
+            batches += [order[start : start + whole] for start in range(0, len(order), whole)]
+        turns = rng.permutation(len(batches)).tolist() if self._shuffle else range(len(batches))
+        return [self._key(batches[turn], epoch, place) for place, turn in enumerate(turns)]
+
+    def _key(self, batch: list[int], epoch: int, place: int) -> BatchKey:
+        # every process needs as many items: the first ones come again
+        short = -len(batch) % self._world
+        own = tuple((batch + batch * short)[: len(batch) + short][self._rank :: self._world])
+        return BatchKey(own, (self._seed, epoch, place), tuple((self._seed, epoch, item) for item in own))
+
+
+class EndlessBatches(Sampler[BatchKey]):
+    """Epoch after epoch of a plan, from batch number `start` of the run on."""
+
+    def __init__(self, plan: BatchPlan, start: int = 0) -> None:
+        self._plan, self._start = plan, start
 
     def __iter__(self) -> Iterator[BatchKey]:
-        epoch = self.epoch if self.shuffle else 0
-        rng = np.random.default_rng((self.seed, epoch))
-        whole = self.batch_size * self.num_replicas
-        batches: list[list[int]] = []
-        for items in self.by_bucket.values():
-            order = [items[i] for i in rng.permutation(len(items))] if self.shuffle else items
-            batches += [order[start : start + whole] for start in range(0, len(order), whole)]
-        turns = rng.permutation(len(batches)).tolist() if self.shuffle else range(len(batches))
-        skip, self.skip = self.skip, 0
-        for number, turn in enumerate(turns):
-            if number < skip:
-                continue
-            batch = batches[turn]
-            # every process needs as many items: the first ones come again
-            short = -len(batch) % self.num_replicas
-            batch = (batch + batch * short)[: len(batch) + short]
-            own = tuple(batch[self.rank :: self.num_replicas])
-            yield BatchKey(own, (self.seed, epoch, number), tuple((self.seed, epoch, item) for item in own))
+        if not len(self._plan):
+            return
+        first, place = divmod(self._start, len(self._plan))
+        for epoch in count(first):
+            yield from self._plan.epoch(epoch)[place if epoch == first else 0 :]

@@ -3,22 +3,33 @@
 from lofa.training.adapter_module import AdapterModule
 from lofa.training.agreement import Agreement, agreement
 from lofa.training.batch import PairedBatch
+from lofa.training.checkpoints import LAST, AtomicCheckpointIO, Checkpoints
 from lofa.training.clips import SampleClips
+from lofa.training.csv_log import CsvLog
 from lofa.training.losses import delta_loss, gradient_shares, response_loss, response_target
 from lofa.training.module import PredictorModule
 from lofa.training.noise import NoiseDraw, NoiseSchedule
 from lofa.training.response_module import ResponseModule
 from lofa.training.schedules import warmup_schedule
+from lofa.training.stopping import StopOnNonFinite, StopRequest, TrainingDiverged, TrainingStopped
 
 __all__ = [
+    "LAST",
     "AdapterModule",
     "Agreement",
+    "AtomicCheckpointIO",
+    "Checkpoints",
+    "CsvLog",
     "NoiseDraw",
     "NoiseSchedule",
     "PairedBatch",
     "PredictorModule",
     "ResponseModule",
     "SampleClips",
+    "StopOnNonFinite",
+    "StopRequest",
+    "TrainingDiverged",
+    "TrainingStopped",
     "agreement",
     "delta_loss",
     "gradient_shares",

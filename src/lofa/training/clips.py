@@ -56,6 +56,14 @@ class SampleClips(Callback):
         self._runs = 0
         self._fixed: dict[str, Tensor] = {}
 
+    def state_dict(self) -> dict[str, int]:
+        """Validation runs until now."""
+        return {"runs": self._runs}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Takes back what `state_dict` gave."""
+        self._runs = state_dict["runs"]
+
     def on_validation_batch_end(
         self,
         trainer: Trainer,
