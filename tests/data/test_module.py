@@ -2,7 +2,8 @@
 
 from dataclasses import replace
 from pathlib import Path
-from shutil import copytree
+from shutil import copytree, ignore_patterns
+from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
@@ -13,10 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from lofa.adapters import Adapter
-from lofa.backbones import Backbone
-from lofa.data import LoFADataModule, ZooBatch, ZooStore, read_encoded, read_samples, write_samples
+from lofa.backbones import Backbone, LayerSpec
+from lofa.data import LoFADataModule, ZooBatch, ZooEntry, ZooStore, read_encoded, read_samples, write_samples
 from lofa.errors import DataError
 from lofa.stores import Location
+from tests.data.conftest import random_adapter
 from tests.helpers.web import serve
 
 
@@ -88,8 +90,91 @@ def test_siblings_lend_prompt_and_latents_but_not_the_lora(zoo_set: Path, backbo
             assert len(lender) == 1
             seen.setdefault(batch.ids[0], set()).update(lender)
     assert all(len(lenders) == 3 for lenders in seen.values())
-    val = [batch.ids for batch in data.val_dataloader()]
-    assert val == [batch.ids for batch in data.val_dataloader()] and len(val) == 2
+
+
+@pytest.fixture
+def one_group(zoo_set: Path, backbone: Backbone, tmp_path: Path) -> Path:
+    """The set with all its clips, of every split, in one group, and with LoRAs of two test clips."""
+    set_dir = copytree(zoo_set, tmp_path / "one-group")
+    samples = [replace(sample, group="one") for sample in read_samples(set_dir)]
+    write_samples(set_dir, samples)
+    header = {"backbone": backbone.name, "backbone_fingerprint": backbone.fingerprint}
+    for sample in [sample for sample in samples if sample.split == "test"][:2]:
+        ZooStore(set_dir).add(random_adapter(backbone, 99), ZooEntry(sample.id, "ok", 0.2, 0.1), "1-of-1", header)
+    return set_dir
+
+
+def read_of(set_dir: Path, backbone: Backbone, batch: ZooBatch, row: int) -> str:
+    """The sample whose prompt and latents a row of a batch holds."""
+    (name,) = (
+        sample.id
+        for sample in read_samples(set_dir)
+        if torch.equal((own := read_encoded(set_dir, sample, backbone.fingerprint)).text, batch.prompt.row(row))
+        and torch.equal(own.latents, batch.latents[row])
+    )
+    return name
+
+
+@pytest.mark.parametrize("siblings", [True, False])
+def test_training_sees_the_training_split_alone(one_group: Path, backbone: Backbone, siblings: bool) -> None:
+    """A group that spans the splits lends nothing across them, and a LoRA of another split is no item."""
+    loader = module(one_group, backbone, stage=2, siblings=siblings, batch_size=3).train_dataloader()
+    train = {sample.id for sample in read_samples(one_group) if sample.split == "train"}
+    items, seen = set(), set()
+    for epoch in range(25):
+        loader.sampler.set_epoch(epoch)
+        for batch in loader:
+            items.update(batch.ids)
+            seen.update(read_of(one_group, backbone, batch, row) for row in range(len(batch)))
+    assert items == train & set(ZooStore(one_group).ready()) and len(items) < len(train)
+    assert seen == (train if siblings else items)
+
+
+@pytest.mark.parametrize("siblings", [True, False])
+def test_validation_is_each_loras_own_clip_in_its_split(one_group: Path, backbone: Backbone, siblings: bool) -> None:
+    loader = module(one_group, backbone, stage=2, siblings=siblings, batch_size=3).val_dataloader()
+    ready = set(ZooStore(one_group).ready())
+    wanted = [sample.id for sample in read_samples(one_group) if sample.split == "val" and sample.id in ready]
+    for epoch in range(3):
+        loader.sampler.set_epoch(epoch)
+        found = [(batch, row) for batch in loader for row in range(len(batch))]
+        assert [batch.ids[row] for batch, row in found] == wanted and len(wanted) == 2
+        assert [read_of(one_group, backbone, batch, row) for batch, row in found] == wanted
+
+
+MIXED = [
+    *(LayerSpec(f"transformer.blocks.{depth}.attn1.to_q", depth, "attn1.to_q", 6, 4) for depth in range(5)),
+    LayerSpec("transformer.blocks.0.ffn.net.0.proj", 0, "ffn.net.0.proj", 10, 4),
+]
+"""One shape is rare."""
+
+
+def test_every_shape_is_drawn_in_every_batch_and_every_layer_in_turn(
+    zoo_set: Path, backbone: Backbone, tmp_path: Path
+) -> None:
+    set_dir = copytree(zoo_set, tmp_path / "mixed", ignore=ignore_patterns("zoo"))
+    header = {"backbone": backbone.name, "backbone_fingerprint": backbone.fingerprint}
+    for seed, name in enumerate(ZooStore(zoo_set).ready()):
+        adapter = random_adapter(SimpleNamespace(layers=MIXED), seed)
+        ZooStore(set_dir).add(adapter, ZooEntry(name, "ok", 0.2, 0.1), "1-of-1", header)
+    data = LoFADataModule(set_dir, MIXED, backbone.fingerprint, batch_size=1, layers_per_sample=2)
+    data.setup()
+    loader, drawn = data.train_dataloader(), []
+    for epoch in range(10):
+        loader.sampler.set_epoch(epoch)
+        drawn.append([])
+        for batch in loader:
+            assert [tuple(stack.layers.shape) for stack in batch.stacks] == [(1,), (1,)]
+            whole = Adapter.load(ZooStore(set_dir).path(batch.ids[0]))
+            for stack in batch.stacks:
+                layer = int(stack.layers)
+                delta = stack.alpha[0, 0] * stack.B[0, 0] @ stack.A[0, 0]
+                torch.testing.assert_close(delta, whole.delta_weight(MIXED[layer].name))
+            assert int(batch.stacks[1].layers) == 5
+            drawn[-1].append(int(batch.stacks[0].layers))
+    assert {layer for layers in drawn for layer in layers} == set(range(5))
+    assert len({tuple(layers) for layers in drawn}) > 1, "another epoch draws other layers"
+    assert any(len(set(layers)) > 1 for layers in drawn), "another batch draws other layers"
 
 
 def test_batches_are_the_same_with_and_without_workers(zoo_set: Path, backbone: Backbone) -> None:
@@ -153,9 +238,14 @@ def test_lightning_tells_the_epoch(zoo_set: Path, backbone: Backbone, tmp_path: 
         enable_model_summary=False, num_sanity_val_steps=0, default_root_dir=tmp_path,
     )  # fmt: skip
     trainer.fit(recorder, LoFADataModule(zoo_set, backbone.layers, backbone.fingerprint, batch_size=1))
+    ready = set(ZooStore(zoo_set).ready())
+    train, val = (
+        [sample.id for sample in read_samples(zoo_set) if sample.split == split and sample.id in ready]
+        for split in ("train", "val")
+    )
     assert len({tuple(ids) for ids in recorder.epochs.values()}) > 1
-    assert all(sorted(ids) == sorted(recorder.epochs[0]) for ids in recorder.epochs.values())
-    assert recorder.validated == recorder.validated[:2] * 6
+    assert len(recorder.epochs) == 6 and all(sorted(ids) == sorted(train) for ids in recorder.epochs.values())
+    assert recorder.validated == val * 6
 
 
 def test_a_moved_batch_is_the_same(zoo_set: Path, backbone: Backbone) -> None:
