@@ -22,20 +22,20 @@ they then fail, cannot import it, or take more than ten times as long. The exit 
 """
 
 import argparse
+import importlib
 import json
+import multiprocessing
 import os
 import shlex
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from queue import SimpleQueue
 from typing import TypeVar
 
 import psutil
@@ -57,6 +57,11 @@ COPIED += ("pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "Makefile",
 PASSED = pytest.ExitCode.OK
 FAILED = (pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.INTERRUPTED, pytest.ExitCode.USAGE_ERROR)
 """Also the codes of a test module and of a conftest.py that cannot be imported: without the change they could."""
+FORK = multiprocessing.get_context("fork")
+WARM: tuple[str, ...] = ("lightning.pytorch", "torch.utils.tensorboard", "peft", "torchmetrics", "hydra", "av")
+WARM += ("diffusers.pipelines.wan.pipeline_wan", "transformers.models.umt5.modeling_umt5")
+WARM += ("transformers.models.clip.modeling_clip", "transformers.models.videomae.modeling_videomae")
+"""Imported once, before the forks: most of the time of most tests."""
 LIMIT = (60.0, 10.0)
 """Seconds that the tests of a mutant may take: so many, and so many times what they take without it."""
 
@@ -109,69 +114,78 @@ class Run:
     tail: str
 
 
-class Trees:
-    """Copies of the project, lent to one thread at a time."""
-
-    def __init__(self, root: Path, folder: Path, count: int) -> None:
-        self._free: SimpleQueue[Path] = SimpleQueue()
-        for number in range(count):
-            tree = folder / str(number)
-            for name in COPIED:
-                source, target = root / name, tree / name
-                target.parent.mkdir(parents=True, exist_ok=True)
-                if source.is_dir():
-                    shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
-                elif source.is_file():
-                    shutil.copyfile(source, target)
-            self._free.put(tree)
-
-    @contextmanager
-    def one(self) -> Iterator[Path]:
-        """A copy, as long as the context lasts."""
-        tree = self._free.get()
-        try:
-            yield tree
-        finally:
-            self._free.put(tree)
+def run_tests(tree: Path, tests: str, limit: float | None = None) -> Run:
+    """Runs the tests of a copy on the source of that copy, in a fork: what is imported need not be imported again."""
+    log = tree.with_suffix(".log")
+    begun = time.perf_counter()
+    process = FORK.Process(target=_pytest, args=(tree, tests, log))
+    process.start()
+    process.join(limit)
+    late = process.is_alive()
+    if late:
+        for one in (*psutil.Process(process.pid).children(recursive=True), process):
+            one.kill()
+        process.join()
+    return Run(None if late else process.exitcode, time.perf_counter() - begun, log.read_text()[-2000:])
 
 
-def run_tests(tree: Path, tests: str, limit: float | None) -> Run:
-    """Runs the tests of a copy on the source of that copy.
+def _pytest(tree: Path, tests: str, log: Path) -> None:
+    """Never returns.
 
     Compiled files are neither written nor read: two versions of one length within a second would share them. Plugins
     stay out: they cost more than some of the tests.
     """
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-m", "not slow"]
-    command += ["--basetemp", str(tree.with_name(f"{tree.name}-tmp")), *shlex.split(tests)]
-    changes = {"PYTHONPATH": os.pathsep.join([str(tree / "src"), str(tree)]), "PYTHONDONTWRITEBYTECODE": "1"}
-    changes |= {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "OMP_NUM_THREADS": "1"}
-    begun = time.perf_counter()
-    with subprocess.Popen(
-        command, cwd=tree, env=os.environ | changes, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    ) as process:
-        try:
-            printed, _ = process.communicate(timeout=limit)
-            code: int | None = process.returncode
-        except subprocess.TimeoutExpired:
-            for one in (*psutil.Process(process.pid).children(recursive=True), process):
-                one.kill()
-            printed, code = process.communicate()[0], None
-    return Run(code, time.perf_counter() - begun, printed[-2000:])
+    own = {path.stem for path in (tree / "src").iterdir()} | {"tests"}
+    for name in [name for name in sys.modules if name.partition(".")[0] in own]:
+        del sys.modules[name]
+    paths = [str(tree / "src"), str(tree)]
+    sys.path[:0], sys.dont_write_bytecode = paths, True
+    os.environ |= {"PYTHONPATH": os.pathsep.join(paths), "PYTHONDONTWRITEBYTECODE": "1"}
+    os.environ |= {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "OMP_NUM_THREADS": "1"}
+    os.chdir(tree)
+    with log.open("w") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
+    temporary = str(tree.with_suffix(".tmp"))
+    options = ["-x", "-q", "-p", "no:cacheprovider", "-m", "not slow", "--rootdir", str(tree), "--basetemp", temporary]
+    sys.exit(pytest.main([*options, *shlex.split(tests)]))
 
 
-def judge(mutant: Mutant, tree: Path, before: Run) -> Outcome:
+def untouched(root: Path, folder: Path, tests: str) -> tuple[str, Run]:
+    """Runs tests without a change."""
+    return tests, run_tests(copy_of(root, folder), tests)
+
+
+def copy_of(root: Path, folder: Path) -> Path:
+    """This process' copy of the project."""
+    tree = folder / str(os.getpid())
+    if not tree.exists():
+        for name in COPIED:
+            source, target = root / name, tree / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if source.is_dir():
+                shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+            elif source.is_file():
+                shutil.copyfile(source, target)
+    return tree
+
+
+def judge(root: Path, folder: Path, before: dict[str, Run], mutant: Mutant) -> Outcome:
     """Applies a mutant to a copy, runs its tests, and takes it back.
 
     Args:
+        root: the project
+        folder: of the copies
+        before: how tests went without a change
         mutant: one that can be applied
-        tree: the copy
-        before: how the tests went without the change
     """
-    path = tree / mutant.file
+    path = copy_of(root, folder) / mutant.file
     source = path.read_text()
     try:
         path.write_text(mutant.applied(source))
-        after = run_tests(tree, mutant.tests, limit=LIMIT[0] + LIMIT[1] * before.seconds)
+        limit = LIMIT[0] + LIMIT[1] * before[mutant.tests].seconds
+        after = run_tests(copy_of(root, folder), mutant.tests, limit)
     finally:
         path.write_text(source)
     seconds = f"({after.seconds:.1f} s)"
@@ -209,18 +223,9 @@ def run(mutants: Iterable[Mutant], root: Path, jobs: int = 1, show: Callable[[ob
             ready.append(mutant)
         except (OSError, ValueError) as error:
             known(Outcome(mutant, False, f"STALE ({error})"))
-    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(jobs) as pool:
-        trees = Trees(root, Path(folder), jobs)
-
-        def untouched(tests: str) -> tuple[str, Run]:
-            with trees.one() as tree:
-                return tests, run_tests(tree, tests, limit=None)
-
-        def tried(mutant: Mutant) -> Outcome:
-            with trees.one() as tree:
-                return judge(mutant, tree, before[mutant.tests])
-
-        before = dict(_each(pool, untouched, dict.fromkeys(mutant.tests for mutant in ready)))
+    with tempfile.TemporaryDirectory() as name, ProcessPoolExecutor(jobs, FORK) as pool:
+        folder = Path(name)
+        before = dict(_each(pool, partial(untouched, root, folder), dict.fromkeys(mutant.tests for mutant in ready)))
         green = []
         for mutant in ready:
             first = before[mutant.tests]
@@ -229,12 +234,13 @@ def run(mutants: Iterable[Mutant], root: Path, jobs: int = 1, show: Callable[[ob
             else:
                 text = f"ERROR, pytest {mutant.tests} ends with {first.code} without the change\n{first.tail}\n"
                 known(Outcome(mutant, False, text))
-        for outcome in _each(pool, tried, sorted(green, key=lambda mutant: before[mutant.tests].seconds)):
+        green.sort(key=lambda mutant: before[mutant.tests].seconds)
+        for outcome in _each(pool, partial(judge, root, folder, before), green):
             known(outcome)
     return outcomes
 
 
-def _each(pool: ThreadPoolExecutor, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+def _each(pool: ProcessPoolExecutor, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
     """The results as they come; the first error, or Ctrl-C, ends it and starts nothing more."""
     futures = [pool.submit(function, item) for item in items]
     try:
@@ -260,6 +266,8 @@ def main() -> None:
     given = parser.parse_args()
     chosen = [m for m in listed() if (m.ci or not given.only) and given.match in json.dumps(vars(m))]
     begun = time.perf_counter()
+    for name in WARM:
+        importlib.import_module(name)
     outcomes = run(chosen, ROOT, given.jobs, show=lambda outcome: print(outcome, flush=True))
     bad = [outcome for outcome in outcomes if not outcome.good]
     for outcome in bad:

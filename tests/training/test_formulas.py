@@ -1,5 +1,6 @@
 """The losses and measures that the modules log, against the formulas taken prompt by prompt on plain matrices."""
 
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -78,6 +79,22 @@ def denoising(
 MIXED = ToyBackbone(mixed=True)
 
 
+def large(rows: list[int]) -> ToyBatch:
+    """A batch whose true adapters change what the backbone computes by much."""
+    batch = batch_of(rows, MIXED)
+    batch.stacks = [replace(stack, B=30 * stack.B) for stack in batch.stacks]
+    return batch
+
+
+def outspoken(**options: object) -> AdapterModule:
+    """A module of stage II whose predictions do, too, and that learns nothing."""
+    module = adapter_module(MIXED, delta_scale=0.7, denoising_scale=3.0, seed=7, **STILL, **options)
+    with torch.no_grad():
+        for head in module.network.head.B.values():
+            head.weight.mul_(30)
+    return module
+
+
 @torch.no_grad()
 def stage_two(module: AdapterModule, batch: ToyBatch, draws: int, seed: int, step: int = 0) -> dict[str, Tensor]:
     """delta, denoising as trained (with w(t)), and unweighted denoising of the predicted, no and the true adapter."""
@@ -97,10 +114,7 @@ def stage_two(module: AdapterModule, batch: ToyBatch, draws: int, seed: int, ste
 
 @pytest.mark.parametrize("weighted", [True, False])
 def test_the_loss_of_stage_two_is_the_scaled_sum_of_its_terms(weighted: bool) -> None:
-    batch = batch_of([0, 1, 2], MIXED)
-    module = adapter_module(
-        MIXED, delta_scale=0.7, denoising_scale=3.0, noise_draws=2, seed=7, noise_weighted=weighted, **STILL
-    )
+    batch, module = large([0, 1, 2]), outspoken(noise_draws=2, noise_weighted=weighted)
     lines = fit(module, one(batch))
     expected = stage_two(module, batch, draws=2, seed=7)
     term = expected["weighted" if weighted else "denoising"]
@@ -111,12 +125,12 @@ def test_the_loss_of_stage_two_is_the_scaled_sum_of_its_terms(weighted: bool) ->
 
 
 def test_what_stage_two_validates_is_unweighted_and_at_noise_of_its_own() -> None:
-    rows = [[0, 1], [2]]
-    batches = [batch_of(part, MIXED) for part in rows]
-    module = adapter_module(MIXED, delta_scale=0.7, denoising_scale=3.0, seed=7, **STILL)
+    batches, module = [large([0, 1]), large([2])], outspoken()
     (found,) = Trainer(logger=False, **QUIET).validate(module, DataLoader(batches, batch_size=None), verbose=False)
     means = [stage_two(module, batch, VALIDATION_DRAWS, VALIDATION_SEED) for batch in batches]
     expected = {name: float((2 * means[0][name] + means[1][name]) / 3) for name in means[0]}
+    losses = sorted(expected[name] for name in ("denoising", "denoising_base", "denoising_lora"))
+    assert losses[2] > 1.01 * losses[1] > 1.02 * losses[0], "the example should tell them apart"
     for name in ("delta", "denoising", "denoising_base", "denoising_lora"):
         assert found[f"val/{name}"] == pytest.approx(expected[name], rel=1e-4), name
     assert found["val/loss"] == pytest.approx(0.7 * expected["delta"] + 3.0 * expected["denoising"], rel=1e-4)
