@@ -22,6 +22,7 @@ they then fail, cannot import it, or take more than ten times as long. The exit 
 """
 
 import argparse
+import gc
 import importlib
 import json
 import multiprocessing
@@ -135,6 +136,7 @@ def _pytest(tree: Path, tests: str, log: Path) -> None:
     Compiled files are neither written nor read: two versions of one length within a second would share them. Plugins
     stay out: they cost more than some of the tests.
     """
+    gc.freeze()  # pytest collects several times; what was there before is none of its garbage
     own = {path.stem for path in (tree / "src").iterdir()} | {"tests"}
     for name in [name for name in sys.modules if name.partition(".")[0] in own]:
         del sys.modules[name]
