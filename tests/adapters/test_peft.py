@@ -50,9 +50,14 @@ def name(depth: int) -> str:
         {"r": 4, "lora_alpha": 3},
         {"r": 4, "lora_alpha": 3, "use_rslora": True},
         {"r": 4, "lora_alpha": 3, "alpha_pattern": {"blocks.1.attn1.to_q": 40}},
+        {
+            "r": 4,
+            "lora_alpha": 3,
+            "alpha_pattern": {"1.attn1.to_q": 40, "locks.2.attn1.to_q": 50, "blocks.3.attn1": 60},
+        },
         {"r": 4, "lora_alpha": 3, "rank_pattern": {"blocks.1.attn1.to_q": 2}, "use_rslora": True},
     ],
-    ids=["plain", "rank-stabilised", "alpha of one layer", "rank of one layer"],
+    ids=["plain", "rank-stabilised", "alpha of one layer", "ends of names", "rank of one layer"],
 )
 def test_the_change_is_the_one_peft_computes(options: dict[str, object], saved: Any) -> None:
     folder, expected = saved(**options)

@@ -141,9 +141,19 @@ def test_the_change_is_alpha_times_the_product_and_alpha_a_softplus() -> None:
     torch.testing.assert_close(out.alpha, torch.log1p(torch.exp(z)))
 
 
-def test_the_first_block_gets_the_sum_of_tile_depth_and_kind() -> None:
-    """What is prepared has been through the first block's own half."""
-    net, inputs = response_net(), Inputs.make()
+@pytest.mark.parametrize("condition_from", [0, 1])
+def test_a_network_is_its_tokens_through_its_blocks_in_order(condition_from: int) -> None:
+    """The sum of tile, depth and kind; blocks that read nothing, then the prompt, then stage I where it is read."""
+    net, inputs = adapter_net(condition_from=condition_from, read_after=(1,)), Inputs.make()
+    response = torch.randn(3, 6, 5, 16).double()
     x = net.tiles(unit_rms(inputs.weights))
-    x = x + net.depth_embed.weight[inputs.depth][:, None] + net.kind_embed.weight[inputs.kind][:, None]
-    torch.testing.assert_close(net.prepare(*inputs.all()[:3]).tokens, net.blocks[0](x[None], None))
+    x = (x + net.depth_embed.weight[inputs.depth][:, None] + net.kind_embed.weight[inputs.kind][:, None])[None]
+    prompt, mask = net.context_proj(inputs.context), torch.arange(7) < inputs.lengths[:, None]
+    for number, block in enumerate(net.blocks):
+        x = block(x, prompt, mask) if number >= condition_from else block(x, None)
+        if number == 1:
+            x = net.reads["1"](x, response)
+    A, B = net.head(layer_norm(x, net.norm).mean(2), (12, 8))
+    out = net(*inputs.all(), response)
+    torch.testing.assert_close(out.A, A)
+    torch.testing.assert_close(out.B, B)
