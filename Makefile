@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: help demo smoke test slow chaos lint types floors check bench clean
+.PHONY: help demo smoke test slow chaos mutants lint types floors check bench clean
 
 help:  ## what there is to make
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -28,6 +28,9 @@ slow: $(INSTALLED)  ## the slow tests: processes, wheel, notebook, the whole way
 
 chaos: $(INSTALLED)  ## a zoo killed at random moments, 20 times, against one that was not
 	$(BIN)/python -m tests.zoo.chaos
+
+mutants: $(INSTALLED)  ## small wrong changes to the source, each of which has to turn its tests red
+	$(BIN)/python -m tests.mutants
 
 lint: $(INSTALLED)  ## ruff, style and format
 	$(BIN)/ruff check

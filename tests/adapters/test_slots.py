@@ -189,3 +189,12 @@ def test_misuse_is_refused(network: nn.Module) -> None:
         pass
     with pytest.raises(ValueError, match="divided"), slots.attached(batch):
         network(torch.randn(3, 5, dtype=torch.float64))
+
+
+@pytest.mark.parametrize(("batch", "rows"), [(6, 3), (6, 2), (3, 6), (4, 1)])
+def test_rows_of_another_number_than_the_batch_are_refused(network: nn.Module, batch: int, rows: int) -> None:
+    slots = Slots(network, LAYERS)
+    slots.install()
+    chosen = torch.zeros(rows, dtype=torch.int64)
+    with slots.attached(adapters(2), chosen), pytest.raises(ValueError, match=f"{batch} batch rows"):
+        network(torch.randn(batch, 3, 5, dtype=torch.float64))

@@ -1,8 +1,11 @@
 """The data module: batches hold what the files hold, for either stage and condition."""
 
+from collections.abc import Iterator
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
-from shutil import copytree
+from shutil import copytree, ignore_patterns
+from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
@@ -13,10 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from lofa.adapters import Adapter
-from lofa.backbones import Backbone
-from lofa.data import LoFADataModule, ZooBatch, ZooStore, read_encoded, read_samples, write_samples
+from lofa.backbones import Backbone, LayerSpec
+from lofa.data import LoFADataModule, ZooBatch, ZooEntry, ZooStore, read_encoded, read_samples, write_samples
 from lofa.errors import DataError
 from lofa.stores import Location
+from tests.data.conftest import random_adapter
 from tests.helpers.web import serve
 
 
@@ -26,13 +30,23 @@ def module(set_dir: Location, backbone: Backbone, **values: Any) -> LoFADataModu
     return data
 
 
+def epochs(data: LoFADataModule, count: int) -> Iterator[list[ZooBatch]]:
+    """The training batches of the first epochs."""
+    batches = iter(data.train_dataloader())
+    for _ in range(count):
+        yield list(islice(batches, data.batches_per_epoch))
+
+
+def epoch(data: LoFADataModule) -> list[ZooBatch]:
+    """The training batches of the first epoch."""
+    return next(epochs(data, 1))
+
+
 def test_stage_one_reads_the_layers_it_draws(zoo_set: Path, backbone: Backbone) -> None:
     data = module(zoo_set, backbone, layers_per_sample=3)
-    loader = data.train_dataloader()
     drawn = set()
-    for epoch in range(8):
-        loader.sampler.set_epoch(epoch)
-        for batch in loader:
+    for batches in epochs(data, 8):
+        for batch in batches:
             P = len(batch)
             (part,) = batch.stacks
             assert batch.latents is None and part.layers.shape == (3,) and len(set(part.layers.tolist())) == 3
@@ -50,7 +64,7 @@ def test_stage_two_reads_everything(zoo_set: Path, backbone: Backbone) -> None:
     data = module(zoo_set, backbone, stage=2, siblings=False)
     by_id = {sample.id: sample for sample in read_samples(zoo_set)}
     ids = []
-    for batch in data.train_dataloader():
+    for batch in epoch(data):
         assert batch.stacks[0].layers.tolist() == list(range(len(backbone.layers))) and batch.latents is not None
         for i, name in enumerate(batch.ids):
             encoded = read_encoded(zoo_set, by_id[name], backbone.fingerprint)
@@ -72,12 +86,11 @@ def test_pose_is_the_condition_and_text_still_steers_the_backbone(zoo_set: Path,
 
 def test_siblings_lend_prompt_and_latents_but_not_the_lora(zoo_set: Path, backbone: Backbone) -> None:
     data = module(zoo_set, backbone, stage=2, siblings=True, batch_size=1)
-    loader, samples = data.train_dataloader(), read_samples(zoo_set)
+    samples = read_samples(zoo_set)
     groups = {sample.id: sample.group for sample in samples}
     seen: dict[str, set[str]] = {}
-    for epoch in range(12):
-        loader.sampler.set_epoch(epoch)
-        for batch in loader:
+    for batches in epochs(data, 12):
+        for batch in batches:
             kin = [s for s in samples if s.group == groups[batch.ids[0]]]
             rows = {s.id: read_encoded(zoo_set, s, backbone.fingerprint) for s in kin}
             lender = [
@@ -88,12 +101,92 @@ def test_siblings_lend_prompt_and_latents_but_not_the_lora(zoo_set: Path, backbo
             assert len(lender) == 1
             seen.setdefault(batch.ids[0], set()).update(lender)
     assert all(len(lenders) == 3 for lenders in seen.values())
-    val = [batch.ids for batch in data.val_dataloader()]
-    assert val == [batch.ids for batch in data.val_dataloader()] and len(val) == 2
+
+
+@pytest.fixture
+def one_group(zoo_set: Path, backbone: Backbone, tmp_path: Path) -> Path:
+    """The set with all its clips, of every split, in one group, and with LoRAs of two test clips."""
+    set_dir = copytree(zoo_set, tmp_path / "one-group")
+    samples = [replace(sample, group="one") for sample in read_samples(set_dir)]
+    write_samples(set_dir, samples)
+    header = {"backbone": backbone.name, "backbone_fingerprint": backbone.fingerprint}
+    for sample in [sample for sample in samples if sample.split == "test"][:2]:
+        ZooStore(set_dir).add(random_adapter(backbone, 99), ZooEntry(sample.id, "ok", 0.2, 0.1), "1-of-1", header)
+    return set_dir
+
+
+def read_of(set_dir: Path, backbone: Backbone, batch: ZooBatch, row: int) -> str:
+    """The sample whose prompt and latents a row of a batch holds."""
+    (name,) = (
+        sample.id
+        for sample in read_samples(set_dir)
+        if torch.equal((own := read_encoded(set_dir, sample, backbone.fingerprint)).text, batch.prompt.row(row))
+        and torch.equal(own.latents, batch.latents[row])
+    )
+    return name
+
+
+@pytest.mark.parametrize("siblings", [True, False])
+def test_training_sees_the_training_split_alone(one_group: Path, backbone: Backbone, siblings: bool) -> None:
+    """A group that spans the splits lends nothing across them, and a LoRA of another split is no item."""
+    data = module(one_group, backbone, stage=2, siblings=siblings, batch_size=3)
+    train = {sample.id for sample in read_samples(one_group) if sample.split == "train"}
+    items, seen = set(), set()
+    for batches in epochs(data, 25):
+        for batch in batches:
+            items.update(batch.ids)
+            seen.update(read_of(one_group, backbone, batch, row) for row in range(len(batch)))
+    assert items == train & set(ZooStore(one_group).ready()) and len(items) < len(train)
+    assert seen == (train if siblings else items)
+
+
+@pytest.mark.parametrize("siblings", [True, False])
+def test_validation_is_each_loras_own_clip_in_its_split(one_group: Path, backbone: Backbone, siblings: bool) -> None:
+    loader = module(one_group, backbone, stage=2, siblings=siblings, batch_size=3).val_dataloader()
+    ready = set(ZooStore(one_group).ready())
+    wanted = [sample.id for sample in read_samples(one_group) if sample.split == "val" and sample.id in ready]
+    for _ in range(3):
+        found = [(batch, row) for batch in loader for row in range(len(batch))]
+        assert [batch.ids[row] for batch, row in found] == wanted and len(wanted) == 2
+        assert [read_of(one_group, backbone, batch, row) for batch, row in found] == wanted
+
+
+MIXED = [
+    *(LayerSpec(f"transformer.blocks.{depth}.attn1.to_q", depth, "attn1.to_q", 6, 4) for depth in range(5)),
+    LayerSpec("transformer.blocks.0.ffn.net.0.proj", 0, "ffn.net.0.proj", 10, 4),
+]
+"""One shape is rare."""
+
+
+def test_every_shape_is_drawn_in_every_batch_and_every_layer_in_turn(
+    zoo_set: Path, backbone: Backbone, tmp_path: Path
+) -> None:
+    set_dir = copytree(zoo_set, tmp_path / "mixed", ignore=ignore_patterns("zoo"))
+    header = {"backbone": backbone.name, "backbone_fingerprint": backbone.fingerprint}
+    for seed, name in enumerate(ZooStore(zoo_set).ready()):
+        adapter = random_adapter(SimpleNamespace(layers=MIXED), seed)
+        ZooStore(set_dir).add(adapter, ZooEntry(name, "ok", 0.2, 0.1), "1-of-1", header)
+    data = LoFADataModule(set_dir, MIXED, backbone.fingerprint, batch_size=1, layers_per_sample=2)
+    data.setup()
+    drawn: list[list[int]] = []
+    for batches in epochs(data, 10):
+        drawn.append([])
+        for batch in batches:
+            assert [tuple(stack.layers.shape) for stack in batch.stacks] == [(1,), (1,)]
+            whole = Adapter.load(ZooStore(set_dir).path(batch.ids[0]))
+            for stack in batch.stacks:
+                layer = int(stack.layers)
+                delta = stack.alpha[0, 0] * stack.B[0, 0] @ stack.A[0, 0]
+                torch.testing.assert_close(delta, whole.delta_weight(MIXED[layer].name))
+            assert int(batch.stacks[1].layers) == 5
+            drawn[-1].append(int(batch.stacks[0].layers))
+    assert {layer for layers in drawn for layer in layers} == set(range(5))
+    assert len({tuple(layers) for layers in drawn}) > 1, "another epoch draws other layers"
+    assert any(len(set(layers)) > 1 for layers in drawn), "another batch draws other layers"
 
 
 def test_batches_are_the_same_with_and_without_workers(zoo_set: Path, backbone: Backbone) -> None:
-    alone, helped = (list(module(zoo_set, backbone, stage=2, workers=n).train_dataloader()) for n in (0, 1))
+    alone, helped = (epoch(module(zoo_set, backbone, stage=2, workers=n)) for n in (0, 1))
     for one, other in zip(alone, helped, strict=True):
         assert (
             one.ids == other.ids
@@ -119,7 +212,7 @@ def test_batches_are_the_same_from_a_disk_a_store_and_a_web_server(
     fsspec.filesystem("memory").put(str(zoo_set), store, recursive=True)
     with serve(zoo_set) as web:
         disk, *others = (
-            list(module(place, backbone, stage=stage, workers=workers, layers_per_sample=3).train_dataloader())
+            epoch(module(place, backbone, stage=stage, workers=workers, layers_per_sample=3))
             for place in (zoo_set, store, web.url)
         )
     for other in others:
@@ -132,11 +225,11 @@ class Recorder(pl.LightningModule):
     def __init__(self) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(()))
-        self.epochs: dict[int, list[str]] = {}
+        self.trained: list[str] = []
         self.validated: list[str] = []
 
     def training_step(self, batch: ZooBatch, index: int) -> Tensor:
-        self.epochs.setdefault(self.current_epoch, []).extend(batch.ids)
+        self.trained += batch.ids
         return self.weight * batch.stacks[0].A.mean()
 
     def validation_step(self, batch: ZooBatch, index: int) -> None:
@@ -146,16 +239,44 @@ class Recorder(pl.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
-def test_lightning_tells_the_epoch(zoo_set: Path, backbone: Backbone, tmp_path: Path) -> None:
+def train(
+    zoo_set: Path, backbone: Backbone, folder: Path, steps: int, resume: Path | None = None, accumulate: int = 1
+) -> Recorder:
+    """Takes up to so many steps, validating every fourth, from a checkpoint where one is given; leaves one."""
     recorder = Recorder()
     trainer = pl.Trainer(
-        max_epochs=6, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False, num_sanity_val_steps=0, default_root_dir=tmp_path,
+        max_steps=steps, val_check_interval=4 * accumulate, check_val_every_n_epoch=None, accelerator="cpu",
+        logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+        num_sanity_val_steps=0, accumulate_grad_batches=accumulate, default_root_dir=folder,
     )  # fmt: skip
-    trainer.fit(recorder, LoFADataModule(zoo_set, backbone.layers, backbone.fingerprint, batch_size=1))
-    assert len({tuple(ids) for ids in recorder.epochs.values()}) > 1
-    assert all(sorted(ids) == sorted(recorder.epochs[0]) for ids in recorder.epochs.values())
-    assert recorder.validated == recorder.validated[:2] * 6
+    data = LoFADataModule(zoo_set, backbone.layers, backbone.fingerprint, batch_size=1)
+    trainer.fit(recorder, data, ckpt_path=resume, weights_only=True)
+    trainer.save_checkpoint(folder / f"{steps}.ckpt")
+    return recorder
+
+
+def test_a_trainer_gets_epoch_after_epoch(zoo_set: Path, backbone: Backbone, tmp_path: Path) -> None:
+    train_ids, val_ids = (
+        [sample.id for sample in read_samples(zoo_set) if sample.split == split and sample.id in ready]
+        for ready in [set(ZooStore(zoo_set).ready())]
+        for split in ("train", "val")
+    )
+    N = len(train_ids)
+    recorder = train(zoo_set, backbone, tmp_path, 3 * N)
+    orders = [tuple(recorder.trained[start : start + N]) for start in range(0, 3 * N, N)]
+    assert len(set(orders)) > 1 and all(sorted(order) == sorted(train_ids) for order in orders)
+    assert recorder.validated == val_ids * (3 * N // 4)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_resumed_training_goes_on_with_the_next_batch(
+    zoo_set: Path, backbone: Backbone, accumulate: int, tmp_path: Path
+) -> None:
+    whole = train(zoo_set, backbone, tmp_path, 11, accumulate=accumulate).trained
+    for stop in (1, 4, 6, 7):  # within an epoch, and at the end of one
+        first = train(zoo_set, backbone, tmp_path, stop, accumulate=accumulate).trained
+        rest = train(zoo_set, backbone, tmp_path, 11, tmp_path / f"{stop}.ckpt", accumulate).trained
+        assert first + rest == whole
 
 
 def test_a_moved_batch_is_the_same(zoo_set: Path, backbone: Backbone) -> None:
@@ -209,13 +330,3 @@ def test_a_set_without_validation_has_an_empty_loader(zoo_set: Path, backbone: B
     set_dir = copytree(zoo_set, tmp_path / "set")
     write_samples(set_dir, [sample for sample in read_samples(set_dir) if sample.split == "train"])
     assert len(module(set_dir, backbone).val_dataloader()) == 0
-
-
-def test_a_resumed_loader_goes_on_with_the_next_batch(zoo_set: Path, backbone: Backbone) -> None:
-    whole = [batch.ids for batch in module(zoo_set, backbone, batch_size=1).train_dataloader()]
-    interrupted = module(zoo_set, backbone, batch_size=1).train_dataloader()
-    first = next(iter(interrupted))
-    resumed = module(zoo_set, backbone, batch_size=1).train_dataloader()
-    resumed.load_state_dict(interrupted.state_dict())
-    assert [first.ids, *(batch.ids for batch in resumed)] == whole
-    assert [batch.ids for batch in resumed] == whole  # the epoch after is whole again

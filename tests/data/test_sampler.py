@@ -5,9 +5,13 @@ from itertools import chain, islice
 
 import pytest
 
-from lofa.data.sampler import BatchPlan, EndlessBatches
+from lofa.data.sampler import BatchKey, BatchPlan, EndlessBatches
 
 BUCKETS = ["a"] * 11 + ["b"] * 5 + ["a"] * 2
+
+
+def batched(items: list[int], size: int) -> list[tuple[int, ...]]:
+    return [tuple(items[start : start + size]) for start in range(0, len(items), size)]
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 4, 50])
@@ -20,14 +24,18 @@ def test_every_item_once_and_no_mixed_batch(batch_size: int) -> None:
 
 
 def test_order_and_draws_depend_on_seed_and_epoch_alone() -> None:
-    def keys(seed: int, epoch: int, shuffle: bool = True) -> list[object]:
-        return list(BatchPlan(BUCKETS, 4, seed=seed, shuffle=shuffle).epoch(epoch))
+    def keys(seed: int, epoch: int, shuffle: bool = True) -> list[BatchKey]:
+        return BatchPlan(BUCKETS, 4, seed=seed, shuffle=shuffle).epoch(epoch)
+
+    def order(*args: int) -> list[tuple[int, ...]]:
+        return [key.items for key in keys(*args)]
 
     assert keys(0, 3) == keys(0, 3)
-    assert keys(0, 3) != keys(0, 4) and keys(0, 3) != keys(1, 3)
+    assert order(0, 3) != order(0, 4) and order(0, 3) != order(1, 3)
+    assert not {key.item_seeds for key in keys(0, 3)} & {key.item_seeds for key in keys(0, 4) + keys(1, 3)}
     assert keys(0, 3, shuffle=False) == keys(0, 4, shuffle=False)
-    first, second = keys(0, 3), keys(0, 4)
-    assert {key.item_seeds for key in first}.isdisjoint({key.item_seeds for key in second})
+    in_order = [items for bucket in "ab" for items in batched([i for i, own in enumerate(BUCKETS) if own == bucket], 4)]
+    assert [key.items for key in keys(0, 3, shuffle=False)] == in_order
 
 
 @pytest.mark.parametrize("world", [2, 3])

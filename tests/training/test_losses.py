@@ -28,6 +28,9 @@ def response(seed: int = 1) -> Response:
 def test_target_is_the_relative_change_above_tau() -> None:
     delta, weight = torch.tensor([0.021, -0.021, 0.019, 1e-12, 0.0]), torch.tensor([1.0, 1.0, -1.0, 0.0, 0.0])
     assert response_target(delta, weight, 0.02).tolist() == [True, True, False, False, False]
+    # where W is zero the change responds from tau eps = 2e-10 on, and the change that is tau exactly does not
+    assert response_target(torch.tensor([1e-9, 1e-10]), torch.zeros(2), 0.02).tolist() == [True, False]
+    assert response_target(torch.tensor([0.5, 0.51]), torch.ones(2), 0.5).tolist() == [False, True]
     big = pairs().delta_weight()
     weight = torch.randn(4, 6, 5)
     formula = big.abs() / (weight.abs() + 1e-8) > 0.02
@@ -51,7 +54,15 @@ def test_delta_loss_counts_alpha_and_is_one_for_no_change() -> None:
     torch.testing.assert_close(delta_loss([(silent, truth)]), torch.ones(3))
     halved = WeightPrediction(truth.A, truth.B, truth.alpha / 2)
     torch.testing.assert_close(delta_loss([(halved, truth)]), torch.full((3,), 0.5))
-    assert delta_loss([(truth, silent)]).isfinite().all()
+
+
+def test_delta_loss_of_an_empty_truth_is_the_mean_change_over_the_floor() -> None:
+    """Over layers of two shapes: the mean goes over the entries of both."""
+    parts = [(pairs(seed, out=out), pairs(seed + 5, out=out)) for seed, out in ((0, 6), (1, 9))]
+    silent = [(one, WeightPrediction(other.A, 0 * other.B, other.alpha)) for one, other in parts]
+    changes = torch.cat([one.delta_weight().flatten(1) for one, _ in parts], 1).abs()
+    torch.testing.assert_close(delta_loss(silent, floor=1e-3), changes.mean(1) / 1e-3)
+    torch.testing.assert_close(delta_loss(silent), changes.mean(1) / 1e-6)
 
 
 def test_first_gradients_stay_above_the_epsilon_of_adam() -> None:
@@ -125,3 +136,21 @@ def test_agreement_of_a_map_with_itself_is_one_and_with_its_opposite_zero() -> N
     assert (opposite.precision, opposite.recall, opposite.cosine) == (0, 0, 0)
     constant = agreement([(lambda tile: (torch.ones_like(tile.of(true), dtype=torch.float), tile.of(true)), shape)])
     torch.testing.assert_close(constant.cosine, true.float().mean((1, 2, 3)).sqrt().mean())
+
+
+def test_agreement_is_counted_as_in_a_table_of_all_entries() -> None:
+    """Two stacks of different shapes, probabilities on either side of a half, prompts of very different density."""
+    generator = torch.Generator().manual_seed(3)
+    shapes = [(3, 2, 6, 5), (3, 1, 4, 9)]
+    said = [torch.rand(shape, generator=generator) for shape in shapes]
+    share = torch.tensor([0.05, 0.4, 0.9])[:, None, None, None]
+    true = [torch.rand(shape, generator=generator) < share for shape in shapes]
+    found = agreement(
+        [((lambda tile, p=p, t=t: (tile.of(p), tile.of(t))), tuple(p.shape)) for p, t in zip(said, true, strict=True)]
+    )
+    p, t = (torch.cat([part.flatten(1) for part in parts], 1).double() for parts in (said, true))
+    both = ((p > 0.5) & (t == 1)).sum()
+    assert found.precision.item() == pytest.approx(float(both / (p > 0.5).sum()))
+    assert found.recall.item() == pytest.approx(float(both / t.sum()))
+    assert found.cosine.item() == pytest.approx(float(torch.nn.functional.cosine_similarity(p, t).mean()))
+    assert found.density.item() == pytest.approx(float(t.mean()))

@@ -128,8 +128,6 @@ def test_tensorboard_shows_losses_shares_and_agreement(stage: int, precision: st
     for delta, denoising in zip(*shares, strict=True):
         assert delta.value + denoising.value == pytest.approx(1, abs=1e-6) and 0 < delta.value < 1
     assert events.Tags()["images"] == ["clips/s0: base, LoRA, LoFA"]
-    base = [event.value for event in events.Scalars("val/denoising_base")]
-    assert base[0] == base[1]
 
 
 def test_diagnostics_leave_the_training_as_it_was() -> None:

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 
@@ -21,7 +23,12 @@ def test_rises_then_stays() -> None:
 
 def test_falls_to_the_floor() -> None:
     seen = rates(11, warmup=2, total=10, floor=0.1)
-    assert seen[2] == 2.0 and seen[10] == pytest.approx(0.2) and seen == seen[:2] + sorted(seen[2:], reverse=True)
+    cosine = [0.2 + 0.9 * (1 + math.cos(math.pi * done / 8)) for done in range(9)]
+    assert seen == pytest.approx([1.0, 2.0, *cosine]) and cosine[0] == 2.0 and cosine[8] == pytest.approx(0.2)
+
+
+def test_stays_at_the_floor_after_the_end() -> None:
+    assert rates(15, warmup=2, total=10, floor=0.1)[10:] == pytest.approx([0.2] * 5)
 
 
 def test_refuses_a_warmup_that_leaves_nothing() -> None:
