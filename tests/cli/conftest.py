@@ -5,11 +5,11 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import chdir
 from pathlib import Path
-from shutil import copytree
 
 import pytest
 
 from lofa.cli import main
+from tests.helpers.tiny_wan import make_tiny_wan
 from tests.metrics.networks import make_clip, make_video_features
 
 SIZES = (
@@ -28,16 +28,20 @@ JUDGES = ("metrics.clip=models/clip", "metrics.video=models/video")
 Run = Callable[..., int]
 
 
-@pytest.fixture(scope="session")
-def models(tmp_path_factory: pytest.TempPathFactory, tiny_wan_random: Path) -> Path:
-    """wan/ whose prompts may be as long as the world's captions, clip/ and video/."""
-    folder = tmp_path_factory.mktemp("way") / "models"
-    copytree(tiny_wan_random, folder / "wan")
+def make_models(folder: Path) -> Path:
+    """Writes wan/, whose prompts may be as long as the world's captions, clip/ and video/."""
+    make_tiny_wan(folder / "wan")
     settings = folder / "wan" / "tokenizer" / "tokenizer_config.json"
     settings.write_text(json.dumps(json.loads(settings.read_text()) | {"model_max_length": 200}))
     make_clip(folder / "clip")
     make_video_features(folder / "video")
     return folder
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The models of `make_models`."""
+    return make_models(tmp_path_factory.mktemp("way") / "models")
 
 
 @pytest.fixture(scope="session")

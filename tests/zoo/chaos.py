@@ -12,7 +12,6 @@ drawn with the seed, and then goes on undisturbed. Afterwards
 """
 
 import argparse
-import multiprocessing
 import random
 import tempfile
 import time
@@ -28,13 +27,13 @@ from lofa.backbones import Backbone, load_backbone
 from lofa.data import ZooStore
 from lofa.files import append_jsonl, digest, read_jsonl, temporaries
 from lofa.zoo import LoraJob, LoraResult, ZooOptions, attempts, build_zoo, train_loras, verify_zoo
+from tests.helpers.killing import FORK, kill_now_and_then
 from tests.helpers.tiny_wan import make_tiny_wan
 from tests.zoo.sets import write_set
 
 OPTIONS = ZooOptions(
     rank=2, steps=3, batch=2, clips_per_step=1, probe_levels=2, per_group=0, siblings=2, lr=0.3, warmup=0
 )
-KILLS = 3
 TRACE = "trained.jsonl"
 
 
@@ -66,18 +65,10 @@ def run_round(folder: Path, backbone: Backbone, seconds: float, rng: random.Rand
         folder: where its set is written.
         seconds: how long an undisturbed run takes; moments are drawn from as long.
     """
-    fork = multiprocessing.get_context("fork")  # the backbone is loaded once
     write_set(folder, backbone)
-    other = fork.Process(target=build, args=(folder, backbone, "2/2"))
+    other = FORK.Process(target=build, args=(folder, backbone, "2/2"))
     other.start()
-    kills = 0
-    for _ in range(KILLS):
-        one = fork.Process(target=build, args=(folder, backbone, "1/2"))
-        one.start()
-        one.join(rng.uniform(0, seconds))
-        kills += one.is_alive()
-        one.kill()
-        one.join()
+    kills = kill_now_and_then(build, (folder, backbone, "1/2"), seconds, rng)
     other.join()
     assert other.exitcode == 0, "the shard that nobody killed failed"
     build(folder, backbone, "1/2")
