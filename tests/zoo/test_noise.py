@@ -1,3 +1,4 @@
+import pytest
 import torch
 
 from lofa.backbones import noise_levels
@@ -35,6 +36,16 @@ def test_clips_of_a_step_differ_where_there_are_enough() -> None:
     for clips in draws:
         assert len(set(clips[0].tolist())) == 3 and clips[0].max() < 5
         assert set(clips[1].tolist()) == {0, 1}
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+def test_every_clip_has_its_turn_as_often(count: int) -> None:
+    source, width = stream([0], [count], width=6), 6
+    seen = torch.cat([source.next().clips[0] for _ in range(200)])
+    often = torch.bincount(seen, minlength=count)
+    assert len(often) == count and (often - 200 * width / count).abs().max() <= 200 * (width % count) / 8
+    rounds = [set(source.next().clips[0, :count].tolist()) for _ in range(20)]
+    assert rounds == [set(range(count))] * 20, "none again before all had their turn"
 
 
 def test_levels_are_of_the_grid_one_in_each_part() -> None:
