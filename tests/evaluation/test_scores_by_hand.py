@@ -188,11 +188,12 @@ def ends(of: Callable[[list[int]], float]) -> dict[str, float]:
     return {"value": exact, "low": float(low), "high": float(high)}
 
 
-def agrees(written: dict[str, float], expected: dict[str, float]) -> None:
-    """Up to the pixels that a last bit rounds the other way."""
+def agrees(written: dict[str, float], expected: dict[str, float], metric: str) -> None:
+    """Up to float32, and in what is seen of clips up to the pixels that a last bit rounds the other way."""
+    close = 1e-4 if metric == "denoising_loss" else 1e-2
     for end in ("value", "low", "high"):
         width = expected["high"] - expected["low"]
-        assert written[end] == pytest.approx(expected[end], rel=1e-2, abs=1e-2 * width), end
+        assert written[end] == pytest.approx(expected[end], rel=close, abs=close * width), end
 
 
 @pytest.mark.parametrize("metric", ["denoising_loss", "clip_t", "fvd"])
@@ -200,7 +201,7 @@ def test_scores_and_intervals(metric: str, outcome: Evaluation, by_hand: tuple[A
     written, found = outcome.metrics, by_hand[1]
     for name in ("base", "lora", "lofa"):
         expected = ends(lambda drawn, name=name: value(found, metric, name, drawn))
-        agrees(written["methods"][name][metric], expected)
+        agrees(written["methods"][name][metric], expected, metric)
 
 
 @pytest.mark.parametrize("metric", ["denoising_loss", "clip_t", "fvd"])
@@ -212,11 +213,11 @@ def test_differences_are_paired(metric: str, outcome: Evaluation, by_hand: tuple
                 value(found, metric, later, drawn) - value(found, metric, earlier, drawn)
             )
         )
-        agrees(written[f"{later}-{earlier}"][metric], expected)
+        agrees(written[f"{later}-{earlier}"][metric], expected, metric)
 
 
 def test_real_clips_have_a_clip_t_too(outcome: Evaluation, by_hand: tuple[Any, dict[str, Scores]]) -> None:
-    agrees(outcome.metrics["real"]["clip_t"], ends(lambda drawn: value(by_hand[1], "clip_t", "real", drawn)))
+    agrees(outcome.metrics["real"]["clip_t"], ends(lambda drawn: value(by_hand[1], "clip_t", "real", drawn)), "clip_t")
 
 
 def test_the_gap_closed_runs_from_base_to_lora(outcome: Evaluation, by_hand: tuple[Any, dict[str, Scores]]) -> None:
@@ -227,7 +228,7 @@ def test_the_gap_closed_runs_from_base_to_lora(outcome: Evaluation, by_hand: tup
     expected = ends(share)
     assert expected["value"] < 0, "lofa raises the loss here, lora lowers it"
     assert list(outcome.metrics["gap_closed"]) == ["lofa"]
-    agrees(outcome.metrics["gap_closed"]["lofa"], expected)
+    agrees(outcome.metrics["gap_closed"]["lofa"], expected, "denoising_loss")
 
 
 def test_scores_of_each_prompt(
@@ -244,7 +245,8 @@ def test_scores_of_each_prompt(
 def test_where_lora_is_not_better_than_base_no_gap_is_closed(
     world_set: Path, backbone: Backbone, some_cases: list[Case], judges: Judges, by_hand: tuple[Any, Any]
 ) -> None:
-    worse = Method("lora", by_hand[0]["lofa"], Timing(), "what raises the loss")
-    metrics = evaluate(world_set, backbone, some_cases, [base_method(), worse], judges, PROTOCOL, QUIET).metrics
+    names = {"lora": "lofa", "lofa": "lora"}  # lora is what raises the loss
+    swapped = [Method(name, by_hand[0][of], Timing(), "swapped") for name, of in names.items()]
+    metrics = evaluate(world_set, backbone, some_cases, [base_method(), *swapped], judges, PROTOCOL, QUIET).metrics
     assert metrics["methods"]["lora"]["denoising_loss"]["value"] > metrics["methods"]["base"]["denoising_loss"]["value"]
     assert metrics["gap_closed"] == {}

@@ -38,6 +38,7 @@ def stages(backbone: Backbone, encoder: Callable[[], torch.nn.Module]) -> tuple[
     )
     for network in (response, adapter):
         torch.nn.init.normal_(network.head.B[str(spec.out_features)].weight, std=0.1)
+    torch.nn.init.normal_(adapter.scale.linear.weight)
     return Stage(response, encoder()), Stage(adapter, encoder())
 
 
@@ -265,6 +266,7 @@ def test_layers_of_several_shapes_stay_in_the_backbone_s_order(tiny_wan_random: 
     networks = ResponseNet(**sizes, **trunk), AdapterNet(**sizes, **trunk, response_width=32, read_after=[0])
     for head in (module for network in networks for module in network.head.B.values()):
         torch.nn.init.normal_(head.weight, std=0.1)
+    torch.nn.init.normal_(networks[1].scale.linear.weight)
     response, adapter = (Stage(network, TextEncoder(width=backbone.condition_width)) for network in networks)
     save_predictor(tmp_path, backbone, condition="text", response=response, adapter=adapter)
     predictor, condition = Predictor.load(tmp_path, backbone=backbone), backbone.encode_prompt(PROMPTS)

@@ -55,5 +55,7 @@ def test_levels_are_of_the_grid_one_in_each_part() -> None:
         assert torch.equal(index // 250, torch.arange(4))
 
 
-def test_probe_noise_of_a_row_is_fixed() -> None:
-    assert torch.equal(probe_noise(range(4), (2, 3))[2], probe_noise([2], (2, 3))[0])
+def test_probe_noise_of_a_row_is_fixed_and_its_own() -> None:
+    rows = probe_noise(range(4), (20, 30))
+    assert torch.equal(rows[2], probe_noise([2], (20, 30))[0])
+    assert torch.corrcoef(rows.flatten(1)).fill_diagonal_(0).abs().max() < 0.2
