@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler, SchedulerMixin, UniPCMultistepScheduler
 
 from lofa.backbones import BackboneConfig, bare_backbone, known_backbones, load_backbone, read_config
 from lofa.errors import BackboneError, ConfigError
@@ -63,6 +64,44 @@ def test_fingerprint_tells_backbones_apart_and_not_precisions(tiny_wan_random: P
     shutil.copytree(tiny_wan_random, tmp_path / "moved")
     assert load_backbone(tmp_path / "moved").fingerprint == first.fingerprint
     assert load_backbone(make_tiny_wan(tmp_path / "other", seed=1)).fingerprint != first.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("part", "key", "value"),
+    [("transformer", "cross_attn_norm", False), ("transformer", "eps", 1e-3), ("vae", "latents_std", [2.0] * 16)],
+)
+def test_the_same_weights_under_another_configuration_are_another_backbone(
+    part: str, key: str, value: object, tiny_wan_random: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(tiny_wan_random, tmp_path / "changed")
+    file = tmp_path / "changed" / part / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), key: value}))
+    assert load_backbone(tmp_path / "changed").fingerprint != load_backbone(tiny_wan_random).fingerprint
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "shift"),
+    [
+        (FlowMatchEulerDiscreteScheduler(shift=7.0), 7.0),
+        (UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0), 3.0),
+        (DDIMScheduler(), 5.0),  # says nothing: that of the published training
+    ],
+)
+def test_the_shift_of_the_noise_levels_is_the_scheduler_s(
+    scheduler: SchedulerMixin, shift: float, tiny_wan_random: Path, tmp_path: Path
+) -> None:
+    """Wan's own repositories have a UniPC scheduler, which calls it flow_shift."""
+    backbone = load_backbone(tiny_wan_random)
+    backbone.pipeline.register_modules(scheduler=scheduler)
+    assert backbone.noise_shift == shift
+    latents, condition = torch.zeros(1, 16, 2, 4, 4), backbone.encode_prompt(["a figure"])
+    drawn = backbone.denoising_loss(latents, condition, generator=torch.Generator().manual_seed(4))
+    generator = torch.Generator().manual_seed(4)
+    s = 1 - torch.randint(1000, (1,), generator=generator) / 1000
+    noise = torch.randn(latents.shape, generator=generator)
+    level = shift * s / (1 + (shift - 1) * s)
+    expected = backbone.denoising_loss(latents, condition, noise_level=level, noise=noise)
+    torch.testing.assert_close(drawn, expected)
 
 
 def test_gradient_checkpointing_is_switched_on_by_the_config(tiny_wan_random: Path) -> None:

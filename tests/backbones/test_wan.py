@@ -1,17 +1,19 @@
 import copy
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from diffusers import WanPipeline
+from diffusers import WanPipeline, WanTransformer3DModel
 from torch import Tensor
 
 from lofa.adapters import Adapter, LowRankBatch, stack_adapters
-from lofa.backbones import Backbone, BackboneConfig, load_backbone
+from lofa.backbones import Backbone, BackboneConfig, Sampling, load_backbone
 from lofa.backbones.wan import WanBackbone
 from lofa.conditions import Condition
 from lofa.errors import BackboneError
 from tests.helpers.adapters import random_adapter
+from tests.helpers.tiny_wan import SAMPLING
 
 
 @pytest.fixture(scope="module")
@@ -287,26 +289,90 @@ def test_generate_refuses_what_does_not_go_together(backbone: Backbone, adapters
 # -- two experts ---------------------------------------------------------------------------------------------------
 
 
-def test_wan_2_2_has_two_experts(tiny_wan_random: Path, latents: Tensor, condition: Condition) -> None:
-    """Noise levels from the boundary on go to `transformer`, the others to `transformer_2`, rows keep their adapter."""
-    first, second = load_backbone(tiny_wan_random), load_backbone(tiny_wan_random)
-    with torch.no_grad():
-        second.pipeline.transformer.proj_out.weight.mul_(0.5)
-    parts = {name: part for name, part in first.pipeline.components.items() if name != "transformer_2"}
-    first.slots.remove()
-    second.slots.remove()
-    experts = [copy.deepcopy(expert.pipeline.transformer) for expert in (first, second)]
-    pipeline = WanPipeline(**{**parts, "transformer": experts[0], "transformer_2": experts[1]}, boundary_ratio=0.875)
-    second.slots.install()
-    both = WanBackbone("two", pipeline)
+@pytest.fixture(scope="module")
+def experts(tiny_wan_random: Path) -> list[WanTransformer3DModel]:
+    """The transformers of a Wan 2.2: the one for high noise, the one for low."""
+    models = [WanPipeline.from_pretrained(tiny_wan_random).transformer for _ in range(2)]
+    torch.nn.init.normal_(models[1].proj_out.weight, std=0.1, generator=torch.Generator().manual_seed(0))
+    return models
+
+
+@pytest.fixture(scope="module")
+def pipeline_2_2(tiny_wan_random: Path, experts: list[WanTransformer3DModel]) -> Callable[[], WanPipeline]:
+    """Makes such a pipeline of copies of the experts."""
+
+    def make() -> WanPipeline:
+        parts = WanPipeline.from_pretrained(tiny_wan_random).components
+        first, second = (copy.deepcopy(expert) for expert in experts)
+        return WanPipeline(**{**parts, "transformer": first, "transformer_2": second}, boundary_ratio=0.875)
+
+    return make
+
+
+def merged(experts: list[WanTransformer3DModel], adapter: Adapter | None) -> list[WanTransformer3DModel]:
+    """Copies of the experts with the adapter in their weights."""
+    copies = [copy.deepcopy(expert) for expert in experts]
+    parts = dict(zip(("transformer", "transformer_2"), copies, strict=True))
+    for name, pair in (adapter or {}).items():
+        component, _, path = name.partition(".")
+        parts[component].get_submodule(path).weight.data += pair.alpha * pair.B @ pair.A
+    return copies
+
+
+def test_wan_2_2_has_the_layers_of_both_experts(pipeline_2_2: Callable[[], WanPipeline]) -> None:
+    both = WanBackbone("two", pipeline_2_2())
     assert len(both.layers) == 32 and both.num_depths == 4
     assert both.layers[16].name == "transformer_2.blocks.0.attn1.to_q" and both.layers[16].depth == 2
-    given = {"noise_level": torch.tensor([0.9, 0.2, 0.95]), "noise": torch.randn(latents.shape)}
-    adapter = [random_adapter(both.layers, seed=seed) for seed in range(3)]
-    found = both.denoising_loss(latents, condition, adapter, **given)
-    row = slice(1, 2)
-    low = Adapter({name.replace("transformer_2", "transformer"): p for name, p in adapter[1].items() if "_2." in name})
-    own = {key: value[row] for key, value in given.items()}
-    torch.testing.assert_close(found[row], second.denoising_loss(latents[row], condition[row], low, **own))
-    low_only = {"noise_level": torch.full((3,), 0.2), "noise": given["noise"]}
-    assert not torch.allclose(found[0], both.denoising_loss(latents, condition, adapter, **low_only)[0])
+
+
+def test_wan_2_2_sends_each_row_to_the_expert_of_its_level_under_its_adapter(
+    pipeline_2_2: Callable[[], WanPipeline], experts: list[WanTransformer3DModel], condition: Condition
+) -> None:
+    """As the pipeline: levels from the boundary on go to `transformer`, lower ones to `transformer_2`."""
+    both = WanBackbone("two", pipeline_2_2())
+    levels = torch.tensor([0.9, 0.2, 0.875, 0.95, 0.874, 0.1])
+    x_0, n = torch.randn(2, 6, 16, 2, 4, 4, generator=torch.Generator().manual_seed(1))
+    prompt = condition[torch.tensor([0, 1, 2, 2, 1, 0])]
+    tokens = torch.nn.functional.pad(prompt.tokens, (0, 0, 0, both.max_prompt_tokens - prompt.tokens.shape[1]))
+    adapters = [random_adapter(both.layers, seed=seed) for seed in range(6)]
+    cases = {
+        "none": (None, [None] * 6),
+        "one for all": (adapters[0], [adapters[0]] * 6),
+        "one a row": (adapters, adapters),
+        "one for each three rows": (stack_adapters(adapters[:2]), [adapters[0]] * 3 + [adapters[1]] * 3),
+    }
+    for name, (given, of_row) in cases.items():
+        found = both.denoising_loss(x_0, prompt, given, noise_level=levels, noise=n)
+        for row, adapter in enumerate(of_row):
+            model = merged(experts, adapter)[0 if levels[row] >= 0.875 else 1]
+            x_t = (1 - levels[row]) * x_0[row] + levels[row] * n[row]
+            with torch.no_grad():
+                v = model(x_t[None], 1000 * levels[row : row + 1], tokens[row : row + 1]).sample[0]
+            expected = (v - (n[row] - x_0[row])).square().mean()
+            torch.testing.assert_close(found[row], expected, rtol=1e-4, atol=1e-5, msg=lambda m, name=name: name + m)
+
+
+def test_wan_2_2_generates_what_its_pipeline_does(
+    pipeline_2_2: Callable[[], WanPipeline], experts: list[WanTransformer3DModel]
+) -> None:
+    both = WanBackbone("two", pipeline_2_2(), sampling=Sampling(**SAMPLING))
+    adapter = random_adapter(both.layers, seed=1)
+    found = both.generate(["a figure", "waves"], [None, adapter], seed=[3, 8], steps=4)
+    for row, (prompt, own, seed) in enumerate((("a figure", None, 3), ("waves", adapter, 8))):
+        plain = pipeline_2_2()
+        plain.set_progress_bar_config(disable=True)
+        plain.register_modules(**dict(zip(("transformer", "transformer_2"), merged(experts, own), strict=True)))
+        frames = plain(
+            prompt,
+            negative_prompt="",
+            latents=torch.randn(1, 16, 2, 4, 4, generator=torch.Generator().manual_seed(seed)),
+            height=32,
+            width=32,
+            num_frames=5,
+            num_inference_steps=4,
+            guidance_scale=SAMPLING["guidance"],
+            max_sequence_length=both.max_prompt_tokens,
+            output_type="pt",
+        ).frames[0]
+        expected = (frames * 255).round().permute(0, 2, 3, 1)
+        assert (found[row].float() - expected).abs().max() <= 1

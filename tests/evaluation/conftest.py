@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 from rich.console import Console
 
 from lofa.backbones import Backbone, load_backbone
@@ -64,8 +65,11 @@ def predictor(tmp_path_factory: pytest.TempPathFactory, backbone: Backbone) -> P
         "lora_rank": 2,
     }
     encoder = TextEncoder(width=backbone.condition_width)
+    torch.manual_seed(0)
     response = Stage(ResponseNet(**values), encoder)
     adapter = Stage(AdapterNet(**values, response_width=32, read_after=(0,), alpha_init=0.1), encoder)
+    for stage in (response, adapter):  # the heads start at 0, and then every prompt has the same adapter
+        torch.nn.init.normal_(stage.network.head.B[str(layer.out_features)].weight, std=0.1)
     folder = tmp_path_factory.mktemp("run")
     save_predictor(folder / "predictor", backbone, condition="text", response=response, adapter=adapter)
     return Predictor.load(folder, backbone=backbone)

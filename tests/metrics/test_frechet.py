@@ -42,6 +42,12 @@ def test_is_symmetric_and_zero_on_itself_and_batched() -> None:
     assert frechet_of_features(first, first).abs().max() < 1e-10
 
 
+def test_is_never_negative_where_rounding_would_make_it_so() -> None:
+    features = 100 * torch.randn(200, 12, 6, generator=torch.Generator().manual_seed(0))
+    again = features.flip(1)  # the same clips in another order
+    assert (frechet_of_features(features, again) >= 0).all()
+
+
 def test_metric_does_not_depend_on_the_batch_split() -> None:
     def features(clips: torch.Tensor) -> torch.Tensor:
         return clips.float().mean((1, 2)).flatten(1)

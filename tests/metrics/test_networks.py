@@ -5,6 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from transformers import AutoTokenizer, CLIPModel, VideoMAEModel
+from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from lofa.errors import LofaError
@@ -29,19 +31,44 @@ def clips(count: int = 4, frames: int = 5, height: int = 40, width: int = 48) ->
 
 
 def test_clip_scores_are_mean_cosines_and_do_not_depend_on_the_batch(clip_folder: Path) -> None:
-    encoder = load_clip(clip_folder)
-    texts = ["wave", "jump", "wave jump", "wave"]
-    scores = clip_scores(encoder, clips(), texts)
-    assert scores.shape == (4,) and scores.abs().max() <= 1
+    """Beside transformers' own forward, one text and one frame at a time."""
+    encoder, seen = load_clip(clip_folder), clips(height=32, width=32)
+    texts = ["wave", "a jump", "the little figure", "wave"]
+    model, tokenizer = CLIPModel.from_pretrained(clip_folder).eval(), AutoTokenizer.from_pretrained(clip_folder)
+    mean, std = (torch.tensor(value) for value in (OPENAI_CLIP_MEAN, OPENAI_CLIP_STD))
+    expected = []
+    for clip, text in zip(seen, texts, strict=True):
+        cosines = []
+        for frame in clip:
+            pixels = ((frame / 255 - mean) / std).permute(2, 0, 1)[None]
+            with torch.no_grad():
+                out = model(input_ids=tokenizer(text, return_tensors="pt").input_ids, pixel_values=pixels)
+            cosines.append(float(out.image_embeds[0] @ out.text_embeds[0]))  # unit vectors
+        expected.append(np.mean(cosines))
+    scores = clip_scores(encoder, seen, texts)
+    assert scores.tolist() == pytest.approx(expected, abs=1e-5)
+    assert np.ptp(expected) > 0.01
     encoder.batch = 3
-    assert torch.allclose(scores, clip_scores(encoder, clips(), texts), atol=1e-6)
-    assert torch.allclose(scores, clip_scores(encoder, clips(), encoder.texts(texts)))
-    by_hand = torch.stack([(encoder.images(clips())[i] @ encoder.texts([texts[i]])[0]).mean() for i in range(4)])
-    assert torch.allclose(scores, by_hand, atol=1e-6)
+    assert torch.allclose(scores, clip_scores(encoder, seen, texts), atol=1e-6)
+    assert torch.allclose(scores, clip_scores(encoder, seen, encoder.texts(texts)))
     metric = ClipScore(encoder, scale=100)
-    metric.update(clips()[:1], prompts=texts[:1])
-    metric.update(clips()[1:], prompts=texts[1:])
-    assert float(metric.compute()) == pytest.approx(100 * float(scores.double().mean()), rel=1e-6)
+    metric.update(seen[:1], prompts=texts[:1])
+    metric.update(seen[1:], prompts=texts[1:])
+    assert float(metric.compute()) == pytest.approx(100 * np.mean(expected), rel=1e-4)
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_a_text_s_vector_does_not_depend_on_the_longer_texts_beside_it(clip_folder: Path, side: str) -> None:
+    """Padding is not attended to, on whichever side a tokenizer puts it."""
+    encoder = load_clip(clip_folder)
+    encoder.tokenizer.padding_side = side
+    if side == "left":  # where positions count from the padding, they must not matter here
+        encoder.model.text_model.embeddings.position_embedding.weight.data.zero_()
+    texts = ["a wave", "the little figure jump", "jump"]
+    together = encoder.texts(texts)
+    for row, text in zip(together, texts, strict=True):
+        torch.testing.assert_close(row, encoder.texts([text])[0])
+    assert not torch.allclose(together[0], together[2], atol=1e-3)
 
 
 def test_texts_are_cut_at_the_tokenizer_limit(clip_folder: Path) -> None:
@@ -62,13 +89,21 @@ def test_pixels_agree_with_the_processor_up_to_its_rounding(clip_folder: Path, h
     assert np.abs(ours.numpy() - theirs).mean() < 0.01
 
 
-def test_video_features_are_one_vector_a_clip_whatever_its_length(video_folder: Path) -> None:
-    features = load_video_features(video_folder)
-    values = features(clips())
-    assert values.shape == (4, 16) and values.isfinite().all() and not values.requires_grad
-    assert features(clips(2, frames=1)).shape == (2, 16)
+@pytest.mark.parametrize(("frames", "drawn"), [(5, [0, 1, 3, 4]), (9, [0, 3, 5, 8]), (2, [0, 0, 1, 1]), (1, [0] * 4)])
+def test_video_features_are_the_mean_token_of_frames_drawn_evenly(
+    video_folder: Path, frames: int, drawn: list[int]
+) -> None:
+    """From the first to the last frame, beside the plain model on pixels in [-1, 1]."""
+    features, seen = load_video_features(video_folder), clips(frames=frames, height=32, width=32)
+    model = VideoMAEModel.from_pretrained(video_folder).eval()
+    pixels = (seen[:, drawn].double() / 127.5 - 1).permute(0, 1, 4, 2, 3).float()
+    with torch.no_grad():
+        expected = model(pixel_values=pixels).last_hidden_state.sum(1) / 8  # 2 x 2 patches, 2 tubes of 2 frames
+    values = features(seen)
+    torch.testing.assert_close(values, expected, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(values[0], values[1], atol=1e-3) and not values.requires_grad
     features.batch = 3
-    assert torch.allclose(values, features(clips()), atol=1e-6)
+    assert torch.allclose(values, features(seen), atol=1e-6)
 
 
 def test_missing_folders_and_files_are_named(clip_folder: Path, tmp_path: Path) -> None:

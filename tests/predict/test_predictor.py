@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lofa.adapters import Adapter
-from lofa.backbones import Backbone, load_backbone
+from lofa.backbones import Backbone, BackboneConfig, load_backbone
 from lofa.conditions import PoseEncoder, TextEncoder
 from lofa.errors import DataError, LofaError
 from lofa.files import read_json, read_tensors, save_tensors, write_json
@@ -38,6 +38,7 @@ def stages(backbone: Backbone, encoder: Callable[[], torch.nn.Module]) -> tuple[
     )
     for network in (response, adapter):
         torch.nn.init.normal_(network.head.B[str(spec.out_features)].weight, std=0.1)
+    torch.nn.init.normal_(adapter.scale.linear.weight)
     return Stage(response, encoder()), Stage(adapter, encoder())
 
 
@@ -232,16 +233,72 @@ def test_pose_as_array_and_file(backbone: Backbone, pose_run: Path, tmp_path: Pa
         predictor.predict("a figure waves")
 
 
+def test_each_stage_reads_through_its_own_encoder(backbone: Backbone, pose_run: Path) -> None:
+    """Beside the networks called one by one, with encoders of different weights."""
+    response, adapter = stages(backbone, lambda: PoseEncoder(joints=5, width=16, channels=8, layers=2))
+    pose = torch.randn(1, 7, 5, 2, generator=torch.Generator().manual_seed(0))
+    first, second = (stage.encoder(pose, torch.tensor([7])) for stage in (response, adapter))
+    assert not torch.allclose(first[0], second[0], atol=1e-2)
+    table = backbone.weights(), backbone.depth_ids, backbone.kind_ids
+    with torch.no_grad():
+        made = response.network(*table, *first)
+        expected = adapter.network(*table, *second, made.tokens)
+    predictor = Predictor.load(pose_run, backbone=backbone)
+    found, maps, tokens = (
+        f(pose=pose[0]) for f in (predictor.predict, predictor.response_map, predictor.response_tokens)
+    )
+    for i, name in enumerate(found):
+        torch.testing.assert_close(tokens[name], made.tokens[0, i])
+        torch.testing.assert_close(maps[name], made.probability()[0, i])
+        for part in ("A", "B", "alpha"):
+            torch.testing.assert_close(getattr(found[name], part), getattr(expected, part)[0, i])
+
+
+def test_layers_of_several_shapes_stay_in_the_backbone_s_order(tiny_wan_random: Path, tmp_path: Path) -> None:
+    """Layers go through the networks shape by shape; each comes back under its own name, in its own place."""
+    kinds = ("attn1.to_q", "ffn.net.0.proj", "attn2.to_v", "ffn.net.2")
+    backbone = load_backbone(BackboneConfig(name="mixed", path=str(tiny_wan_random), kinds=kinds))
+    shapes = sorted({(layer.out_features, layer.in_features) for layer in backbone.layers})
+    assert len(shapes) == 3
+    torch.manual_seed(0)
+    sizes = {"shapes": shapes, "num_depths": 2, "num_kinds": 4, "context_width": backbone.condition_width}
+    trunk = {"patch_size": 32, "d_model": 32, "n_heads": 2, "n_blocks": 1, "lora_rank": 2}
+    networks = ResponseNet(**sizes, **trunk), AdapterNet(**sizes, **trunk, response_width=32, read_after=[0])
+    for head in (module for network in networks for module in network.head.B.values()):
+        torch.nn.init.normal_(head.weight, std=0.1)
+    torch.nn.init.normal_(networks[1].scale.linear.weight)
+    response, adapter = (Stage(network, TextEncoder(width=backbone.condition_width)) for network in networks)
+    save_predictor(tmp_path, backbone, condition="text", response=response, adapter=adapter)
+    predictor, condition = Predictor.load(tmp_path, backbone=backbone), backbone.encode_prompt(PROMPTS)
+    found, maps, tokens = (f(PROMPTS) for f in (predictor.predict, predictor.response_map, predictor.response_tokens))
+    for row in range(len(PROMPTS)):
+        for result in (found[row], maps[row], tokens[row]):
+            assert list(result) == [layer.name for layer in backbone.layers]
+    for i, layer in enumerate(backbone.layers):
+        table = backbone.weight(layer.name)[None], backbone.depth_ids[i : i + 1], backbone.kind_ids[i : i + 1]
+        with torch.no_grad():
+            made = networks[0](*table, condition.tokens, condition.lengths)
+            expected = networks[1](*table, condition.tokens, condition.lengths, made.tokens)
+        delta = expected.alpha[:, 0, None, None] * expected.B[:, 0] @ expected.A[:, 0]
+        for row in range(len(PROMPTS)):
+            torch.testing.assert_close(tokens[row][layer.name], made.tokens[row, 0], rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(maps[row][layer.name], made.probability()[row, 0], rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(found[row].delta_weight(layer.name), delta[row], rtol=1e-4, atol=1e-6)
+
+
 def test_bad_poses_name_what_is_wrong(backbone: Backbone, pose_run: Path, tmp_path: Path) -> None:
     predictor = Predictor.load(pose_run, backbone=backbone)
     hole = np.zeros((4, 5, 2))
     hole[2, 1, 0] = np.nan
     (tmp_path / "text.npy").write_text("nothing")
     np.savez(tmp_path / "two.npz", a=hole, b=hole)
+    np.save(tmp_path / "hole.npy", hole)
     cases = [
         (np.zeros((4, 6, 2)), r"\(4, 6, 2\).*\(frames, 5, 2\)"),
         (np.zeros((0, 5, 2)), r"\(0, 5, 2\)"),
-        (hole, "frame 2"),
+        (hole, "^pose: frame 2 holds a joint that is not a finite number"),
+        (np.where(np.isnan(hole), np.inf, hole), "^pose: frame 2 holds a joint that is not a finite number"),
+        (tmp_path / "hole.npy", r"hole\.npy: frame 2 holds a joint"),
         (tmp_path / "none.npy", "none.npy: no such file"),
         (tmp_path / "text.npy", "text.npy: can't be read"),
         (tmp_path / "two.npz", "two.npz: holds a, b"),

@@ -1,3 +1,4 @@
+import pytest
 import torch
 
 from lofa.backbones import noise_levels
@@ -37,6 +38,16 @@ def test_clips_of_a_step_differ_where_there_are_enough() -> None:
         assert set(clips[1].tolist()) == {0, 1}
 
 
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+def test_every_clip_has_its_turn_as_often(count: int) -> None:
+    source, width = stream([0], [count], width=6), 6
+    seen = torch.cat([source.next().clips[0] for _ in range(200)])
+    often = torch.bincount(seen, minlength=count)
+    assert len(often) == count and (often - 200 * width / count).abs().max() <= 200 * (width % count) / 8
+    rounds = [set(source.next().clips[0, :count].tolist()) for _ in range(20)]
+    assert rounds == [set(range(count))] * 20, "none again before all had their turn"
+
+
 def test_levels_are_of_the_grid_one_in_each_part() -> None:
     source = stream([0], [1], width=4)
     for _ in range(20):
@@ -44,5 +55,7 @@ def test_levels_are_of_the_grid_one_in_each_part() -> None:
         assert torch.equal(index // 250, torch.arange(4))
 
 
-def test_probe_noise_of_a_row_is_fixed() -> None:
-    assert torch.equal(probe_noise(range(4), (2, 3))[2], probe_noise([2], (2, 3))[0])
+def test_probe_noise_of_a_row_is_fixed_and_its_own() -> None:
+    rows = probe_noise(range(4), (20, 30))
+    assert torch.equal(rows[2], probe_noise([2], (20, 30))[0])
+    assert torch.corrcoef(rows.flatten(1)).fill_diagonal_(0).abs().max() < 0.2
