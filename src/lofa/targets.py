@@ -21,9 +21,11 @@ class Kind:
     """in words: "a file" """
     matches: Callable[[Path], bool]
     """whether what stands at a path is of the kind, by its content"""
+    folder: bool = True
+    """an empty folder may be replaced, too: nothing is lost"""
 
 
-FILE = Kind("a file", Path.is_file)
+FILE = Kind("a file", Path.is_file, folder=False)
 
 
 def check_target(path: str | Path, overwrite: bool, kind: Kind = FILE) -> None:
@@ -40,7 +42,7 @@ def check_target(path: str | Path, overwrite: bool, kind: Kind = FILE) -> None:
     """
     path = Path(path)
     if os.path.lexists(path):
-        if not kind.matches(path):
+        if not kind.matches(path) and not (kind.folder and _is_empty(path)):
             raise TargetError(
                 f"{path}: {_what(path)} stands there, which is never replaced ({kind.name} is, with "
                 "overwrite=true); give another name, or move it away"
@@ -52,6 +54,10 @@ def check_target(path: str | Path, overwrite: bool, kind: Kind = FILE) -> None:
         raise WriteError(path, f"{above} is no folder")
     if not os.access(above, os.W_OK | os.X_OK):
         raise WriteError(path, f"nothing can be written in {above}")
+
+
+def _is_empty(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink() and next(path.iterdir(), None) is None
 
 
 def _what(path: Path) -> str:

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 from shutil import copytree
-from shutil import copytree
 
 import pytest
 import torch
@@ -139,8 +138,8 @@ def test_what_does_not_fit_is_refused_and_nothing_left(
     with pytest.raises(BackboneError, match="infinity"):
         merge_adapter(tiny_wan_random, adapter, out, float("inf"))
     out.mkdir()
-    with pytest.raises(TargetError, match="an empty folder stands there"):
-        merge_adapter(tiny_wan_random, adapter, out, overwrite=True)
+    with pytest.raises(TargetError, match="exists already"):
+        merge_adapter(tiny_wan_random, adapter, out)
     with pytest.raises(BackboneError, match="inside the backbone"):
         merge_adapter(tiny_wan_random, adapter, tiny_wan_random / "merged")
     assert list(tmp_path.rglob("*")) == [out] and not (tiny_wan_random / "merged").exists()
