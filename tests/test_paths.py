@@ -15,7 +15,7 @@ def test_a_name_of_a_file_is_one(name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["", ".", "..", ".hidden", "a/b", "../x", "/x", "a\\b", "C:x", "a\0", "a\n", "-x", " x", "a*", "~", "0" * 201, 3, None, ["a"]],
+    ["", ".", "..", ".x", "a/b", "../x", "/x", "a\\b", "C:x", "a\0", "a\n", "-x", " x", "a*", "~", "0" * 201, 3, None],
 )  # fmt: skip
 def test_anything_else_is_refused(name: object) -> None:
     with pytest.raises(DataError, match="here: .*can't be a file's name"):

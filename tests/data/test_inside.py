@@ -107,9 +107,7 @@ def test_a_published_zoo_names_files_below_it(
 
 def test_the_next_preparation_removes_what_a_killed_one_left(tmp_path: Path, backbone: Backbone) -> None:
     set_dir = tmp_path / "set"
-    left = [
-        set_dir / name for name in ("encoded/.a.safetensors.0123abcd.tmp.safetensors", ".set.json.0123abcd.tmp.json")
-    ]
+    left = [set_dir / "encoded/.a.safetensors.0123abcd.tmp.safetensors", set_dir / ".set.json.0123abcd.tmp.json"]
     (set_dir / "encoded").mkdir(parents=True)
     for path in left:
         path.write_bytes(b"half")
@@ -139,7 +137,7 @@ def test_a_full_disk_stops_a_preparation_that_goes_on_later(
 ) -> None:
     write_zoo(tmp_path / "theirs", backbone)
     source, options = (f"reference:{tmp_path / 'theirs'}", OPTIONS) if reference else ("world", FEW)
-    (full_disk / "fill").write_bytes(bytes(50_000 if reference else 60_000))
+    (full_disk / "fill").write_bytes(bytes(245_000 if reference else 255_000))
     with pytest.raises(WriteError, match=r"set/(encoded|zoo)/[\w-]+\.safetensors: not written, no space is left"):
         prepare(source, full_disk / "set", backbone, options, QUIET)
     assert not (full_disk / "set" / "samples.jsonl").exists()
