@@ -206,7 +206,7 @@ def test_a_full_disk_for_real(tmp_path: Path, full_disk: Path) -> None:
 
 def test_a_line_ends_at_a_line_feed_alone(tmp_path: Path) -> None:
     path, rows = tmp_path / "x.jsonl", [{"caption": "a\u2028b\x85c\x0bd"}, {"n": 2}]
-    path.write_bytes('{"caption": "a\u2028b\x85c\\u000bd"}\r\n\n{"n": 2}'.encode())
+    path.write_bytes('{"caption":\r "a\u2028b\x85c\\u000bd"}\r\n\n{"n": 2}'.encode())
     assert list(read_jsonl(path)) == list(read_jsonl(path, torn=True)) == rows
 
 
