@@ -1,6 +1,7 @@
 """safetensors by ranges: what safetensors' own reader gives, no byte more than asked for, and nothing forged."""
 
 import json
+import os
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -153,3 +154,24 @@ def test_what_is_not_there_is_named(tmp_path: Path) -> None:
         pass
     with pytest.raises(DataError, match="not a whole safetensors file"):
         read_tensors(tmp_path)
+
+
+def test_a_file_that_is_cut_while_it_is_open_gives_no_zeros(tmp_path: Path) -> None:
+    path = written(tmp_path / "x.safetensors", save({"a": torch.ones(100_000), "b": torch.ones(100_000)}))
+    with open_tensors(path) as file:
+        os.truncate(path, 500_000)
+        assert file.read(["a"])["a"].eq(1).all()
+        with pytest.raises(DataError, match=r"x\.safetensors: not a whole safetensors file.*ends before"):
+            file.read(["b"])
+
+
+def test_a_huge_header_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    asked: list[tuple[int, int]] = []
+
+    def read(ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+        asked.extend(ranges)
+        return [(150_000_000).to_bytes(8, "little") + bytes(end - begin - 8) for begin, end in ranges]
+
+    with pytest.raises(DataError, match="no header, or cut off"):
+        TensorFile(tmp_path, 200_000_000, read)
+    assert asked == [(0, 1 << 17)]

@@ -22,6 +22,7 @@ from lofa.files import (
     tensor_shapes,
     write_json,
 )
+from lofa.ranges import open_tensors
 from lofa.stores import Place, StorePath, locate
 from tests.helpers.web import Web, serve
 
@@ -140,3 +141,14 @@ def test_a_server_that_is_gone_is_a_data_error(web: Web) -> None:
     web.server_close()
     with pytest.raises(DataError, match="http://127.0.0.1"):
         read_json(f"{gone}/set.json")
+
+
+def test_an_object_that_is_cut_while_it_is_open_gives_no_zeros(store: Place) -> None:
+    save_tensors(store / "x", {"a": torch.ones(100_000), "b": torch.ones(100_000)})
+    with local_copy(store / "x") as copy:
+        whole = copy.read_bytes()
+    with open_tensors(store / "x") as file:
+        with atomic_write(store / "x") as temporary:
+            temporary.write_bytes(whole[:500_000])
+        with pytest.raises(DataError, match=r"memory://.*not a whole safetensors file.*ends before"):
+            file.read(["b"])

@@ -3,7 +3,16 @@
 The command line prints the message of a `LofaError` and exits with code 2, without a traceback.
 """
 
-__all__ = ["AdapterFormatError", "BackboneError", "ConfigError", "DataError", "Interrupted", "LofaError"]
+__all__ = [
+    "AdapterFormatError",
+    "BackboneError",
+    "ConfigError",
+    "DataError",
+    "Interrupted",
+    "LofaError",
+    "TargetError",
+    "WriteError",
+]
 
 
 class LofaError(Exception):
@@ -24,6 +33,27 @@ class ConfigError(LofaError):
 
 class DataError(LofaError):
     """A data set, sample or zoo file that is missing, damaged or made for something else."""
+
+
+class TargetError(LofaError):
+    """Something stands where a file or folder is to be written, and is left as it is."""
+
+
+class WriteError(LofaError):
+    """What the disk refuses: it is full or read only, the folder belongs to others, the quota is used up.
+
+    Args:
+        place: the file or folder that was to be written, by its own name
+        reason: in words
+        no_space: making room is the way out
+    """
+
+    def __init__(self, place: object, reason: str, no_space: bool = False) -> None:
+        super().__init__(place, reason, no_space)
+        self.place, self.reason, self.no_space = place, reason, no_space
+
+    def __str__(self) -> str:
+        return f"{self.place}: not written, {self.reason}"
 
 
 class Interrupted(LofaError):

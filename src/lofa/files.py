@@ -1,10 +1,12 @@
 """Reading and writing files safely: safetensors and json, foreign torch files with weights only; every write atomic.
 
 A write goes to a temporary name beside its goal, is flushed to disk, then renamed: a reader sees the old file or
-the whole new one, never a part, also after a crash. Where a path is a URL (`lofa.stores`), the object is put whole.
+the whole new one, never a part, also after a crash. What the disk refuses is a WriteError with the goal's name. Where a
+path is a URL (`lofa.stores`), the object is put whole.
 """
 
 import hashlib
+import io
 import json
 import os
 import pickle
@@ -12,18 +14,20 @@ import re
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
 from lofa.errors import DataError
+from lofa.faults import write_faults
 from lofa.ranges import open_tensors
 from lofa.stores import Location, StorePath, locate
+from lofa.targets import FILE, Kind, check_target
 
 __all__ = [
     "append_jsonl",
@@ -35,7 +39,9 @@ __all__ = [
     "read_metadata",
     "read_tensors",
     "read_torch",
+    "remove_temporaries",
     "save_tensors",
+    "save_torch",
     "temporaries",
     "tensor_shapes",
     "write_json",
@@ -47,39 +53,68 @@ os.umask(_UMASK)
 
 
 @contextmanager
-def atomic_write(path: Location) -> Iterator[Path]:
+def atomic_write(path: Location, replaces: Kind = FILE) -> Iterator[Path]:
     """Gives a temporary path in the folder of `path`; what was written there takes its name when the block ends.
 
-    The temporary path may be made a file or a folder. An existing file is replaced; so is an existing folder.
-    If the block raises, nothing is left behind and `path` is as it was. For an object of a store, which may be no
-    folder, the temporary path is a local one.
+    The temporary path may be made a file or a folder. What stands at `path` is replaced if it is of the kind
+    `replaces`: a file by default, and no folder ever that is not known by its content. If the block raises, nothing is
+    left behind and `path` is as it was. For an object of a store, which may be no folder, the temporary path is a local
+    one.
+
+    Raises:
+        TargetError: something else stands there.
+        WriteError: the disk is full or read only, the folder belongs to others ...
     """
     path = locate(path)
     if isinstance(path, StorePath):
         with tempfile.TemporaryDirectory() as folder:
             temporary = Path(folder) / path.name
-            yield temporary
+            with write_faults(temporary, temporary):
+                yield temporary
             path.upload(temporary)
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
+    check_target(path, overwrite=True, kind=replaces)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp{path.suffix}")
     try:
-        yield temporary
-        if temporary.is_dir():
-            for file in temporary.rglob("*"):
-                if file.is_file():
-                    _flush(file)
-            if path.is_dir():
-                shutil.rmtree(path)
-        else:
-            _flush(temporary)
-            temporary.chmod(0o666 & ~_UMASK)  # safetensors makes files that only their owner may read
-        os.replace(temporary, path)
+        with write_faults(path, temporary):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            if temporary.is_dir():
+                for file in temporary.rglob("*"):
+                    if file.is_file():
+                        _flush(file)
+            else:
+                _flush(temporary)
+                temporary.chmod(0o666 & ~_UMASK)  # safetensors makes files that only their owner may read
+            check_target(path, overwrite=True, kind=replaces)  # what came meanwhile stays, too
+            _take_place(temporary, path)
     finally:
-        if temporary.is_dir():
-            shutil.rmtree(temporary)
-        else:
-            temporary.unlink(missing_ok=True)
+        _remove(temporary)
+
+
+def _take_place(temporary: Path, path: Path) -> None:
+    """Renames what was written. A folder that stands there is set aside first: one whole version is there at any time.
+
+    Killed between the two renames, the old one is left as `.<name>.<8 digits>.old` and the new one as a temporary.
+    """
+    if not path.is_dir():
+        os.replace(temporary, path)
+        return
+    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.old")
+    os.rename(path, aside)
+    try:
+        os.rename(temporary, path)
+    except BaseException:
+        os.rename(aside, path)
+        raise
+    shutil.rmtree(aside)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def temporaries(folder: Location) -> dict[Path, str]:
@@ -99,6 +134,20 @@ def temporaries(folder: Location) -> dict[Path, str]:
         if name != path.name:
             found[path] = name
     return found
+
+
+def remove_temporaries(folder: Location, alone: Callable[[], bool], goals: Collection[str] = ()) -> None:
+    """Removes the temporaries that killed writes left in a folder.
+
+    Args:
+        alone: whether nobody else writes in the folder; those on the way to `goals` alone are removed where it is False
+        goals: names that only this process writes
+    """
+    found = temporaries(folder)  # before asking who else writes: what is made later is not among them
+    everything = alone()
+    for path, goal in found.items():
+        if everything or goal in goals:
+            _remove(path)
 
 
 def _flush(path: Path) -> None:
@@ -122,12 +171,12 @@ def read_json(path: Location) -> Any:
         return json.loads(locate(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: not a json file ({error})") from None
 
 
 def append_jsonl(path: Location, value: object) -> None:
-    """Appends one json line in a single write, flushed to disk; a torn last line of a crash is ended first.
+    """Appends one json line, flushed to disk, whole or not at all; a last line that a crash tore is cut off first.
 
     A store can't append: its object is written anew with the line, so it must have one writer.
     """
@@ -138,32 +187,71 @@ def append_jsonl(path: Location, value: object) -> None:
         with atomic_write(path) as temporary:
             temporary.write_bytes(before + line)
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("ab+") as file:
-        if file.tell():
-            file.seek(-1, os.SEEK_END)
-            if file.read(1) != b"\n":
+    with write_faults(path, path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab+", buffering=0) as file:
+            end = file.seek(0, os.SEEK_END)
+            last = _last_line(file, end)
+            if _is_torn(last):
+                end -= len(last)
+                file.truncate(end)
+            elif last:
                 line = b"\n" + line
-        file.write(line)
-        file.flush()
-        os.fsync(file.fileno())
+            try:
+                while line:
+                    line = line[file.write(line) :]
+                os.fsync(file.fileno())
+            except OSError:
+                file.truncate(end)
+                raise
 
 
-def read_jsonl(path: Location) -> Iterator[Any]:
-    """Reads json lines one by one; a line torn by a crash in the middle of writing is left out.
+def _last_line(file: BinaryIO, end: int) -> bytes:
+    """What a file of `end` bytes holds behind its last line break."""
+    last = b""
+    while len(last) < end:
+        begin = max(0, end - 2 * len(last) - 4096)
+        file.seek(begin)
+        last = file.read(end - begin)
+        if b"\n" in last:
+            return last.rpartition(b"\n")[2]
+    return last
+
+
+def _is_torn(last: bytes) -> bool:
+    """Whether a last line without its break was torn by a crash: an object is whole with its last brace alone."""
+    try:
+        return bool(last) and not isinstance(_parse(last), dict | list)
+    except (ValueError, RecursionError):
+        return True
+
+
+def _parse(line: bytes) -> Any:
+    return json.loads(line.decode("utf-8"))
+
+
+def read_jsonl(path: Location, torn: bool = False) -> Iterator[Any]:
+    """Reads json lines one by one; a line ends at a line feed alone, and blank lines count for nothing.
+
+    Args:
+        torn: the file is one that lines are appended to, so a crash may have torn the last one: it is passed over
 
     Raises:
-        DataError: the file is missing.
+        DataError: the file is missing, or another line is no json; the line is named.
     """
     try:
-        lines = locate(path).read_text(encoding="utf-8").splitlines()
+        lines = locate(path).read_bytes().split(b"\n")
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
-    for line in lines:
-        try:
-            yield json.loads(line)
-        except ValueError:
+    if torn and _is_torn(lines[-1]):
+        lines.pop()
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
             continue
+        try:
+            yield _parse(line)
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{path}, line {number}: damaged, no json ({error}); mend it or delete the line") from None
 
 
 def save_tensors(path: Location, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
@@ -235,6 +323,14 @@ def read_torch(path: str | Path, mmap: bool = False) -> Any:
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(f"{path}: not a readable file of tensors alone ({reason})") from None
+
+
+def save_torch(path: Location, values: object) -> None:
+    """Writes tensors and plain containers as a torch file, for readers of other code."""
+    whole = io.BytesIO()  # torch's own writer to a path hides what the disk answered
+    torch.save(values, whole)
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(whole.getbuffer())
 
 
 def read_metadata(path: Location) -> dict[str, str]:

@@ -16,7 +16,7 @@ from lofa.backbones import (
     merge_adapter,
     merged_adapters,
 )
-from lofa.errors import BackboneError
+from lofa.errors import BackboneError, TargetError
 from lofa.files import write_json
 from tests.helpers.adapters import random_adapter
 
@@ -51,7 +51,10 @@ def test_merged_is_the_backbone_with_the_adapter(
     assert not torch.allclose(loss(merged), loss(backbone))
     assert merged.fingerprint != backbone.fingerprint
     (entry,) = merged_adapters(tmp_path / "merged")
+    files = entry.pop("files")
     assert entry == {"strength": strength, "layers": 11, "metadata": adapter.metadata, "adapter": "a.safetensors"}
+    there = {path.relative_to(tmp_path / "merged").as_posix() for path in (tmp_path / "merged").rglob("*.*")}
+    assert {*files, "lofa_merged.json"} == there
 
 
 def test_all_else_is_the_same_bytes(adapter: Adapter, tiny_wan_random: Path, tmp_path: Path) -> None:
@@ -97,6 +100,26 @@ def test_merging_twice_is_told(adapter: Adapter, tiny_wan_random: Path, tmp_path
         torch.testing.assert_close(after[name], before[name], atol=1e-6, rtol=0)
 
 
+def test_a_folder_is_replaced_where_merge_wrote_every_file_of_it(
+    adapter: Adapter, tiny_wan_random: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "merged"
+    merge_adapter(tiny_wan_random, adapter, out, 0.5)
+    with pytest.raises(TargetError, match="exists already.*overwrite=true"):
+        merge_adapter(tiny_wan_random, adapter, out, 0.25)
+    merge_adapter(tiny_wan_random, adapter, out, 0.25, overwrite=True)
+    assert [entry["strength"] for entry in merged_adapters(out)] == [0.25]
+    with pytest.raises(BackboneError, match="inside the backbone"):  # itself
+        merge_adapter(out, adapter, out, overwrite=True)
+    (out / "notes.txt").write_text("mine")
+    with pytest.raises(TargetError, match="never replaced"):
+        merge_adapter(tiny_wan_random, adapter, out, overwrite=True)
+    copytree(tiny_wan_random, tmp_path / "model")
+    with pytest.raises(TargetError, match="never replaced"):
+        merge_adapter(tiny_wan_random, adapter, tmp_path / "model", overwrite=True)
+    assert (out / "notes.txt").read_text() == "mine" and sorted(tmp_path.iterdir()) == [out, tmp_path / "model"]
+
+
 def test_what_does_not_fit_is_refused_and_nothing_left(
     backbone: Backbone, adapter: Adapter, tiny_wan_random: Path, tmp_path: Path
 ) -> None:
@@ -115,7 +138,7 @@ def test_what_does_not_fit_is_refused_and_nothing_left(
     with pytest.raises(BackboneError, match="infinity"):
         merge_adapter(tiny_wan_random, adapter, out, float("inf"))
     out.mkdir()
-    with pytest.raises(BackboneError, match="exists already"):
+    with pytest.raises(TargetError, match="exists already"):
         merge_adapter(tiny_wan_random, adapter, out)
     with pytest.raises(BackboneError, match="inside the backbone"):
         merge_adapter(tiny_wan_random, adapter, tiny_wan_random / "merged")

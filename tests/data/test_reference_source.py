@@ -62,7 +62,7 @@ def test_a_second_run_does_nothing_and_a_changed_file_is_read_again(tmp_path: Pa
     source = f"reference:{tmp_path / 'theirs'}"
     prepare(source, tmp_path / "set", backbone, OPTIONS, QUIET)
     assert prepare(source, tmp_path / "set", backbone, OPTIONS, QUIET).reused == 3
-    random_adapter(backbone, 9).save(tmp_path / "theirs/loras/wave_left-1.pth", format="reference")
+    random_adapter(backbone, 9).save(tmp_path / "theirs/loras/wave_left-1.pth", format="reference", overwrite=True)
     assert prepare(source, tmp_path / "set", backbone, OPTIONS, QUIET).encoded == 1
 
 
@@ -80,7 +80,7 @@ def test_what_is_wrong_with_an_entry_is_named_and_the_rest_goes_on(
     torch.save({"prompt_emb": Code()}, folder / "samples/2.pth")
     torch.save({"prompt_emb": torch.zeros(16, 3), "latents": torch.zeros(2, 1, 2, 2)}, folder / "samples/3.pth")
     odd = Adapter({backbone.layers[0].name: LowRank(torch.ones(2, 7), torch.ones(5, 2), torch.ones(()))})
-    odd.save(folder / "loras/wave_left-4.pth", format="reference")
+    odd.save(folder / "loras/wave_left-4.pth", format="reference", overwrite=True)
     (folder / "loras/wave_left-5.pth").write_bytes(b"PK\x03\x04")
     entries[6] = {"file_name": "loras/wave_left-6.pth"}
     entries[7] = entries[0]

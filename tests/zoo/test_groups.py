@@ -9,8 +9,9 @@ import pytest
 
 import lofa.files
 from lofa.backbones import Backbone
+from lofa.cli.problems import explain
 from lofa.data import Sample, ZooStore, encoded_path
-from lofa.errors import DataError
+from lofa.errors import DataError, WriteError
 from lofa.files import digest, read_json, read_jsonl, temporaries
 from lofa.zoo import LoraPlan, ZooOptions, build, build_zoo
 from lofa.zoo.groups import plan_groups
@@ -81,9 +82,13 @@ def test_a_full_disk_ends_in_one_message_and_the_run_can_go_on(
 ) -> None:
     folder = write_set(tmp_path, backbone)
     full = OSError(errno.ENOSPC, "No space left on device")
-    with monkeypatch.context() as patch, pytest.raises(DataError, match=r"zoo: no space left.*run the same command"):
+    with (
+        monkeypatch.context() as patch,
+        pytest.raises(WriteError, match=r"zoo/[\w.-]+: not written, no space is left") as caught,
+    ):
         patch.setattr(lofa.files, "_flush", failing_at(call, lofa.files._flush, full))
         run(folder, backbone)
+    assert "run the same command again" in str(explain(caught.value))
     assert not temporaries(folder / "zoo")
     assert digests(folder).items() <= digests(undisturbed).items()
     run(folder, backbone)

@@ -66,18 +66,27 @@ class Adapter(Mapping[str, LowRank]):
         own = self.norm()
         return off / own if own else (math.inf if off else 0.0)
 
-    def save(self, path: str | Path, format: str = "diffusers", dtype: torch.dtype | None = None) -> None:
+    def save(
+        self,
+        path: str | Path,
+        format: str = "diffusers",
+        dtype: torch.dtype | None = None,
+        overwrite: bool = False,
+    ) -> None:
         """Writes the adapter, atomically.
 
         Args:
             path: the file (.safetensors; "reference": .pth) or folder ("peft") to write
             format: the name of a file format: "diffusers", "comfyui", "kohya", "peft" or "reference"
             dtype: precision of the stored A and B, torch.float8_e4m3fn too; None keeps theirs
+            overwrite: replace a file that stands there ("peft": a folder of PEFT's two files), nothing else ever
 
         Raises:
             AdapterFormatError: an unknown format, or one that can't hold this adapter.
+            TargetError: something stands there that is not to be replaced.
+            WriteError: the disk is full or read only.
         """
-        write_adapter(path, self, self.metadata, format, dtype)
+        write_adapter(path, self, self.metadata, format, dtype, overwrite)
 
     @classmethod
     def load(cls, path: str | Path) -> Self:

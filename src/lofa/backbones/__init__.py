@@ -10,7 +10,7 @@ from lofa.backbones.load import (
     load_backbone,
     read_config,
 )
-from lofa.backbones.merge import merge_adapter, merged_adapters
+from lofa.backbones.merge import check_merge_target, merge_adapter, merged_adapters
 from lofa.backbones.networks import Adapters, LayerSpec, by_shape
 from lofa.backbones.noise import NOISE_STEPS, noise_levels
 
@@ -25,6 +25,7 @@ __all__ = [
     "backbone_folder",
     "bare_backbone",
     "by_shape",
+    "check_merge_target",
     "known_backbones",
     "load_backbone",
     "merge_adapter",

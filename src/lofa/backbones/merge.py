@@ -9,13 +9,26 @@ import torch
 
 from lofa.adapters import Adapter, LowRank
 from lofa.backbones.folder import WeightFolder
-from lofa.errors import BackboneError
+from lofa.errors import BackboneError, DataError
+from lofa.faults import write_faults
 from lofa.files import atomic_write, read_json, read_metadata, read_tensors, save_tensors, write_json
+from lofa.targets import Kind, check_target, holds_only
 
-__all__ = ["MERGED_FILE", "merge_adapter", "merged_adapters"]
+__all__ = ["MERGED", "MERGED_FILE", "check_merge_target", "merge_adapter", "merged_adapters"]
 
 MERGED_FILE = "lofa_merged.json"
-"""In a merged folder: a list of what was merged into it, the latest last."""
+"""In a merged folder: a list of what was merged into it, the latest last, with the files of the folder."""
+
+
+def _is_merged(path: Path) -> bool:
+    try:
+        files = merged_adapters(path)[-1]["files"]
+        return holds_only(path, [MERGED_FILE, *files])
+    except (DataError, LookupError, TypeError):
+        return False
+
+
+MERGED = Kind(f"a model folder that merge wrote, as its {MERGED_FILE} has it", _is_merged)
 
 
 def merged_adapters(folder: Path) -> list[dict[str, Any]]:
@@ -24,8 +37,26 @@ def merged_adapters(folder: Path) -> list[dict[str, Any]]:
     return list(read_json(file)) if file.is_file() else []
 
 
+def check_merge_target(folder: str | Path, out: str | Path, overwrite: bool) -> None:
+    """Asks whether `folder` can be written again as `out`, before anything is computed.
+
+    Raises:
+        BackboneError: `out` is `folder` or lies in it.
+        TargetError: something stands at `out`; with `overwrite`, something else than a folder that merge wrote.
+    """
+    folder, out = Path(folder), Path(out)
+    if folder.resolve() in (out.resolve(), *out.resolve().parents):
+        raise BackboneError(f"out={out}: lies inside the backbone {folder}; give a folder elsewhere")
+    check_target(out, overwrite, MERGED)
+
+
 def merge_adapter(
-    folder: str | Path, adapter: Adapter, out: str | Path, strength: float = 1.0, note: Mapping[str, Any] | None = None
+    folder: str | Path,
+    adapter: Adapter,
+    out: str | Path,
+    strength: float = 1.0,
+    note: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
 ) -> None:
     """Writes `folder` again as `out`, the adapter's layers as W + strength * alpha * B @ A; all else is copied.
 
@@ -35,19 +66,18 @@ def merge_adapter(
     Args:
         folder: a diffusers folder with .safetensors weights
         adapter: for layers of its components
-        out: a folder that does not exist yet
+        out: the folder to write
         strength: factor on the adapter
         note: what `MERGED_FILE` says of the adapter beside its layers and the strength
+        overwrite: replace `out` if it is a folder that merge wrote
 
     Raises:
-        BackboneError: `out` exists or lies inside `folder`, the adapter was made for another backbone, or a sum is
-            beyond W's precision.
+        BackboneError: `out` lies inside `folder`, the adapter was made for another backbone, or a sum is beyond W's
+            precision.
+        TargetError, WriteError: `out` stands there and is not to be replaced; the disk is full ...
     """
     folder, out = Path(folder), Path(out)
-    if out.exists():
-        raise BackboneError(f"out={out}: exists already; give a new folder, or delete it first")
-    if folder.resolve() in out.resolve().parents:
-        raise BackboneError(f"out={out}: lies inside the backbone {folder}; give a folder elsewhere")
+    check_merge_target(folder, out, overwrite)
     weights = WeightFolder(folder)
     weights.check((name, (pair.B.shape[0], pair.A.shape[1])) for name, pair in adapter.items())
     changes: dict[Path, dict[str, LowRank]] = {}
@@ -55,11 +85,25 @@ def merge_adapter(
         for file, tensor in weights.places(name):
             changes.setdefault(file, {})[tensor] = pair
     entry = {"strength": strength, "layers": len(adapter), "metadata": adapter.metadata, **(note or {})}
-    with atomic_write(out) as temporary:
-        shutil.copytree(folder, temporary, ignore=lambda at, names: {n for n in names if Path(at, n) in changes})
+    with atomic_write(out, MERGED) as temporary:
+        ignored = {*changes, folder / MERGED_FILE}
+        shutil.copytree(
+            folder,
+            temporary,
+            ignore=lambda at, names: {n for n in names if Path(at, n) in ignored},
+            copy_function=_copy,
+        )
         for file, pairs in changes.items():
             _merge_file(file, temporary / file.relative_to(folder), pairs, strength)
+        entry["files"] = sorted(
+            file.relative_to(temporary).as_posix() for file in temporary.rglob("*") if file.is_file()
+        )
         write_json(temporary / MERGED_FILE, [*merged_adapters(folder), entry])
+
+
+def _copy(file: str, out: str) -> None:
+    with write_faults(Path(out), Path(out)):  # copytree would gather an error a file
+        shutil.copy2(file, out)
 
 
 def _merge_file(file: Path, out: Path, pairs: Mapping[str, LowRank], strength: float) -> None:

@@ -10,12 +10,14 @@ from torch import Tensor
 
 from lofa.adapters import Adapter
 from lofa.cli.command import Command
-from lofa.cli.export import check_export, export_adapter
+from lofa.cli.export import check_export, export_adapter, overwrite
 from lofa.cli.objects import pick_device
 from lofa.cli.options import option, text
 from lofa.data import Sample, export_reference
+from lofa.data.reference_export import EXPORTED
 from lofa.errors import ConfigError
 from lofa.predict import Predictor
+from lofa.targets import check_target
 
 __all__ = ["COMMAND", "ConvertConfig"]
 
@@ -34,6 +36,7 @@ class ConvertConfig:
     predictor: str | None = text(
         None, "of a set, format=reference: run whose stage 1 gives the tokens in stage1/; none: without them"
     )
+    overwrite: bool = overwrite()
     device: str = option("auto", "for the predictor: cpu, cuda, cuda:1 or auto")
 
 
@@ -56,6 +59,7 @@ def _convert_set(config: Any) -> list[Sample]:
         raise ConfigError(
             f"in={config.source} is a set; it can be written with format=reference alone, without dtype and rank"
         )
+    check_target(config.out, config.overwrite, EXPORTED)
     stage1 = None
     if config.predictor is not None:
         predictor = Predictor.load(config.predictor, pick_device(config.device))
@@ -69,7 +73,7 @@ def _convert_set(config: Any) -> list[Sample]:
             assert isinstance(tokens, dict)  # one prompt
             return tokens
 
-    samples = export_reference(config.source, config.out, stage1)
+    samples = export_reference(config.source, config.out, stage1, config.overwrite)
     print(f"{config.out}: {len(samples)} LoRAs and samples" + ("" if stage1 is None else ", with stage 1's tokens"))
     return samples
 

@@ -28,6 +28,7 @@ from lofa.data import read_encoded, read_samples
 from lofa.evaluation import Evaluation
 from lofa.files import atomic_write
 from lofa.predict import Predictor
+from lofa.predict.stages import PREDICTOR
 
 __all__ = ["COMMAND", "DemoConfig"]
 
@@ -90,7 +91,7 @@ def demo(config: Any) -> Evaluation:
         first = _train(config, out, stage=1)
     with clock.part("stage 2: adapter"):
         run = _train(config, out, stage=2, response=str(first))
-        with atomic_write(out / "predictor") as temporary:
+        with atomic_write(out / "predictor", PREDICTOR) as temporary:
             shutil.copytree(run / "predictor", temporary)
     with clock.part("predict and generate"):
         set_dir = find_set(config)
@@ -101,7 +102,7 @@ def demo(config: Any) -> Evaluation:
             adapter = predictor.predict(pose=read_encoded(set_dir, held_out, backbone.fingerprint).pose)
         else:
             adapter = predictor.predict(prompt)
-        adapter.save(out / "adapter.safetensors")
+        adapter.save(out / "adapter.safetensors", overwrite=True)
         clips = backbone.generate(prompt, [None, adapter], seed=[config.seed] * 2).cpu()
         write_clip(out / "clip.mp4", side_by_side(*clips), backbone.sampling.fps)
         clock.console.print(

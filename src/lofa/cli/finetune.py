@@ -1,5 +1,6 @@
 """lofa finetune: a short training on the clips of one class, from an adapter or from nothing, with its curve."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,10 @@ from rich.console import Console
 from rich.table import Table
 
 from lofa.adapters import Adapter
+from lofa.adapters.formats import check_adapter_target
 from lofa.backbones import Backbone
 from lofa.cli.command import Command
+from lofa.cli.export import overwrite
 from lofa.cli.objects import check_layers, open_backbone, pick_device
 from lofa.cli.options import build, option, section, text
 from lofa.cli.problems import nearest
@@ -22,6 +25,7 @@ from lofa.errors import ConfigError, DataError, LofaError
 from lofa.evaluation import write_curves
 from lofa.files import write_json
 from lofa.stores import Location
+from lofa.targets import check_target
 from lofa.zoo import LoraJob, LoraOptions, LoraResult, lora_seed, read_clips, train_loras
 
 __all__ = ["COMMAND", "FinetuneConfig"]
@@ -35,6 +39,7 @@ class FinetuneConfig(WayConfig):
     group: str | None = text(None, "class of the set whose clips it is trained on; none: the set's only one")
     out: str = text("tuned.safetensors", "file to write; the curve goes beside it, as .json and .html")
     format: str = option("diffusers", "diffusers, comfyui, kohya, peft or reference")
+    overwrite: bool = overwrite()
     compare: bool = option(False, "also train from nothing, and say after how many steps each is as good")
     finetune: Any = field(
         default_factory=section(LoraOptions, without=("seed", "batch", "patience")),
@@ -44,6 +49,9 @@ class FinetuneConfig(WayConfig):
 
 def finetune(config: Any) -> LoraResult:
     """Trains and writes one adapter, the best step by the clips that it is not trained on."""
+    out = Path(config.out)
+    curve, page = out.with_suffix(".json"), out.with_suffix(".html")
+    _check_targets(out, (curve, page), config)
     options: LoraOptions = build(LoraOptions, config.finetune, seed=config.seed)
     backbone = open_backbone(config.backbone, pick_device(config.device))
     set_dir = find_set(config)
@@ -51,7 +59,7 @@ def finetune(config: Any) -> LoraResult:
     start = None if config.init is None else _start(config.init, backbone)
     if config.compare and start is None:
         raise ConfigError("compare=true: there is nothing to compare with; give init=<adapter file>")
-    anchor, out = adapt[0], Path(config.out)
+    anchor = adapt[0]
     clips, held_out = (read_clips(set_dir, samples, backbone) for samples in (adapt, kept))
     starts = {"from nothing" if start is None else "from init": start} | (
         {"from nothing": None} if config.compare else {}
@@ -72,14 +80,23 @@ def finetune(config: Any) -> LoraResult:
         "steps": str(best.steps),
         "loss": str(best.held_final_loss),
     }
-    Adapter(best.adapter, facts).save(out, config.format)
+    Adapter(best.adapter, facts).save(out, config.format, overwrite=config.overwrite)
     curves = {name: [(float(step), loss) for step, loss in result.held_losses] for name, result in results.items()}
-    write_json(out.with_suffix(".json"), {"group": anchor.group, "loss_of_unseen_clips": curves})
+    write_json(curve, {"group": anchor.group, "loss_of_unseen_clips": curves})
     title = f"Fine-tuning on {anchor.group!r}: denoising loss of {len(kept)} clips it is not trained on"
-    write_curves(out.with_suffix(".html"), title, {"denoising loss, by step": curves})
+    write_curves(page, title, {"denoising loss, by step": curves})
     _report(results, len(adapt), len(kept))
-    print(f"{out}: {config.format}, step {best.steps} of {options.steps}; {out.with_suffix('.html')}")
+    print(f"{out}: {config.format}, step {best.steps} of {options.steps}; {page}")
     return best
+
+
+def _check_targets(out: Path, beside: Sequence[Path], config: Any) -> None:
+    """Refuses an `out`, or a file beside it, that is not to be replaced, before anything is trained."""
+    if out in beside:
+        raise ConfigError(f"out={out}: the curve goes there; give the adapter another ending")
+    check_adapter_target(out, config.format, config.overwrite)
+    for file in beside:
+        check_target(file, config.overwrite)
 
 
 def _clips(set_dir: Location, group: str | None) -> tuple[list[Sample], list[Sample]]:

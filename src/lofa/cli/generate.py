@@ -12,9 +12,11 @@ from lofa.adapters import Adapter
 from lofa.backbones import Backbone, load_backbone
 from lofa.cli.clips import check_clip_path, difference, side_by_side, write_clip
 from lofa.cli.command import Command
+from lofa.cli.export import overwrite
 from lofa.cli.objects import check_fingerprint, check_layers, load_predictor, pick_device
 from lofa.cli.options import option, text
 from lofa.errors import ConfigError
+from lofa.targets import check_target
 
 __all__ = ["COMMAND", "GenerateConfig"]
 
@@ -25,6 +27,7 @@ class GenerateConfig:
 
     prompt: str = text(MISSING, "what the clip shows")
     out: str = text("clip.mp4", "file to write: .mp4 or .gif")
+    overwrite: bool = overwrite()
     adapter: str | None = text(None, "adapter file of any format")
     predictor: str | None = text(
         None, "or a run directory of train.py stage=2: the adapter is predicted from the prompt"
@@ -49,6 +52,7 @@ def generate(config: Any) -> Tensor:
     """Generates one clip, uint8 (T, H, W, 3), and writes it."""
     out = Path(config.out)
     check_clip_path(out)
+    check_target(out, config.overwrite)
     backbone, adapter = _load(config)
     if config.compare and adapter is None:
         raise ConfigError("compare=true: there is nothing to compare with; give adapter=<file> or predictor=<run>")

@@ -15,11 +15,13 @@ from lofa.adapters.formats.foreign import ForeignLora
 from lofa.backbones import merged_adapters
 from lofa.cli.adapter_facts import Facts, adapter_facts, span
 from lofa.cli.command import Command
+from lofa.cli.export import overwrite
 from lofa.cli.options import option, text
 from lofa.data import ZooStore, read_samples
 from lofa.errors import AdapterFormatError, ConfigError, DataError
 from lofa.files import read_json, read_metadata, tensor_shapes
 from lofa.predict import read_description
+from lofa.targets import check_target
 
 __all__ = ["COMMAND", "InspectConfig"]
 
@@ -35,6 +37,7 @@ class InspectConfig:
     )
     tau: float = option(0.02, "relative change from which on an entry of W counts as responding")
     out: str | None = text(None, "of an adapter: .png to write, its change by depth and kind of layer")
+    overwrite: bool = overwrite()
 
 
 def inspect(config: Any) -> Facts:
@@ -44,6 +47,8 @@ def inspect(config: Any) -> Facts:
         raise DataError(f"path={path}: no such file or folder")
     if config.out is not None and Path(config.out).suffix.lower() != ".png":
         raise ConfigError(f"out={config.out}: the picture is a .png")
+    if config.out is not None:
+        check_target(config.out, config.overwrite)
     facts, parts = _look(path, config)
     table = Table(title=str(path), show_header=False, title_justify="left")
     for name, value in (facts | (parts if config.layers else {})).items():

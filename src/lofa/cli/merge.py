@@ -8,8 +8,9 @@ import torch
 from omegaconf import MISSING
 
 from lofa.adapters import Adapter
-from lofa.backbones import backbone_folder, load_backbone, merge_adapter
+from lofa.backbones import backbone_folder, check_merge_target, load_backbone, merge_adapter
 from lofa.cli.command import Command
+from lofa.cli.export import overwrite
 from lofa.cli.objects import check_fingerprint
 from lofa.cli.options import option, text
 from lofa.errors import BackboneError, ConfigError
@@ -24,6 +25,7 @@ class MergeConfig:
 
     adapter: str = text(MISSING, "adapter file of any format, or folder of PEFT")
     out: str = text(MISSING, "folder to write; must not exist")
+    overwrite: bool = overwrite()
     strength: float = option(1.0, "factor on the adapter")
     model: str | None = text(None, "name in conf/backbone or diffusers folder; none: the adapter's")
 
@@ -35,12 +37,13 @@ def merge(config: Any) -> Path:
     if model is None:
         raise ConfigError(f"adapter={config.adapter}: does not say which backbone it is for; give backbone=<folder>")
     folder, out = backbone_folder(model), Path(config.out)
+    check_merge_target(folder, out, config.overwrite)
     if "backbone_fingerprint" in adapter.metadata:  # it can be told from the whole model alone
         check_fingerprint(config.adapter, adapter, load_backbone(model, dtype=torch.bfloat16))
     file = Path(config.adapter)
     note = {"adapter": file.name} | ({"sha256": digest(file)} if file.is_file() else {})
     try:
-        merge_adapter(folder, adapter, out, config.strength, note)
+        merge_adapter(folder, adapter, out, config.strength, note, config.overwrite)
     except BackboneError as error:
         raise BackboneError(f"adapter={config.adapter}: {error}") from None
     print(f"{out}: {folder} with {len(adapter)} layers changed, strength {config.strength:g}")

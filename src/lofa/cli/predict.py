@@ -6,7 +6,7 @@ from typing import Any
 
 from lofa.adapters import Adapter
 from lofa.cli.command import Command
-from lofa.cli.export import check_export, export_adapter
+from lofa.cli.export import check_export, export_adapter, overwrite
 from lofa.cli.objects import load_predictor
 from lofa.cli.options import option, text
 
@@ -27,6 +27,7 @@ class PredictConfig:
         None, "precision of the file: float32, bfloat16, float16, float8_e4m3fn; none: as computed"
     )
     rank: int | None = option(None, "highest rank: the nearest adapter of it, by singular values; none: as predicted")
+    overwrite: bool = overwrite()
     device: str = option("auto", "cpu, cuda, cuda:1 or auto")
     model: str | None = text(None, "where the predictor's backbone lies now; none: where it was in training")
     runs: str = text("runs", "folder of the runs, where `predictor` is looked for")

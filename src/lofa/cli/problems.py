@@ -20,9 +20,15 @@ from omegaconf.errors import (
     ValidationError,
 )
 
-from lofa.errors import LofaError
+from lofa.errors import LofaError, WriteError
+from lofa.faults import disk_fault
 
 __all__ = ["explain", "nearest"]
+
+_AGAIN = (
+    "What was there before is whole. Make room and run the same command again; prepare, zoo and train go on with what "
+    "is missing"
+)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -37,6 +43,8 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 def explain(error: BaseException) -> str | None:
     """The message for a user's mistake; None for anything else, which is a fault of the program."""
+    if isinstance(error, WriteError):
+        return f"{error}. {_AGAIN if error.no_space else 'Give another place, or make it one that can be written'}"
     if isinstance(error, LofaError):
         return str(error)
     if isinstance(error, OverrideParseException):
@@ -56,7 +64,8 @@ def explain(error: BaseException) -> str | None:
         return f"{str(error).strip()}{hint}"
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
-    return None
+    fault = disk_fault(error, "a file")  # of a writer that is not ours
+    return explain(fault) if fault is not None and fault.no_space else None
 
 
 def _raiser(error: BaseException) -> str:

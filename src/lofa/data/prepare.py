@@ -1,12 +1,14 @@
 """`lofa prepare`: clips, captions and joints become encoded samples of one backbone, once.
 
 What is encoded already is left alone, so an interrupted run goes on where it stopped; a clip that is broken is left out
-with its reason. samples.jsonl is written last and whole: a set either is prepared or is not.
+with its reason. samples.jsonl is written last and whole: a set either is prepared or is not. One process prepares a set
+at a time, held by a lock on `.prepare.lock` in it, and removes the temporaries of killed ones.
 """
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,12 +22,15 @@ from lofa.data.folder_source import FolderSource
 from lofa.data.pose_source import PoseSource
 from lofa.data.reference_source import ReferenceImport, ReferenceSource
 from lofa.data.samples import SPLIT_NAMES, Sample, find_encoded, write_samples
-from lofa.data.source import ClipShape, PrepareOptions, Skipped, Source
+from lofa.data.source import ClipShape, Plan, PrepareOptions, Skipped, Source
 from lofa.data.world_source import WorldSource
+from lofa.data.zoo_store import ZooStore
 from lofa.errors import DataError
-from lofa.files import atomic_write, read_json, write_json
+from lofa.files import atomic_write, read_json, remove_temporaries, write_json
 from lofa.interop import PREFIX
-from lofa.stores import Location, Place, locate
+from lofa.locks import locked
+from lofa.paths import inside
+from lofa.stores import Location, Place, StorePath, locate
 
 __all__ = ["PrepareReport", "clip_shape", "open_source", "prepare"]
 
@@ -101,7 +106,9 @@ def prepare(
         console: where progress and the report go; None: the terminal
 
     Raises:
-        DataError: no such source, an option out of range, a set of another backbone or source, or no sample remains.
+        DataError: no such source, an option out of range, a set of another backbone or source, one that another
+            process prepares, a symbolic link that leads out of it, or no sample remains.
+        WriteError: a full disk; what was written is whole.
     """
     options, console, set_dir = options or PrepareOptions(), console or Console(), locate(set_dir)
     opened = open_source(source, options, clip_shape(backbone, options))
@@ -111,6 +118,54 @@ def prepare(
     encoder: Encoder | ReferenceImport = (
         ReferenceImport(opened, *destination) if isinstance(opened, ReferenceSource) else Encoder(opened, *destination)
     )
+    with _claimed(set_dir):
+        report = _encode(plan, encoder, set_dir, backbone, options.batch, console)
+        _print(console, report, set_dir)
+        if not report.samples:
+            first = f"; the first: {report.skipped[0].source}: {report.skipped[0].reason}" if report.skipped else ""
+            raise DataError(f"no sample remains of source={source} ({len(report.skipped)} skipped{first})")
+        _write_skipped(set_dir, report.skipped)
+        description = _description(opened, backbone, report.samples)
+        write_json(inside(set_dir, set_dir / "set.json"), description)
+        write_samples(set_dir, report.samples)
+    return report
+
+
+@contextmanager
+def _claimed(set_dir: Place) -> Iterator[None]:
+    """Holds a set for the time of the block, cleared of what killed processes left. A store has neither lock nor these.
+
+    Raises:
+        DataError: another process prepares the set.
+    """
+    if isinstance(set_dir, StorePath):
+        yield
+        return
+    lock = inside(set_dir, set_dir / ".prepare.lock")
+    with locked(lock) as own:
+        if not own:
+            raise DataError(f"{set_dir}: another process is preparing this set; wait for it, or stop it")
+        zoo = ZooStore(set_dir)
+        remove_temporaries(set_dir, lambda: True)
+        remove_temporaries(inside(set_dir, set_dir / "encoded"), lambda: True)
+        remove_temporaries(inside(set_dir, zoo.folder), lambda: not zoo.is_written())
+        try:
+            yield
+        finally:
+            if list(set_dir.iterdir()) == [lock]:  # nothing came of it
+                lock.unlink()
+                set_dir.rmdir()
+
+
+def _encode(
+    plan: Plan,
+    encoder: Encoder | ReferenceImport,
+    set_dir: Place,
+    backbone: Backbone,
+    batch: int,
+    console: Console,
+) -> PrepareReport:
+    """Encodes the samples that are not encoded yet, a batch at a time."""
     done: dict[str, Sample] = {}
     for sample in plan.samples:
         found = find_encoded(set_dir, sample, backbone.fingerprint, plan.stamps.get(sample.id, ""))
@@ -120,20 +175,12 @@ def prepare(
     todo = [sample for sample in plan.samples if sample.id not in done]
     with _progress(console) as progress:
         task = progress.add_task(f"prepare {set_dir.name}", total=len(plan.samples), completed=reused)
-        for start in range(0, len(todo), options.batch):
-            part = todo[start : start + options.batch]
+        for start in range(0, len(todo), batch):
+            part = todo[start : start + batch]
             done |= {sample.id: sample for sample in encoder.encode(part)}
             progress.advance(task, len(part))
     samples = [done[sample.id] for sample in plan.samples if sample.id in done]
-    report = PrepareReport(samples, len(samples) - reused, reused, encoder.skipped)
-    _print(console, report, set_dir)
-    if not samples:
-        first = f"; the first: {report.skipped[0].source}: {report.skipped[0].reason}" if report.skipped else ""
-        raise DataError(f"no sample remains of source={source} ({len(report.skipped)} skipped{first})")
-    _write_skipped(set_dir, report.skipped)
-    write_json(set_dir / "set.json", _description(opened, backbone, samples))
-    write_samples(set_dir, samples)
-    return report
+    return PrepareReport(samples, len(samples) - reused, reused, encoder.skipped)
 
 
 def _description(source: Source | ReferenceSource, backbone: Backbone, samples: Sequence[Sample]) -> dict[str, object]:
@@ -162,7 +209,7 @@ def _check_owner(set_dir: Place, source: Source | ReferenceSource, backbone: Bac
 
 def _write_skipped(set_dir: Place, skipped: Sequence[Skipped]) -> None:
     lines = "".join(json.dumps(vars(skip)) + "\n" for skip in skipped)
-    with atomic_write(set_dir / "skipped.jsonl") as temporary:
+    with atomic_write(inside(set_dir, set_dir / "skipped.jsonl")) as temporary:
         temporary.write_text(lines, encoding="utf-8")
 
 

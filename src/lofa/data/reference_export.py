@@ -10,31 +10,60 @@ from lofa.adapters import Adapter
 from lofa.data.samples import Sample, read_encoded, read_samples
 from lofa.data.zoo_store import ZooStore
 from lofa.errors import DataError
-from lofa.files import local_copy, read_json, write_json
+from lofa.files import atomic_write, local_copy, read_json, write_json
 from lofa.interop.config import PROMPT_TOKENS
-from lofa.interop.zoo import INDEX, stage1_path, write_sample, write_stage1
+from lofa.interop.zoo import INDEX, read_index, stage1_path, write_sample, write_stage1
 from lofa.stores import Location, locate
+from lofa.targets import Kind, check_target, holds_only
 
-__all__ = ["export_reference"]
+__all__ = ["EXPORTED", "export_reference"]
+
+_KEYS = ("file_name", "input_emb", "caption", "group", "split")
+"""What an entry of metadata.json tells."""
+
+
+def _is_exported(path: Path) -> bool:
+    try:
+        files = {INDEX}
+        for entry in read_index(path):
+            if entry.keys() != set(_KEYS):
+                return False
+            tokens = stage1_path(Path(), entry["input_emb"])
+            files |= {entry["file_name"], entry["input_emb"]}
+            files |= {tokens.as_posix()} if (path / tokens).is_file() else set()
+        return holds_only(path, files)
+    except (DataError, AttributeError, TypeError):
+        return False
+
+
+EXPORTED = Kind(f"a zoo that convert wrote (what its {INDEX} lists, and nothing else)", _is_exported)
 
 
 def export_reference(
-    set_dir: Location, folder: str | Path, stage1: Callable[[Sample], Mapping[str, Tensor]] | None = None
+    set_dir: Location,
+    folder: str | Path,
+    stage1: Callable[[Sample], Mapping[str, Tensor]] | None = None,
+    overwrite: bool = False,
 ) -> list[Sample]:
-    """Writes every sample that has a LoRA; `metadata.json`, last and whole, names them with caption, group and split.
+    """Writes every sample that has a LoRA; `metadata.json` names them with caption, group and split.
+
+    The folder appears whole or not at all.
 
     Args:
         set_dir: the prepared set, with its zoo.
         folder: what is written, `loras/`, `samples/` and `metadata.json`.
         stage1: sample -> stage I's tokens (T, d) of its prompt by layer name, for `stage1/`; None: not written.
+        overwrite: replace `folder` if this function wrote it.
 
     Returns:
         The samples written.
 
     Raises:
         DataError: no set, an empty zoo, a sample without latents, or a layer that is none of Wan's.
+        TargetError, WriteError: something stands there that is not to be replaced; the disk is full ...
     """
     set_dir, folder = locate(set_dir), Path(folder)
+    check_target(folder, overwrite, EXPORTED)
     samples, store = read_samples(set_dir), ZooStore(set_dir)
     ready = set(store.ready())
     chosen = [sample for sample in samples if sample.id in ready]
@@ -42,17 +71,19 @@ def export_reference(
         raise DataError(f"{set_dir}: no LoRA in its zoo; make them with: lofa zoo data={set_dir}")
     fingerprint = str(read_json(set_dir / "set.json").get("backbone_fingerprint"))
     entries = []
-    for sample in chosen:
-        encoded = read_encoded(set_dir, sample, fingerprint)
-        if encoded.latents is None:
-            raise DataError(f"{set_dir}: sample {sample.id} has no latents, which the published format needs")
-        entry = {"file_name": f"loras/{sample.id}.pth", "input_emb": f"samples/{sample.id}.pth"}
-        with local_copy(store.path(sample.id)) as lora:
-            Adapter.load(lora).save(folder / entry["file_name"], format="reference")
-        padding = (0, 0, 0, max(0, PROMPT_TOKENS - len(encoded.text)))
-        write_sample(folder / entry["input_emb"], F.pad(encoded.text, padding), encoded.latents)
-        if stage1 is not None:
-            write_stage1(stage1_path(folder, entry["input_emb"]), stage1(sample))
-        entries.append({**entry, "caption": sample.caption, "group": sample.group, "split": sample.split})
-    write_json(folder / INDEX, entries)
+    with atomic_write(folder, EXPORTED) as temporary:
+        for sample in chosen:
+            encoded = read_encoded(set_dir, sample, fingerprint)
+            if encoded.latents is None:
+                raise DataError(f"{set_dir}: sample {sample.id} has no latents, which the published format needs")
+            lora_file, sample_file = f"loras/{sample.id}.pth", f"samples/{sample.id}.pth"
+            with local_copy(store.path(sample.id)) as lora:
+                Adapter.load(lora).save(temporary / lora_file, format="reference")
+            padding = (0, 0, 0, max(0, PROMPT_TOKENS - len(encoded.text)))
+            write_sample(temporary / sample_file, F.pad(encoded.text, padding), encoded.latents)
+            if stage1 is not None:
+                write_stage1(stage1_path(temporary, sample_file), stage1(sample))
+            values = (lora_file, sample_file, sample.caption, sample.group, sample.split)
+            entries.append(dict(zip(_KEYS, values, strict=True)))
+        write_json(temporary / INDEX, entries)
     return chosen

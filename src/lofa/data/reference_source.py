@@ -18,9 +18,9 @@ from lofa.backbones import Backbone
 from lofa.data.samples import SPLIT_NAMES, Encoded, Sample, write_encoded
 from lofa.data.source import ClipShape, Plan, PrepareOptions, Skipped, draw_split, slug
 from lofa.data.zoo_store import ZooEntry, ZooStore
-from lofa.errors import DataError, LofaError
+from lofa.errors import DataError, LofaError, WriteError
 from lofa.interop import PREFIX
-from lofa.interop.zoo import INDEX, read_index, read_sample
+from lofa.interop.zoo import INDEX, listed, read_index, read_sample
 from lofa.stores import Place
 
 __all__ = ["ReferenceImport", "ReferenceSource"]
@@ -58,7 +58,7 @@ class ReferenceSource:
         names = [entry.get(key) if isinstance(entry, dict) else None for key in ("file_name", "input_emb")]
         if not all(isinstance(name, str) and name for name in names):
             raise DataError(f"{where}: needs file_name and input_emb")
-        lora, file = (self.folder / str(name) for name in names)
+        lora, file = (listed(self.folder, str(name), where) for name in names)
         if not lora.is_file():
             raise DataError(f"{lora}: no such file")
         _, frames, height, width = read_sample(file)[1].shape
@@ -89,6 +89,8 @@ class ReferenceImport:
         for sample in samples:
             try:
                 written.append(self._write(sample, *self.source.files[sample.id]))
+            except WriteError:
+                raise  # no fault of the sample
             except LofaError as error:
                 self.skipped.append(Skipped.because(error, sample.source))
         return written

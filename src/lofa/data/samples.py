@@ -17,6 +17,7 @@ from torch import Tensor
 
 from lofa.errors import DataError
 from lofa.files import atomic_write, read_jsonl, save_tensors
+from lofa.paths import check_name, inside
 from lofa.ranges import open_tensors
 from lofa.stores import Location, Place, locate
 
@@ -68,10 +69,14 @@ def _parse(row: Any, where: str) -> Sample:
     missing = [name for name in _NAMES[:9] if name not in row]
     if missing:
         raise DataError(f"{where}: no {', '.join(missing)}; it has {', '.join(row)}. Run `lofa prepare` again")
+    check_name(row["id"], where)
     # what many samples share is kept once
     shared = {name: intern(str(row[name])) for name in ("split", "group", "role")}
     encoded = tuple(intern(str(name)) for name in row.get("encoded", ()))
-    size = (int(row["size"][0]), int(row["size"][1]))
+    try:
+        size = (int(row["size"][0]), int(row["size"][1]))
+    except (TypeError, LookupError, ValueError):
+        raise DataError(f"{where}: its size {row['size']!r} is no height and width; run `lofa prepare` again") from None
     sample = Sample(**{name: row[name] for name in _NAMES if name in row} | shared | {"size": size, "encoded": encoded})
     if not isinstance(sample.caption, str) or not sample.caption.strip():
         raise DataError(f"{where}: sample {sample.id!r} has no caption; give it one and run `lofa prepare` again")
@@ -114,13 +119,15 @@ def read_samples(set_dir: Location) -> list[Sample]:
 def write_samples(set_dir: Location, samples: Iterable[Sample]) -> None:
     """Writes samples.jsonl, whole or not at all."""
     lines = "".join(json.dumps(sample.to_json(), allow_nan=False) + "\n" for sample in samples)
-    with atomic_write(locate(set_dir) / "samples.jsonl") as temporary:
+    set_dir = locate(set_dir)
+    with atomic_write(inside(set_dir, set_dir / "samples.jsonl")) as temporary:
         temporary.write_text(lines, encoding="utf-8")
 
 
 def encoded_path(set_dir: Location, sample_id: str) -> Place:
-    """Where the encoded file of a sample lies."""
-    return locate(set_dir) / "encoded" / f"{sample_id}.safetensors"
+    """Where the encoded file of a sample lies (DataError: an id that can't be a file's name)."""
+    folder = locate(set_dir) / "encoded"
+    return folder / f"{check_name(sample_id, folder)}.safetensors"
 
 
 @dataclass(frozen=True)
@@ -157,7 +164,8 @@ def write_encoded(
     Latents and text are stored in `dtype`, joints in float32.
 
     Raises:
-        DataError: values that are not finite, also where only `dtype` can't hold them.
+        DataError: values that are not finite, also where only `dtype` can't hold them; or a symbolic link leads out of
+            the set.
     """
     tensors = {TEXT: encoded.text.to(dtype)}
     if encoded.latents is not None:
@@ -176,7 +184,8 @@ def write_encoded(
         "fps": repr(rate),
         "recipe": recipe(sample, stamp),
     }
-    save_tensors(encoded_path(set_dir, sample.id), tensors, metadata)
+    set_dir = locate(set_dir)
+    save_tensors(inside(set_dir, encoded_path(set_dir, sample.id)), tensors, metadata)
     return replace(sample, fps=rate, encoded=tuple(sorted(tensors)))
 
 

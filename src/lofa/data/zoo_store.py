@@ -6,6 +6,7 @@ last line of an id counting. Reading some layers of a file touches the bytes of 
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
 
 import torch
 
@@ -14,6 +15,8 @@ from lofa.data.batch import LayerStack
 from lofa.data.samples import check_backbone
 from lofa.errors import DataError
 from lofa.files import append_jsonl, atomic_write, digest, local_copy, read_jsonl
+from lofa.locks import is_locked
+from lofa.paths import check_name, inside
 from lofa.ranges import TensorFile, open_tensors
 from lofa.stores import Location, Place, locate
 
@@ -51,8 +54,8 @@ class ZooStore:
         self.folder = self.set_dir / "zoo"
 
     def path(self, sample_id: str) -> Place:
-        """The file of a LoRA."""
-        return self.folder / f"{sample_id}.safetensors"
+        """The file of a LoRA (DataError: an id that can't be a file's name)."""
+        return self.folder / f"{check_name(sample_id, self.folder)}.safetensors"
 
     def index(self, shard: str) -> Place:
         """The index that a shard writes."""
@@ -63,19 +66,25 @@ class ZooStore:
         found: Iterable[Place] = self.folder.glob(pattern)
         return sorted(found, key=str)
 
+    def is_written(self) -> bool:
+        """Whether a process holds an index, as one that builds a shard does."""
+        return any(isinstance(index, Path) and is_locked(index) for index in self.files("index-*.jsonl"))
+
     def entries(self) -> dict[str, ZooEntry]:
         """Every LoRA an index knows, by sample id; empty where there is no zoo.
 
         Raises:
-            DataError: a line without id and status.
+            DataError: a line that is damaged, has no id and status, or an id that can't be a file's name. A last line
+                that a crash tore is passed over.
         """
         known = {field.name for field in fields(ZooEntry)}
         merged: dict[str, ZooEntry] = {}
         for index in self.files("index-*.jsonl"):
-            for row in read_jsonl(index):
+            for row in read_jsonl(index, torn=True):
                 if not isinstance(row, dict) or not {"id", "status"} <= row.keys():
                     raise DataError(f"{index}: a line without id and status: {row}; delete it, or build the zoo again")
-                merged[row["id"]] = ZooEntry(**{key: value for key, value in row.items() if key in known})
+                name = check_name(row["id"], index)
+                merged[name] = ZooEntry(**{key: value for key, value in row.items() if key in known})
         return merged
 
     def ready(self) -> list[str]:
@@ -105,14 +114,14 @@ class ZooStore:
         missing = {"backbone", "backbone_fingerprint"} - metadata.keys()
         if missing:
             raise ValueError(f"the header of a zoo file must name {', '.join(sorted(missing))}")
-        with atomic_write(self.path(entry.id)) as temporary:
+        with atomic_write(inside(self.set_dir, self.path(entry.id))) as temporary:
             Adapter(adapter, {"format_version": _VERSION, **metadata}).save(temporary, dtype=dtype)
             entry = replace(entry, digest=digest(temporary))
         self.note(entry, shard)
 
     def note(self, entry: ZooEntry, shard: str) -> None:
         """Writes a line alone into `index-<shard>.jsonl`, for a LoRA in quarantine."""
-        append_jsonl(self.index(shard), asdict(entry))
+        append_jsonl(inside(self.set_dir, self.index(shard)), asdict(entry))
 
     def read(self, sample_id: str, layers: Sequence[str], fingerprint: str) -> dict[str, LowRank]:
         """The pairs of the named layers of one LoRA, in float32.

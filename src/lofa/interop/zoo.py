@@ -13,14 +13,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from lofa.adapters.names import WAN, join_name, split_name
 from lofa.errors import DataError
-from lofa.files import atomic_write, read_json, read_torch
+from lofa.files import read_json, read_torch, save_torch
+from lofa.paths import inside
 
-__all__ = ["INDEX", "read_index", "read_sample", "read_stage1", "stage1_path", "write_sample", "write_stage1"]
+__all__ = ["INDEX", "listed", "read_index", "read_sample", "read_stage1", "stage1_path", "write_sample", "write_stage1"]
 
 INDEX = "metadata.json"
 _PROMPT, _LATENTS, _HIDDEN = "prompt_emb", "latents", "hidden_states"
@@ -41,6 +41,14 @@ def read_index(folder: Path) -> list[Any]:
     return entries
 
 
+def listed(folder: Path, name: str, where: str) -> Path:
+    """The file that an entry names, in `folder` or a folder below (DataError: it leads out, by name or by link)."""
+    try:
+        return inside(folder, folder / name)
+    except DataError as error:
+        raise DataError(f"{where}: {error}") from None
+
+
 def read_sample(path: Path) -> tuple[Tensor, Tensor]:
     """Prompt tokens (N, C), zero behind the prompt, and latents (C, T, H, W) of a sample, mapped rather than read.
 
@@ -57,7 +65,7 @@ def read_sample(path: Path) -> tuple[Tensor, Tensor]:
 
 def write_sample(path: Path, prompt: Tensor, latents: Tensor) -> None:
     """Inverse of `read_sample`."""
-    _write(path, {_PROMPT: prompt, _LATENTS: latents})
+    save_torch(path, {_PROMPT: prompt, _LATENTS: latents})
 
 
 def stage1_path(folder: Path, sample_file: str) -> Path:
@@ -96,9 +104,4 @@ def write_stage1(path: Path, tokens: Mapping[str, Tensor]) -> None:
         if original is None:
             raise DataError(f"{path}: not written, layer {name} is none of Wan's")
         hidden[original] = value
-    _write(path, {_HIDDEN: hidden})
-
-
-def _write(path: Path, values: dict[str, Any]) -> None:
-    with atomic_write(path) as temporary:
-        torch.save(values, temporary)
+    save_torch(path, {_HIDDEN: hidden})

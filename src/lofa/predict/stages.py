@@ -22,8 +22,10 @@ from lofa.errors import DataError
 from lofa.files import atomic_write, read_json, read_tensors, save_tensors, write_json
 from lofa.hypernets import NETWORKS
 from lofa.interop.quirks import add_quirks
+from lofa.targets import Kind, holds_only
 
 __all__ = [
+    "PREDICTOR",
     "Description",
     "Stage",
     "find_predictor",
@@ -36,6 +38,19 @@ __all__ = [
 FORMAT = "lofa-predictor"
 VERSION = 1
 DESCRIPTION_FILE = "predictor.json"
+
+
+def _is_predictor(path: Path) -> bool:
+    try:
+        description = read_json(path / DESCRIPTION_FILE)
+        stages = description["stages"] if description.get("format") == FORMAT else []
+    except (DataError, AttributeError, KeyError):
+        return False
+    return bool(stages) and holds_only(path, [DESCRIPTION_FILE, *(f"{name}.safetensors" for name in stages)])
+
+
+PREDICTOR = Kind("the folder of a predictor", _is_predictor)
+"""The folder that `save_predictor` writes, and replaces."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +123,7 @@ def save_predictor(
     backbone_path: str | Path | None = None,
     metadata: Mapping[str, str] | None = None,
 ) -> None:
-    """Writes a predictor folder, whole or not at all; one that stands there is replaced.
+    """Writes a predictor folder, whole or not at all; one that stands there is replaced, no other folder.
 
     Where several processes train, all of them call this (parameters may be sharded) and the first one writes.
 
@@ -138,7 +153,7 @@ def save_predictor(
             backbone.layers, backbone.depth_ids.tolist(), backbone.kind_ids.tolist(), strict=True
         )
     ]
-    with atomic_write(directory) as folder:
+    with atomic_write(directory, PREDICTOR) as folder:
         folder.mkdir()
         for name, values in tensors.items():
             save_tensors(folder / f"{name}.safetensors", values)

@@ -9,14 +9,13 @@ moved or copied.
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning import LightningModule, Trainer
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.trainer.states import TrainerFn
 
 from lofa.errors import DataError, LofaError
-from lofa.files import atomic_write, read_torch
+from lofa.files import read_torch, remove_temporaries, save_torch
 from lofa.training.csv_log import CsvLog
 from lofa.training.stopping import StopRequest, TrainingStopped
 
@@ -34,8 +33,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: None = None) -> None:
         """Writes a checkpoint, whole or not at all."""
-        with atomic_write(path) as temporary:
-            torch.save(checkpoint, temporary)
+        save_torch(path, checkpoint)
 
     def load_checkpoint(
         self, path: str | Path, map_location: object = None, weights_only: bool | None = True
@@ -89,6 +87,11 @@ class Checkpoints(Checkpoint):
         step = checkpoint["global_step"]
         if trainer.state.fn == TrainerFn.FITTING and self._due(step) and step == trainer.max_steps:
             self._max_steps, trainer.fit_loop.epoch_loop.max_steps = step, step + 1
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Removes what a killed process left half-written."""
+        if trainer.is_global_zero:
+            remove_temporaries(self.last.parent, lambda: True)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Waits with signals; in a resumed run, cuts the log to the checkpoint and validates where that is due."""

@@ -9,7 +9,7 @@ from typing import Any
 from lightning.pytorch.loggers.logger import Logger, rank_zero_experiment
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from lofa.files import atomic_write
+from lofa.files import atomic_write, remove_temporaries
 
 __all__ = ["CsvLog"]
 
@@ -73,6 +73,7 @@ class CsvLog(Logger):
     @rank_zero_only
     def rewind(self, rows: int | None) -> None:
         """Goes on after the first `rows` rows of the file, where there is one; None: after all of them."""
+        remove_temporaries(self._folder, lambda: True)
         if not self.file.is_file():
             return
         with self.file.open(newline="", encoding="utf-8") as file:

@@ -22,7 +22,7 @@ from lofa.zoo.jobs import Clips, LoraJob, LoraResult
 from lofa.zoo.options import ZooOptions
 from lofa.zoo.plan import LoraPlan, plan_zoo
 from lofa.zoo.progress import zoo_bar
-from lofa.zoo.store import no_space_explained, settled, write
+from lofa.zoo.store import settled, write
 from lofa.zoo.trainer import adapted_layers, loras_at_once
 
 __all__ = ["ZooReport", "build_zoo", "lora_seed", "read_clips"]
@@ -96,7 +96,8 @@ def build_zoo(
 
     Raises:
         DataError: no such set, nothing to train on, samples encoded for another backbone, a zoo begun with another
-            backbone or other options, a shard that another process builds, or a full disk.
+            backbone or other options, or a shard that another process builds.
+        WriteError: a full disk; what was written is whole.
         ConfigError: a layer kind that the backbone does not have.
         LofaError: a group that is too large for the GPU.
     """
@@ -108,7 +109,7 @@ def build_zoo(
     mine = {plan.anchor.id: plan for plan in plan_zoo(read_samples(set_dir), options)[part - 1 :: parts]}
     for plan in list(mine.values())[:1]:
         find_encoded(set_dir, plan.anchor, backbone.fingerprint)  # a foreign set is refused before anything is written
-    with no_space_explained(store), _memory_explained(backbone), claimed(store, shard):
+    with _memory_explained(backbone), claimed(store, shard):
         remove_leftovers(store, shard, [shard_plan_path(store, shard), *map(store.path, mine)])
         known = settled(store, backbone, options)
         done = {name: entry for name, entry in known.items() if entry.status == "ok" or not retry}

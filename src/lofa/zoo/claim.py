@@ -7,17 +7,13 @@ what lies about without a lock was left behind. An object store has no locks: th
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
 
 from lofa.data import ZooStore
 from lofa.errors import DataError
-from lofa.files import temporaries
+from lofa.files import remove_temporaries
+from lofa.locks import is_locked, locked
+from lofa.paths import inside
 from lofa.stores import Place, StorePath
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
 
 __all__ = ["claimed", "living_shards", "remove_leftovers"]
 
@@ -31,13 +27,12 @@ def claimed(store: ZooStore, shard: str) -> Iterator[None]:
     Raises:
         DataError: it is being built already, or a shard of another division is: both would train the same LoRAs.
     """
-    index = store.index(shard)
+    index = inside(store.set_dir, store.index(shard))
     if isinstance(index, StorePath):
         yield
         return
-    index.parent.mkdir(parents=True, exist_ok=True)
-    with index.open("ab") as own:
-        if not _lock(own):
+    with locked(index) as own:
+        if not own:
             raise DataError(f"{store.folder}: another process is building shard {shard}; wait for it, or stop it")
         parts = shard.rpartition("-")[2]
         foreign = [other for other in living_shards(store, shard) if other.rpartition("-")[2] != parts]
@@ -54,24 +49,9 @@ def living_shards(store: ZooStore, own: str = "") -> list[str]:
     living = []
     for index in store.files(store.index(_ANY).name):
         shard = index.name.removeprefix("index-").removesuffix(".jsonl")
-        if shard != own and isinstance(index, Path):
-            with index.open("rb") as file:
-                if not _lock(file, shared=True):
-                    living.append(shard)
+        if shard != own and isinstance(index, Path) and is_locked(index):
+            living.append(shard)
     return living
-
-
-def _lock(file: BinaryIO, shared: bool = False) -> bool:
-    """Whether the lock is ours now; also where the system knows no locks."""
-    if fcntl is None:
-        return True
-    try:
-        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return True
-    return True
 
 
 def remove_leftovers(store: ZooStore, shard: str, goals: Collection[Place]) -> None:
@@ -81,9 +61,4 @@ def remove_leftovers(store: ZooStore, shard: str, goals: Collection[Place]) -> N
         shard: that this process holds.
         goals: files that this shard alone writes.
     """
-    found = temporaries(store.folder)  # before asking who lives: what is made later is not among them
-    alone = not living_shards(store, shard)
-    names = {goal.name for goal in goals}
-    for path, goal in found.items():
-        if alone or goal in names:
-            path.unlink(missing_ok=True)
+    remove_temporaries(store.folder, lambda: not living_shards(store, shard), {goal.name for goal in goals})

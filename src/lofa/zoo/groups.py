@@ -12,6 +12,7 @@ from lofa.backbones import Backbone
 from lofa.data import ZooStore
 from lofa.errors import DataError
 from lofa.files import read_json, write_json
+from lofa.paths import inside
 from lofa.stores import Place
 from lofa.zoo.options import ZooOptions
 from lofa.zoo.plan import LoraPlan
@@ -79,7 +80,7 @@ def plan_groups(
     new = [plan for name, plan in plans.items() if name not in planned and name not in settled]
     wanted.groups.extend([plan.anchor.id for plan in group] for group in _divide(new, at_once))
     if new:
-        write_json(shard_plan_path(store, options.shard_name), asdict(wanted))
+        write_json(inside(store.set_dir, shard_plan_path(store, options.shard_name)), asdict(wanted))
     return [[plans[name] for name in group] for group in wanted.groups if not set(group) <= set(settled)]
 
 

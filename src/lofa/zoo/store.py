@@ -1,13 +1,9 @@
 """How a zoo's LoRAs are written, and which need no training any more."""
 
-import errno
 import json
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
-
-from safetensors import SafetensorError
 
 from lofa.backbones import Backbone
 from lofa.data import ZooEntry, ZooStore
@@ -18,7 +14,7 @@ from lofa.zoo.jobs import LoraResult
 from lofa.zoo.options import ZooOptions
 from lofa.zoo.plan import LoraPlan
 
-__all__ = ["no_space_explained", "settled", "write"]
+__all__ = ["settled", "write"]
 
 _CHECKED = 16  # every run checks some files of the runs before it, so a zoo stays of one kind without reading all
 
@@ -93,20 +89,3 @@ def write(
         "recipe": json.dumps(options.recipe()),
     }
     store.add(result.adapter, entry, options.shard_name, metadata)
-
-
-@contextmanager
-def no_space_explained(store: ZooStore) -> Iterator[None]:
-    """Says in one message that the disk is full (DataError) where a write in the block finds it so."""
-    try:
-        yield
-    except (OSError, SafetensorError) as error:
-        full = (errno.ENOSPC, errno.EDQUOT)
-        if not (
-            error.errno in full if isinstance(error, OSError) else any(f"os error {n}" in str(error) for n in full)
-        ):
-            raise
-        raise DataError(
-            f"{store.folder}: no space left to write. What was written is whole; make room and run the same command "
-            "again, it goes on with what is missing"
-        ) from None

@@ -95,7 +95,7 @@ def _check_index(store: ZooStore, samples: set[str]) -> Check:
     check = Check()
     said: dict[str, tuple[str, Place]] = {}
     for index in store.files(store.index("*").name):
-        for row in read_jsonl(index):
+        for row in read_jsonl(index, torn=True):
             check.looked_at += 1
             name, found = row["id"], row.get("digest", "")
             first, where = said.setdefault(name, (found, index)) if found else (found, index)

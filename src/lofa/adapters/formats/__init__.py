@@ -13,12 +13,25 @@ from lofa.adapters.formats.original import COMFYUI, KOHYA
 from lofa.adapters.lowrank import LowRank
 from lofa.adapters.names import FAMILIES
 from lofa.errors import AdapterFormatError
+from lofa.targets import Kind, check_target
 
-__all__ = ["FORMATS", "AdapterFormat", "detect_format", "identify", "read_adapter", "write_adapter"]
+__all__ = [
+    "FORMATS",
+    "AdapterFormat",
+    "check_adapter_target",
+    "detect_format",
+    "identify",
+    "read_adapter",
+    "write_adapter",
+]
 
 
 class AdapterFormat(Protocol):
     """What a format offers."""
+
+    @property
+    def KIND(self) -> Kind:
+        """What it writes, and may therefore replace."""
 
     def matches(self, raw: RawFile) -> bool:
         """Whether the file is of this format."""
@@ -71,19 +84,31 @@ def read_adapter(path: str | Path) -> tuple[dict[str, LowRank], dict[str, str]]:
     return FORMATS[detect_format(raw)].read(raw)
 
 
+def check_adapter_target(path: str | Path, format: str, overwrite: bool) -> None:
+    """Asks whether an adapter can be written at `path`, before one is computed.
+
+    Raises:
+        AdapterFormatError: an unknown format, or an ending that readers would take for another one.
+        TargetError: something stands there; with `overwrite`, something that is no file (PEFT: no such folder).
+    """
+    if format not in FORMATS:
+        raise AdapterFormatError(f"unknown adapter format {format!r}; there are {', '.join(FORMATS)}")
+    if (Path(path).suffix in PICKLE_SUFFIXES) != (format == "reference") and Path(path).suffix in _ENDINGS:
+        right = ".pth" if format == "reference" else "no ending (a folder)" if format == "peft" else ".safetensors"
+        raise AdapterFormatError(f"{path}: readers go by the ending, and that of format={format} is {right}")
+    check_target(path, overwrite, FORMATS[format].KIND)
+
+
 def write_adapter(
     path: str | Path,
     layers: Mapping[str, LowRank],
     metadata: Mapping[str, str],
     format: str,
     dtype: torch.dtype | None,
+    overwrite: bool,
 ) -> None:
-    """Writes an adapter file (AdapterFormatError as in `Adapter.save`)."""
-    if format not in FORMATS:
-        raise AdapterFormatError(f"unknown adapter format {format!r}; there are {', '.join(FORMATS)}")
-    if (Path(path).suffix in PICKLE_SUFFIXES) != (format == "reference") and Path(path).suffix in _ENDINGS:
-        right = ".pth" if format == "reference" else "no ending (a folder)" if format == "peft" else ".safetensors"
-        raise AdapterFormatError(f"{path}: readers go by the ending, and that of format={format} is {right}")
+    """Writes an adapter file (errors as in `Adapter.save`)."""
+    check_adapter_target(path, format, overwrite)
     for name, pair in layers.items():
         if not all(bool(torch.isfinite(tensor).all()) for tensor in (pair.A, pair.B, pair.alpha)):
             raise AdapterFormatError(f"{path}: not written, layer {name} of the adapter holds NaN or infinity")

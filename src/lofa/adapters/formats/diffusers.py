@@ -17,8 +17,11 @@ from lofa.adapters.formats.scaling import peft_scale
 from lofa.adapters.lowrank import LowRank
 from lofa.adapters.names import split_name
 from lofa.files import save_tensors
+from lofa.targets import FILE
 
-__all__ = ["matches", "read", "write"]
+__all__ = ["KIND", "matches", "read", "write"]
+
+KIND = FILE
 
 _COMPONENTS = ("transformer.", "transformer_2.", "unet.", "text_encoder.", "text_encoder_2.")
 

@@ -12,6 +12,7 @@ diffusers reads kohya's spelling only of files that hold all ten linear layers o
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 
@@ -28,6 +29,7 @@ from lofa.adapters.lowrank import LowRank
 from lofa.adapters.names import FAMILIES, Family, join_name
 from lofa.errors import AdapterFormatError
 from lofa.files import save_tensors
+from lofa.targets import FILE, Kind
 
 __all__ = ["COMFYUI", "KOHYA", "OriginalNames"]
 
@@ -45,6 +47,7 @@ class OriginalNames:
     name: str
     prefix: str
     flat: bool
+    KIND: ClassVar[Kind] = FILE
 
     def matches(self, raw: RawFile) -> bool:
         """Whether every tensor carries the prefix and one is of a layer known here."""

@@ -24,11 +24,24 @@ from lofa.adapters.formats.container import (
 from lofa.adapters.formats.scaling import peft_scale
 from lofa.adapters.lowrank import LowRank
 from lofa.adapters.names import canonical_path, join_name
-from lofa.files import atomic_write, save_tensors, write_json
+from lofa.errors import DataError
+from lofa.files import atomic_write, read_json, save_tensors, write_json
+from lofa.targets import Kind, holds_only
 
-__all__ = ["matches", "read", "write"]
+__all__ = ["KIND", "matches", "read", "write"]
 
 _PREFIX = "base_model.model."
+
+
+def _is_adapter(path: Path) -> bool:
+    try:
+        config = read_json(path / CONFIG_NAME) if holds_only(path, [CONFIG_NAME, PEFT_WEIGHTS]) else None
+    except DataError:
+        return False
+    return isinstance(config, dict) and config.get("peft_type") == "LORA"
+
+
+KIND = Kind(f"a PEFT adapter folder ({CONFIG_NAME} and {PEFT_WEIGHTS} alone)", _is_adapter)
 
 
 def matches(raw: RawFile) -> bool:
@@ -78,7 +91,7 @@ def write(path: Path, layers: Mapping[str, LowRank], metadata: Mapping[str, str]
         "bias": "none",
         "inference_mode": True,
     }
-    with atomic_write(path) as folder:
+    with atomic_write(path, KIND) as folder:
         folder.mkdir()
         write_json(folder / CONFIG_NAME, config)
         save_tensors(

@@ -13,9 +13,12 @@ from lofa.adapters.formats.container import RawFile, collect_pairs, folded, sing
 from lofa.adapters.lowrank import LowRank
 from lofa.adapters.names import WAN, join_name
 from lofa.errors import AdapterFormatError
-from lofa.files import atomic_write
+from lofa.files import save_torch
+from lofa.targets import FILE
 
-__all__ = ["matches", "read", "write"]
+__all__ = ["KIND", "matches", "read", "write"]
+
+KIND = FILE
 
 
 def matches(raw: RawFile) -> bool:
@@ -50,5 +53,4 @@ def write(path: Path, layers: Mapping[str, LowRank], metadata: Mapping[str, str]
         A, B = folded(layers[join_name(component, module)], dtype, f"{path}: layer {module}")
         tensors[f"{original}.lora_A.default.weight"] = A.detach().cpu().contiguous()
         tensors[f"{original}.lora_B.default.weight"] = B.detach().cpu().contiguous()
-    with atomic_write(path) as temporary:
-        torch.save(tensors, temporary)
+    save_torch(path, tensors)
