@@ -44,17 +44,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 LIST = Path(__file__).with_name("mutants.jsonl")
-COPIED: tuple[str, ...] = (
-    "src",
-    "tests",
-    "conf",
-    "data/tiny-wan",
-    "data/tiny-metrics",
-    "benchmarks",
-    "docs",
-    "notebooks",
-)
-COPIED += ("pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "Makefile", "train.py", "eval.py")
+COPIED = tuple("src tests conf data/tiny-wan data/tiny-metrics benchmarks docs notebooks pyproject.toml".split())
+COPIED += tuple("README.md LICENSE CHANGELOG.md Makefile train.py eval.py".split())
+"""What the tests read of the project."""
 PASSED = pytest.ExitCode.OK
 FAILED = (pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.INTERRUPTED, pytest.ExitCode.USAGE_ERROR)
 """Also the codes of a test module and of a conftest.py that cannot be imported: without the change they could."""
