@@ -44,8 +44,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 LIST = Path(__file__).with_name("mutants.jsonl")
-COPIED = tuple("src tests conf data/tiny-wan data/tiny-metrics benchmarks docs notebooks pyproject.toml".split())
-COPIED += tuple("README.md LICENSE CHANGELOG.md Makefile train.py eval.py".split())
+FOLDERS = ("src", "tests", "conf", "data/tiny-wan", "data/tiny-metrics", "benchmarks", "docs", "notebooks")
+FILES = ("pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "Makefile", "train.py", "eval.py")
 """What the tests read of the project."""
 PASSED = pytest.ExitCode.OK
 FAILED = (pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.INTERRUPTED, pytest.ExitCode.USAGE_ERROR)
@@ -155,7 +155,7 @@ def copy_of(root: Path, folder: Path) -> Path:
     """This process' copy of the project."""
     tree = folder / str(os.getpid())
     if not tree.exists():
-        for name in COPIED:
+        for name in (*FOLDERS, *FILES):
             source, target = root / name, tree / name
             target.parent.mkdir(parents=True, exist_ok=True)
             if source.is_dir():
