@@ -262,6 +262,7 @@ def main() -> None:
     begun = time.perf_counter()
     for name in WARM:
         importlib.import_module(name)
+    print(f"{len(chosen)} mutants; first their tests without any", flush=True)
     outcomes = run(chosen, ROOT, given.jobs, show=lambda outcome: print(outcome, flush=True))
     bad = [outcome for outcome in outcomes if not outcome.good]
     for outcome in bad:
