@@ -44,17 +44,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 LIST = Path(__file__).with_name("mutants.jsonl")
-COPIED: tuple[str, ...] = (
-    "src",
-    "tests",
-    "conf",
-    "data/tiny-wan",
-    "data/tiny-metrics",
-    "benchmarks",
-    "docs",
-    "notebooks",
-)
-COPIED += ("pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "Makefile", "train.py", "eval.py")
+FOLDERS = ("src", "tests", "conf", "data/tiny-wan", "data/tiny-metrics", "benchmarks", "docs", "notebooks")
+FILES = ("pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "Makefile", "train.py", "eval.py")
+"""What the tests read of the project."""
 PASSED = pytest.ExitCode.OK
 FAILED = (pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.INTERRUPTED, pytest.ExitCode.USAGE_ERROR)
 """Also the codes of a test module and of a conftest.py that cannot be imported: without the change they could."""
@@ -163,7 +155,7 @@ def copy_of(root: Path, folder: Path) -> Path:
     """This process' copy of the project."""
     tree = folder / str(os.getpid())
     if not tree.exists():
-        for name in COPIED:
+        for name in (*FOLDERS, *FILES):
             source, target = root / name, tree / name
             target.parent.mkdir(parents=True, exist_ok=True)
             if source.is_dir():
@@ -270,6 +262,7 @@ def main() -> None:
     begun = time.perf_counter()
     for name in WARM:
         importlib.import_module(name)
+    print(f"{len(chosen)} mutants; first their tests without any", flush=True)
     outcomes = run(chosen, ROOT, given.jobs, show=lambda outcome: print(outcome, flush=True))
     bad = [outcome for outcome in outcomes if not outcome.good]
     for outcome in bad:
