@@ -24,7 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from lofa.cli.text import literal
 from lofa.errors import ConfigError, DataError
-from lofa.files import atomic_write, read_json, write_json
+from lofa.files import atomic_write, read_json, remove_temporaries, write_json
 from lofa.stores import Place, StorePath, locate
 
 __all__ = ["find_run", "find_set", "finish_run", "is_first_process", "new_run", "read_run_config", "start_run"]
@@ -80,6 +80,8 @@ def start_run(run: Path, config: DictConfig) -> None:
     os.environ[_SHARED_RUN] = str(run)
     if not is_first_process():
         return
+    if run.is_dir():
+        remove_temporaries(run, lambda: True)
     with atomic_write(run / CONFIG) as temporary:
         temporary.write_text(OmegaConf.to_yaml(config, resolve=True), encoding="utf-8")
     packages = {name: _version(name) for name in _PACKAGES}
