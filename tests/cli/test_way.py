@@ -233,7 +233,7 @@ def test_inspect_measures_an_adapter_beside_its_backbone(
     adapter = lofa.Adapter.load(source)
     for strength, word in ((0.0, "empty: "), (1e6, "huge: ")):
         scaled = {name: lofa.LowRank(p.A, p.B, p.alpha * strength) for name, p in adapter.items()}
-        lofa.Adapter(scaled).save(tmp_path / "s.safetensors")
+        lofa.Adapter(scaled).save(tmp_path / "s.safetensors", overwrite=True)
         assert main(["inspect", f"path={tmp_path}/s.safetensors", f"backbone={tmp_path}/other"]) == 0
         assert word in capsys.readouterr().out
         assert main(["inspect", f"path={tmp_path}/s.safetensors"]) == 0

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 from lightning import Trainer
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils.data import DataLoader
@@ -15,18 +15,6 @@ from lofa.training import PredictorModule, SampleClips
 from tests.training.pieces import ToyBackbone, ToyBatch, adapter_module, batch_of, captions, loader, response_module
 
 QUIET = {"accelerator": "cpu", "enable_progress_bar": False, "enable_model_summary": False, "num_sanity_val_steps": 0}
-
-
-class Losses(Callback):
-    """Keeps the training losses."""
-
-    def __init__(self) -> None:
-        self.seen: list[float] = []
-
-    def on_train_batch_end(
-        self, trainer: Trainer, module: PredictorModule, outputs: dict[str, torch.Tensor], *_: object
-    ) -> None:
-        self.seen.append(outputs["loss"].item())
 
 
 class Gradients(Callback):
@@ -47,24 +35,6 @@ def gradients(module: PredictorModule, batch: ToyBatch) -> dict[str, torch.Tenso
 
 def module_of(stage: int, backbone: ToyBackbone) -> PredictorModule:
     return response_module(backbone) if stage == 1 else adapter_module(backbone)
-
-
-@pytest.mark.parametrize("stage", [1, 2])
-def test_resumed_run_has_the_losses_of_an_uninterrupted_one(stage: int, tmp_path: Path) -> None:
-    def run(epochs: int, folder: str, resume: Path | None = None) -> list[float]:
-        backbone, losses = ToyBackbone(), Losses()
-        torch.manual_seed(len(folder))  # the global state must not matter
-        saved = ModelCheckpoint(tmp_path / folder, filename="{epoch}", save_top_k=-1)
-        trainer = Trainer(max_epochs=epochs, callbacks=[losses, saved], logger=False, **QUIET)
-        trainer.fit(module_of(stage, backbone), loader(backbone, 6, 2, latents=stage == 2), ckpt_path=resume)
-        return losses.seen
-
-    whole = run(4, "whole")
-    first = run(2, "halves-of-it")
-    second = run(4, "second", tmp_path / "halves-of-it" / "epoch=1.ckpt")
-    assert len(whole) == 12 and len(second) == 6
-    assert first + second == whole
-    assert whole[-1] < whole[0]
 
 
 @pytest.mark.parametrize("stage", [1, 2])
