@@ -19,7 +19,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import MISSING, DictConfig, OmegaConf
 
-from lofa.cli.options import list_options
+from lofa.cli.options import check_numbers, list_options
 from lofa.cli.pages import command_page
 from lofa.cli.problems import explain
 from lofa.cli.text import plain_arguments, quote_text
@@ -125,6 +125,7 @@ def _job(command: Command, start: list[str], mistakes: list[str], verbose: bool)
     def job(config: DictConfig) -> object:
         try:
             _check_missing(command, config)
+            check_numbers(config)
             sys.argv = [*start, *plain_arguments(current_overrides(), command.text_keys)]
             return command.task(config)
         except Exception as error:

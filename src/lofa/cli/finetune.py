@@ -45,6 +45,8 @@ class FinetuneConfig(WayConfig):
 def finetune(config: Any) -> LoraResult:
     """Trains and writes one adapter, the best step by the clips that it is not trained on."""
     options: LoraOptions = build(LoraOptions, config.finetune, seed=config.seed)
+    if options.validate_every < 1:
+        raise ConfigError("finetune.validate_every=0: the curve needs measurements; at least 1")
     backbone = open_backbone(config.backbone, pick_device(config.device))
     set_dir = find_set(config)
     adapt, kept = _clips(set_dir, config.group)
