@@ -104,6 +104,12 @@ MARKED = f"{__name__}.Marked"
 TOUCH = {"_target_": "torch.optim.optimizer.torch.utils.collect_env.run", "command": "touch pwned"}
 
 
+def test_a_class_from_elsewhere_has_no_name_in_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lightning.pytorch.strategies.Stranger", Marked, raising=False)
+    with pytest.raises(ConfigError, match="Stranger"):
+        check_targets([("key", "lightning.pytorch.strategies.Stranger")], [], Path("config.yaml"))
+
+
 def change(run: Path, edit: Callable[[Any], None]) -> None:
     config = yaml.safe_load((run / "config.yaml").read_text())
     edit(config)
@@ -221,6 +227,14 @@ def test_a_hostile_or_damaged_checkpoint_runs_nothing(
     assert resume(way, run, "trust_run=true") == 2  # trust in classes opens no pickle
     message = capsys.readouterr().err
     assert str(checkpoint) in message and message.count("\n") == 1
+    assert not (way / "pwned").exists()
+
+
+def test_lightning_opens_a_checkpoint_as_data_too(way: Path, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lofa.cli.train.check_checkpoints", lambda run, trusted: None)
+    _hostile(run / "checkpoints" / "last.ckpt")
+    with pytest.raises(pickle.UnpicklingError):
+        resume(way, run)
     assert not (way / "pwned").exists()
 
 
