@@ -17,7 +17,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 demo: $(INSTALLED)  ## from clips to an evaluated LoRA predictor; writes runs/demo/report.html
 	$(BIN)/lofa demo
 
-smoke: $(INSTALLED)  ## the same way in less than two minutes
+smoke: $(INSTALLED)  ## the same way in less than two minutes; writes runs/smoke
 	$(BIN)/lofa demo experiment=smoke
 
 test: $(INSTALLED)  ## the fast tests

@@ -116,9 +116,9 @@ def train_round(
     run = folder / "runs" / name
 
     def next_arguments() -> list[str]:
-        """Begins again where nothing was saved, else resumes, from another place now and then."""
+        """Begins where no run is, else resumes, from another place now and then."""
         nonlocal run
-        if not (run / "checkpoints" / "last.ckpt").exists():
+        if not (run / "config.yaml").exists():
             return train_arguments(kind, stage, run.name)
         if rng.random() < 0.5:
             moved = run.with_name(f"{run.name}x")

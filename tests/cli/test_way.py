@@ -417,10 +417,11 @@ def test_demo_walks_the_whole_way(task: str, models: Path, tmp_path: Path) -> No
     paths = (f"backbone.path={models}/wan", f"metrics.clip={models}/clip", f"metrics.video={models}/video")
     with chdir(tmp_path):
         assert main(["demo", "experiment=smoke", f"task={task}", *paths, *SIZES]) == 0
-    demo = tmp_path / "runs" / "demo"
+    demo = tmp_path / "runs" / "smoke"  # a run of its own: what `lofa demo` left is not touched
+    assert not (tmp_path / "runs" / "demo").exists()
     assert set(json.loads((demo / "metrics.json").read_text())["methods"]) == {"base", "lora", "lofa"}
     assert {"report.html", "clip.mp4", "adapter.safetensors", "predictor"} <= {file.name for file in demo.iterdir()}
     with chdir(tmp_path):  # the demo's folder is a predictor too, though it is no run of stage 2
-        again = ("name=again", "predictor=runs/demo", "methods=[base,lofa_shuffled]")
+        again = ("name=again", "predictor=runs/smoke", "methods=[base,lofa_shuffled]")
         assert main(["eval", "experiment=smoke", f"task={task}", *paths, *SIZES, *again]) == 0
     assert (tmp_path / "runs" / "again" / "report.html").is_file()

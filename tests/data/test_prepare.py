@@ -13,6 +13,8 @@ from rich.console import Console
 
 from lofa.backbones import Backbone, load_backbone
 from lofa.data import PrepareOptions, Sample, encoded_path, prepare, read_encoded, read_samples
+from lofa.data.prepare import open_source
+from lofa.data.source import ClipShape
 from lofa.errors import DataError, LofaError
 from lofa.files import digest, read_tensors
 from lofa.worlds import SPLITS, sample_clip
@@ -278,3 +280,27 @@ def test_real_videos_are_prepared(tmp_path: Path, backbone: Backbone) -> None:
     report = prepare(str(table), tmp_path / "set", backbone, PrepareOptions(), QUIET)
     samples: list[Sample] = report.samples
     assert len(samples) == len(names) == 5 and not report.skipped
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"lengths": np.array([10.0, 30.0])},
+        {"lengths": np.array([10, np.nan])},
+        {"lengths": np.array(["10", "30"])},
+        {"lengths": np.array(40)},
+        {"lengths": np.array([[10, 30]])},
+        {"lengths": np.array([50, -10])},
+        {"lengths": np.array([], int), "labels": np.array([], str), "keypoints": np.zeros((0, 15, 2))},
+        {"labels": np.array("wave")},
+        {"labels": np.array([["wave", "run"]])},
+        {"keypoints": np.full((40, 15, 2), "1.0")},
+        {"keypoints": np.zeros((40, 15, 2), complex)},
+    ],
+    ids=str,
+)
+def test_arrays_of_poses_that_are_no_poses_are_refused(wrong: dict[str, np.ndarray], tmp_path: Path) -> None:
+    whole = {"keypoints": np.zeros((40, 15, 2)), "lengths": np.array([10, 30]), "labels": np.array(["wave", "run"])}
+    np.savez(tmp_path / "poses.npz", **(whole | wrong))
+    with pytest.raises(DataError, match=r"poses\.npz: "):
+        open_source(str(tmp_path / "poses.npz"), PrepareOptions(), ClipShape(5, 32, 32, 8.0))

@@ -208,8 +208,24 @@ def test_wrong_input_is_named(change: str, value: Tensor, message: str) -> None:
         ({"read_after": (1, 3)}, r"\[3\]"),
         ({"read_after": (0, 2), "condition_from": 1}, r"\[0\].* 1\.\.2"),
         ({"condition_from": 3}, "condition_from is 3"),
+        ({"lora_rank": 0}, "lora_rank must be at least 1; got 0"),
+        ({"lora_rank": -1}, "lora_rank must be at least 1"),
+        ({"patch_size": 0}, "patch_size must be at least 1"),
+        ({"d_model": 0}, "d_model must be at least 1"),
+        ({"n_heads": 0}, "n_heads must be at least 1"),
+        ({"n_heads": -1}, "n_heads must be at least 1"),
+        ({"mlp_ratio": 0.0}, r"mlp_ratio \* d_model must be at least 1"),
+        ({"mlp_ratio": float("inf")}, r"mlp_ratio \* d_model must be at least 1"),
+        ({"alpha_init": float("inf")}, "alpha_init must be positive"),
     ],
 )
 def test_sizes_that_contradict_each_other_are_named(values: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         AdapterNet(**(SIZES | {"response_width": 16, "read_after": ()} | values))
+
+
+@pytest.mark.parametrize("name", ["tau", "temperature"])
+@pytest.mark.parametrize("value", [-1.0, float("nan"), float("inf")])
+def test_a_response_map_has_a_finite_threshold_and_temperature(name: str, value: float) -> None:
+    with pytest.raises(ValueError, match=f"{name} must be"):
+        ResponseNet(**(SIZES | {name: value}))

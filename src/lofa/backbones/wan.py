@@ -146,7 +146,13 @@ class WanBackbone(Backbone):
         time_factor = self.pipeline.vae_scale_factor_temporal
         _, patch_height, patch_width = self._config.patch_size
         factors = [max(16, self.pipeline.vae_scale_factor_spatial * patch) for patch in (patch_height, patch_width)]
-        if frames < 1 or frames % time_factor != 1 or height % factors[0] or width % factors[1] or not height * width:
+        if (
+            frames < 1
+            or frames % time_factor != 1
+            or height % factors[0]
+            or width % factors[1]
+            or min(height, width) < 1
+        ):
             raise BackboneError(
                 f"{self.name} takes {time_factor}k + 1 frames, heights in steps of {factors[0]} and widths in steps of "
                 f"{factors[1]}; got {frames} frames of {height} x {width}"

@@ -19,7 +19,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import MISSING, DictConfig, OmegaConf
 
-from lofa.cli.options import list_options
+from lofa.cli.options import check_numbers, list_options
 from lofa.cli.pages import command_page
 from lofa.cli.problems import explain
 from lofa.cli.runs import is_first_process
@@ -137,6 +137,7 @@ def _job(command: Command, start: list[str], ends: list[LofaError], verbose: boo
     def job(config: DictConfig) -> object:
         try:
             _check_missing(command, config)
+            check_numbers(config)
             sys.argv = [*start, *plain_arguments(current_overrides(), command.text_keys)]
             with _full_error(verbose):  # as the user has it: processes that the task starts read it too
                 return command.task(config)

@@ -10,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 from rich.console import Console
 from rich.table import Table
@@ -37,6 +38,7 @@ __all__ = ["COMMAND", "DemoConfig"]
 class DemoConfig(WayConfig):
     """Keys of lofa demo."""
 
+    name: str | None = text(None, "folder in paths.runs for what is made; none: that of the experiment: demo, smoke")
     source: str = text("world", "as for lofa prepare")
     prompt: str | None = text(None, "prompt of the clip that is generated; none: the caption of a held-out clip")
 
@@ -81,7 +83,7 @@ def _peak_memory() -> int | None:
 def demo(config: Any) -> Evaluation:
     """World -> prepare -> zoo -> stage 1 -> stage 2 -> predict -> eval; prepared samples and LoRAs are used again."""
     clock = _Clock(Console())
-    out = Path(config.paths.runs) / config.name
+    out = Path(config.paths.runs) / (config.name or HydraConfig.get().runtime.choices["experiment"] or "demo")
     backbone = open_backbone(config.backbone, pick_device(config.device))
     with clock.part("prepare"):
         prepare_source(config.source, config, backbone)

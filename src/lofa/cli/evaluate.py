@@ -67,7 +67,8 @@ class EvalConfig(WayConfig):
 def evaluation(config: Any) -> Evaluation:
     """Compares the methods of the configuration in a run directory of its own."""
     backbone = open_backbone(config.backbone, pick_device(config.device))
-    return compare_methods(config, backbone, new_run(config, "eval"))
+    with new_run(config, "eval") as run:
+        return compare_methods(config, backbone, run)
 
 
 def compare_methods(config: Any, backbone: Backbone, run: Path) -> Evaluation:
@@ -184,7 +185,7 @@ def _curves(predictors: dict[str, Predictor]) -> list[Curves]:
     curves = []
     try:
         response = OmegaConf.select(read_run_config(run), "response")  # none: a demo's folder, with a copy alone
-        stages = {"stage 1": Path(response), "stage 2": run} if response else {}
+        stages = {"stage 1": Path(response), "stage 2": run} if isinstance(response, str) else {}
         for title, folder in stages.items():
             curves += read_curves(folder, title)
     except DataError:

@@ -53,6 +53,8 @@ def finetune(config: Any) -> LoraResult:
     curve, page = out.with_suffix(".json"), out.with_suffix(".html")
     _check_targets(out, (curve, page), config)
     options: LoraOptions = build(LoraOptions, config.finetune, seed=config.seed)
+    if options.validate_every < 1:
+        raise ConfigError("finetune.validate_every=0: the curve needs measurements; at least 1")
     backbone = open_backbone(config.backbone, pick_device(config.device))
     set_dir = find_set(config)
     adapt, kept = _clips(set_dir, config.group)

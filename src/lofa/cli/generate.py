@@ -14,7 +14,7 @@ from lofa.cli.clips import check_clip_path, difference, side_by_side, write_clip
 from lofa.cli.command import Command
 from lofa.cli.export import overwrite
 from lofa.cli.objects import check_fingerprint, check_layers, load_predictor, pick_device
-from lofa.cli.options import option, text
+from lofa.cli.options import LARGEST_SEED, option, text
 from lofa.errors import ConfigError
 from lofa.targets import check_target
 
@@ -36,13 +36,13 @@ class GenerateConfig:
     compare: bool = option(
         False, "clip without the adapter | with it, from the same noise | their difference, amplified"
     )
-    seed: int = option(0, "of the noise")
-    steps: int | None = option(None, "denoising steps; none: the backbone's own, as for all that follow")
-    guidance: float | None = option(None, "classifier-free guidance; 1: none")
-    frames: int | None = option(None, "frames of the clip, 4 k + 1 for Wan")
-    height: int | None = option(None, "pixels")
-    width: int | None = option(None, "pixels")
-    fps: float | None = option(None, "frames a second of the file")
+    seed: int = option(0, "of the noise", least=0, most=LARGEST_SEED)
+    steps: int | None = option(None, "denoising steps; none: the backbone's own, as for all that follow", least=1)
+    guidance: float | None = option(None, "classifier-free guidance; 1: none", least=0)
+    frames: int | None = option(None, "frames of the clip, 4 k + 1 for Wan", least=1)
+    height: int | None = option(None, "pixels", least=1)
+    width: int | None = option(None, "pixels", least=1)
+    fps: float | None = option(None, "frames a second of the file", least=0.1, most=1000)
     negative_prompt: str = text("", "what guidance leads away from")
     model: str | None = text(None, "name in conf/backbone, folder or hub id; none: the adapter's, or tiny-wan")
     device: str = option("auto", "cpu, cuda, cuda:1 or auto")

@@ -35,7 +35,7 @@ class InspectConfig:
     model: str | None = text(
         None, "of an adapter: name in conf/backbone or folder whose W it is measured against; none: the adapter's"
     )
-    tau: float = option(0.02, "relative change from which on an entry of W counts as responding")
+    tau: float = option(0.02, "relative change from which on an entry of W counts as responding", least=0)
     out: str | None = text(None, "of an adapter: .png to write, its change by depth and kind of layer")
     overwrite: bool = overwrite()
 

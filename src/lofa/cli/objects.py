@@ -29,7 +29,11 @@ __all__ = [
     "open_backbone",
     "pick_device",
     "pick_dtype",
+    "place_training",
 ]
+
+_ACCELERATORS = {"cpu": "cpu", "cuda": "gpu", "mps": "gpu"}
+"""Kind of device -> Lightning's word for it."""
 
 
 def pick_device(name: str) -> torch.device:
@@ -42,12 +46,45 @@ def pick_device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
+        if device.type not in _ACCELERATORS:
+            raise RuntimeError(f"no model runs on {device.type}")
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(
             f"device={name}: {str(error).splitlines()[0]}; give cpu, cuda, cuda:<number> or auto"
         ) from None
     return device
+
+
+def place_training(config: Any) -> Any:
+    """The configuration with `trainer.accelerator` and `strategy.devices` as `device` says; "auto" leaves them.
+
+    A kind of device ("cuda") leaves the number to `strategy.devices`, one of several ("cuda:1") is the only one.
+
+    Raises:
+        ConfigError: no such device here, no such number of them, or `device` says another thing than the two.
+    """
+    devices = config.strategy.devices
+    numbers = list(devices) if OmegaConf.is_list(devices) else [devices]
+    if devices != "auto" and not (numbers and all(type(number) is int for number in numbers)):
+        raise ConfigError(f"strategy.devices={devices}: give how many, a list of their numbers, or auto")
+    if config.device == "auto":
+        return config
+    device = pick_device(config.device)
+    accelerator, chosen = _ACCELERATORS[device.type], config.trainer.accelerator
+    if chosen not in ("auto", accelerator, device.type):
+        raise ConfigError(
+            f"device={config.device} and trainer.accelerator={chosen} contradict each other: leave one of them out, "
+            "or give device=auto"
+        )
+    if device.type != "cpu" and device.index is not None:
+        if devices not in (1, "auto", [device.index]):
+            raise ConfigError(
+                f"device={config.device} is one device, strategy.devices={devices} are others: for several give "
+                f"device={device.type} or device=auto"
+            )
+        devices = [device.index]
+    return OmegaConf.merge(config, {"trainer": {"accelerator": accelerator}, "strategy": {"devices": devices}})
 
 
 def pick_dtype(name: str | None) -> torch.dtype | None:
@@ -116,6 +153,9 @@ def build_encoder(task: Any, backbone: Backbone, joints: int | None) -> nn.Modul
     values = OmegaConf.to_container(task.encoder, resolve=True)
     assert isinstance(values, dict)
     given = {"width": backbone.condition_width} if task.condition == "text" else {"joints": joints}
+    other = next((key for key, fact in given.items() if values.get(key, fact) != fact), None)
+    if other is not None:
+        raise ConfigError(f"task.encoder.{other}={values[other]}: it is {given[other]} here; leave it out")
     return _construct(CONDITION_ENCODERS[task.condition], given | values, "task.encoder")
 
 

@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import math
 import re
 import textwrap
 from collections.abc import Collection, Iterator, Mapping
@@ -15,7 +16,12 @@ from typing import Any, Union, cast, get_args, get_origin, get_type_hints
 
 from omegaconf import MISSING, DictConfig, OmegaConf
 
-__all__ = ["Option", "build", "list_options", "option", "section", "text"]
+from lofa.errors import ConfigError
+
+__all__ = ["LARGEST_SEED", "Option", "build", "check_numbers", "list_options", "option", "section", "text"]
+
+LARGEST_SEED = 2**32 - 1
+"""Of numpy's generators."""
 
 
 @dataclass(frozen=True)
@@ -33,9 +39,9 @@ class Option:
     verbatim: bool
 
 
-def option(default: object, help: str) -> Any:
-    """A key whose value is written in Hydra's grammar (numbers, booleans, lists)."""
-    return _field(default, {"help": help, "verbatim": False})
+def option(default: object, help: str, least: float | None = None, most: float | None = None) -> Any:
+    """A key whose value is written in Hydra's grammar (numbers, booleans, lists); numbers from `least` to `most`."""
+    return _field(default, {"help": help, "verbatim": False, "least": least, "most": most})
 
 
 def text(default: object, help: str) -> Any:
@@ -107,6 +113,35 @@ def list_options(schema: type, prefix: str = "") -> Iterator[Option]:
             verbatim = bool(item.metadata["verbatim"])
             kind = "text" if verbatim else _kind(hints[item.name])
             yield Option(prefix + item.name, kind, default, item.metadata["help"], verbatim)
+
+
+def check_numbers(config: DictConfig, prefix: str = "") -> None:
+    """Refuses numbers outside the limits of their options, and NaN or infinity anywhere (ConfigError)."""
+    kind = OmegaConf.get_type(config)
+    known = {item.name: item.metadata for item in fields(kind)} if isinstance(kind, type) and is_dataclass(kind) else {}
+    for name in config:
+        if OmegaConf.is_missing(config, name):
+            continue
+        key, value = f"{prefix}{name}", config[name]
+        about: Mapping[Any, Any] = known.get(str(name), {})
+        if isinstance(value, DictConfig):
+            check_numbers(value, f"{key}.")
+            continue
+        for number in value if OmegaConf.is_list(value) else [value]:
+            wanted = _wanted(number, about.get("least"), about.get("most"))
+            if wanted:
+                raise ConfigError(f"{key}={value}: must be {wanted}" + (f" ({about['help']})" if about else ""))
+
+
+def _wanted(number: object, least: float | None, most: float | None) -> str:
+    """What a number is not; "" where all is well, and for what is no number."""
+    if isinstance(number, bool) or not isinstance(number, int | float):
+        return ""
+    if not math.isfinite(number):
+        return "a finite number"
+    if least is not None and number < least:
+        return f"at least {least:g}"
+    return f"at most {most:.10g}" if most is not None and number > most else ""
 
 
 def _kind(hint: object) -> str:

@@ -62,6 +62,8 @@ def explain(error: BaseException) -> str | None:
     if isinstance(error, ValueError) and _raiser(error).startswith("hydra."):
         hint = " (the name of one of its files; see --help)" if "group" in str(error) else ""
         return f"{str(error).strip()}{hint}"
+    if type(error).__module__.startswith("lightning."):  # its MisconfigurationException; importing it takes seconds
+        return _first_line(error)
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
     fault = disk_fault(error, "a file")  # of a writer that is not ours

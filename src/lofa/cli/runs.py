@@ -11,7 +11,8 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -30,6 +31,8 @@ from lofa.stores import Place, StorePath, locate
 __all__ = ["find_run", "find_set", "finish_run", "is_first_process", "new_run", "read_run_config", "start_run"]
 
 CONFIG, ENVIRONMENT, SUMMARY = "config.yaml", "environment.json", "run.json"
+CHECKPOINTS = "checkpoints"
+_RESULTS = (SUMMARY, "metrics.json", f"{CHECKPOINTS}/*")  # a run that has one of these is never touched
 _SHARED_RUN = "LOFA_RUN_DIR"  # the first process tells those it starts
 _PACKAGES = ("torch", "lightning", "diffusers", "transformers", "hydra-core", "safetensors", "lofa")
 
@@ -47,15 +50,31 @@ def is_first_process() -> bool:
     return all(os.environ.get(key, "0") == "0" for key in ("RANK", "LOCAL_RANK", "NODE_RANK"))
 
 
-def new_run(config: Any, kind: str) -> Path:
-    """The directory of a new run; nothing is written yet.
+@contextmanager
+def new_run(config: Any, kind: str) -> Iterator[Path]:
+    """The directory of a new run, for the length of the block; nothing is written yet.
 
     `paths.runs`/`name` where a name is given, otherwise `paths.runs`/<task>/<kind>-<time>; a job of a sweep gets the
-    folder that Hydra gives it.
+    folder that Hydra gives it. Where the block raises (Ctrl-C too) before there is a checkpoint or a result, the name
+    is free again: what `start_run` wrote is taken back, logs stay.
 
     Raises:
         ConfigError: there is a run already, or processes started from outside could not agree on a name.
     """
+    run = _choose_run(config, kind)
+    try:
+        yield run
+    except BaseException:
+        if is_first_process() and not any(next(run.glob(result), None) for result in _RESULTS):
+            for file in (CONFIG, ENVIRONMENT):
+                (run / file).unlink(missing_ok=True)
+            for folder in (run / CHECKPOINTS, run):
+                with suppress(OSError):  # not there, or not empty
+                    folder.rmdir()
+        raise
+
+
+def _choose_run(config: Any, kind: str) -> Path:
     if not is_first_process() and _SHARED_RUN in os.environ:
         return Path(os.environ[_SHARED_RUN])
     runs = Path(config.paths.runs)

@@ -11,7 +11,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
 from lofa.backbones import BackboneConfig
-from lofa.cli.options import option, section, text
+from lofa.cli.options import LARGEST_SEED, option, section, text
 from lofa.data import PrepareOptions
 from lofa.evaluation import Protocol
 from lofa.interop.quirks import QUIRKS
@@ -44,7 +44,7 @@ class HypernetConfig:
     patch_size: int = option(MISSING, "side of the tiles a weight is cut into; divides the layers' sides")
     d_model: int = option(MISSING, "width")
     n_heads: int = option(MISSING, "attention heads")
-    n_blocks: int = option(MISSING, "blocks")
+    n_blocks: int = option(MISSING, "blocks", least=1)
     mlp_ratio: float = option(4.0, "hidden width of the MLPs, times d_model")
     lora_rank: int = option(MISSING, "rank r of the predicted pairs")
     condition_from: int = option(0, "first block that reads the condition; what is before depends on W alone")
@@ -80,9 +80,9 @@ class SchedulerConfig:
 
     _target_: str = "lofa.training.warmup_schedule"
     _partial_: bool = True
-    warmup: int = option(MISSING, "steps of linear warm-up")
-    total: int | None = option(None, "step at which the cosine ends; none: constant after warm-up")
-    floor: float = option(0.0, "fraction of the peak that the cosine ends at")
+    warmup: int = option(MISSING, "steps of linear warm-up", least=0)
+    total: int | None = option(None, "step at which the cosine ends; none: constant after warm-up", least=1)
+    floor: float = option(0.0, "fraction of the peak that the cosine ends at", least=0, most=1)
 
 
 @dataclass
@@ -91,8 +91,8 @@ class ResponseModuleConfig:
 
     _target_: str = "lofa.training.ResponseModule"
     _partial_: bool = True
-    penalty: float = option(1e-4, "weight of mean A^2 + mean B^2")
-    diagnostics_every: int = option(50, "steps between precision and recall in the log")
+    penalty: float = option(1e-4, "weight of mean A^2 + mean B^2", least=0)
+    diagnostics_every: int = option(50, "steps between precision and recall in the log", least=1)
 
 
 @dataclass
@@ -101,23 +101,23 @@ class AdapterModuleConfig:
 
     _target_: str = "lofa.training.AdapterModule"
     _partial_: bool = True
-    delta_scale: float = option(1.0, "weight of the L1 term")
-    denoising_scale: float = option(10.0, "weight of the denoising term")
+    delta_scale: float = option(1.0, "weight of the L1 term", least=0)
+    denoising_scale: float = option(10.0, "weight of the denoising term", least=0)
     alpha_in_delta: bool = option(True, "compare alpha B A with the truth; false, as published: B A alone")
     noise_weighted: bool = option(True, "weight noise levels by w(t) of the published training")
-    noise_draws: int = option(1, "noise levels for each predicted adapter and step")
-    diagnostics_every: int = option(50, "steps between gradient shares in the log")
+    noise_draws: int = option(1, "noise levels for each predicted adapter and step", least=1)
+    diagnostics_every: int = option(50, "steps between gradient shares in the log", least=1)
 
 
 @dataclass
 class StageConfig:
     """conf/training: how one stage is trained."""
 
-    max_steps: int = option(MISSING, "optimizer steps")
-    batch_size: int = option(MISSING, "prompts a step and process")
-    accumulate: int = option(1, "batches an optimizer step")
-    layers_per_sample: int | None = option(None, "layers drawn a step; none: all")
-    val_every: int = option(MISSING, "steps between validations")
+    max_steps: int = option(MISSING, "optimizer steps", least=1)
+    batch_size: int = option(MISSING, "prompts a step and process", least=1)
+    accumulate: int = option(1, "batches an optimizer step", least=1)
+    layers_per_sample: int | None = option(None, "layers drawn a step; none: all", least=1)
+    val_every: int = option(MISSING, "steps between validations", least=1)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
 
@@ -134,8 +134,8 @@ class WeightsStage(StageConfig):
     """Stage 2."""
 
     module: AdapterModuleConfig = field(default_factory=AdapterModuleConfig)
-    clips: int = option(2, "sample clips in TensorBoard; 0: none")
-    clips_every: int = option(1, "validations between them")
+    clips: int = option(2, "sample clips in TensorBoard; 0: none", least=0)
+    clips_every: int = option(1, "validations between them", least=1)
 
 
 @dataclass
@@ -150,7 +150,7 @@ class StagesConfig:
 class DataModuleConfig:
     """conf/datamodule: how pairs of prompt and LoRA are drawn."""
 
-    workers: int = option(0, "processes that read ahead")
+    workers: int = option(0, "processes that read ahead", least=0)
     siblings: bool = option(True, "draw any clip of an adapter's group with its own caption, not only the anchor")
 
 
@@ -161,10 +161,10 @@ class TrainerConfig:
     _target_: str = "lightning.Trainer"
     accelerator: str = option("auto", "cpu, gpu or auto")
     precision: str = option("32-true", "32-true, bf16-mixed")
-    gradient_clip_val: float | None = option(1.0, "largest gradient norm")
-    log_every_n_steps: int = option(10, "steps between log entries")
-    num_sanity_val_steps: int = option(0, "validation batches before training")
-    limit_val_batches: int | None = option(None, "validation batches; none: all")
+    gradient_clip_val: float | None = option(1.0, "largest gradient norm", least=0)
+    log_every_n_steps: int = option(10, "steps between log entries", least=0)
+    num_sanity_val_steps: int = option(0, "validation batches before training", least=-1)
+    limit_val_batches: int | None = option(None, "validation batches; none: all", least=0)
     enable_progress_bar: bool = option(True, "show progress")
     enable_model_summary: bool = option(False, "show a table of modules")
     detect_anomaly: bool = option(False, "stop at the operation that makes a NaN gradient; slow")
@@ -185,9 +185,11 @@ class FSDPPlugin:
     """FSDP2: the network spread over the processes. Lightning's own FSDPStrategy refuses a CPU, this one does not."""
 
     _target_: str = "lightning.pytorch.strategies.ModelParallelStrategy"
-    data_parallel_size: int | None = option(None, "processes the network is spread over; none: all")
-    tensor_parallel_size: int = option(1, "1: hypernetworks are not split within a layer")
-    save_distributed_checkpoint: bool = option(False, "one file a checkpoint instead of one a process")
+    data_parallel_size: int | None = option(None, "processes the network is spread over; none: all", least=1)
+    tensor_parallel_size: int = option(1, "1: hypernetworks are not split within a layer", least=1)
+    save_distributed_checkpoint: bool = option(
+        False, "a file a process instead of one a checkpoint; to go on from it takes trust_run=true: it is unpickled"
+    )
     process_group_backend: str | None = option(None, "nccl or gloo; none: by device")
 
 
@@ -196,7 +198,7 @@ class StrategyConfig:
     """conf/strategy: on how many devices, and how they share the work."""
 
     devices: Any = option(1, "how many, a list of their numbers, or auto")
-    num_nodes: int = option(1, "machines")
+    num_nodes: int = option(1, "machines", least=1)
     plugin: Any = None
 
 
@@ -221,8 +223,10 @@ class MetricsConfig:
 class BaselineConfig(section(LoraOptions, without=("seed",))):  # type: ignore[misc]
     """conf/baseline: the per-sample LoRA that eval compares with."""
 
-    held_out: int = option(0, "adapt clips of each class kept aside to choose the best step (with validate_every)")
-    repeats: int = option(3, "LoRAs trained by themselves to measure their time")
+    held_out: int = option(
+        0, "adapt clips of each class kept aside to choose the best step (with validate_every)", least=0
+    )
+    repeats: int = option(3, "LoRAs trained by themselves to measure their time", least=1)
 
 
 @dataclass
@@ -231,7 +235,7 @@ class WayConfig:
 
     data: str = text("world", "data set: a name in paths.data, a folder, or a URL such as s3://bucket/set")
     name: str | None = text(None, "folder in paths.runs for what is made; none: named after task, stage and time")
-    seed: int = option(0, "of everything that is drawn")
+    seed: int = option(0, "of everything that is drawn", least=0, most=LARGEST_SEED)
     device: str = option("auto", "where models run: cpu, cuda, cuda:1, auto")
     backbone: Any = field(default_factory=section(BackboneConfig, verbatim=("name", "path")))
     task: TaskConfig = field(default_factory=TaskConfig)

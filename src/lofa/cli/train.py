@@ -1,25 +1,40 @@
 """train.py: one stage of the predictor, from a data set with a zoo to a run directory with a predictor."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from lightning import Callback, seed_everything
 from omegaconf import DictConfig, OmegaConf
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from lofa.backbones import Backbone
 from lofa.cli.command import Command, current_overrides
-from lofa.cli.objects import build_encoder, build_network, open_backbone
-from lofa.cli.options import option, text
+from lofa.cli.objects import build_encoder, build_network, open_backbone, place_training
+from lofa.cli.options import check_numbers, option, text
 from lofa.cli.progress import StepBar
-from lofa.cli.runs import find_run, find_set, finish_run, is_first_process, new_run, read_run_config, start_run
+from lofa.cli.runs import (
+    CHECKPOINTS,
+    CONFIG,
+    find_run,
+    find_set,
+    finish_run,
+    is_first_process,
+    new_run,
+    read_run_config,
+    start_run,
+)
 from lofa.cli.schema import WayConfig
 from lofa.cli.text import literal
-from lofa.cli.trainer import CHECKPOINTS, build_checkpoints, build_trainer, keep_best, quieten_lightning
+from lofa.cli.trainer import build_checkpoints, build_trainer, keep_best, quieten_lightning
+from lofa.cli.trust import check_checkpoints, check_targets, targets
 from lofa.data import LoFADataModule, Sample, encoded_path, read_samples
 from lofa.errors import ConfigError, DataError, Interrupted
 from lofa.files import tensor_shapes
@@ -29,6 +44,8 @@ from lofa.stores import Place
 from lofa.training import LAST, PredictorModule, SampleClips, StopRequest, TrainingDiverged, TrainingStopped
 
 __all__ = ["COMMAND", "TrainConfig", "Trained", "train_stage"]
+
+Made = TypeVar("Made")
 
 
 @dataclass
@@ -41,6 +58,11 @@ class TrainConfig(WayConfig):
     )
     resume: str | None = text(
         None, "run directory to go on with; its configuration is used, values given here come on top"
+    )
+    trust_run: bool = option(
+        False,
+        "resume: build whatever class the run's config.yaml names, read checkpoints in several files; both run code "
+        "that lies in the run",
     )
 
 
@@ -63,13 +85,15 @@ def train(config: Any) -> Trained:
     """Trains the stage that the configuration asks for, or goes on with a run."""
     if config.resume is None:
         _check_stage(config.stage)
-        return train_stage(config, new_run(config, f"stage{config.stage}"))
+        with new_run(config, f"stage{config.stage}") as run:
+            return train_stage(config, run)
     run = Path(config.resume)
-    config = _resumed(run)
+    resumed = _resumed(run, config.trust_run)
+    check_checkpoints(run, config.trust_run)
     checkpoint = run / CHECKPOINTS / LAST
-    if not checkpoint.exists():
-        raise DataError(f"resume={run}: no checkpoint in it yet; start again with another name=, or delete the folder")
-    return train_stage(config, run, checkpoint)
+    if not checkpoint.exists():  # killed before the first one was written
+        print(f"resume={run}: no checkpoint in it yet, so it starts at the first step")
+    return train_stage(resumed, run, checkpoint if checkpoint.exists() else None)
 
 
 def train_stage(config: Any, run: Path, checkpoint: Path | None = None) -> Trained:
@@ -86,6 +110,7 @@ def train_stage(config: Any, run: Path, checkpoint: Path | None = None) -> Train
 
 def _train_stage(config: Any, run: Path, checkpoint: Path | None, stop: StopRequest) -> Trained:
     _check_stage(config.stage)
+    placed = place_training(config)
     quieten_lightning()
     seed_everything(config.seed, verbose=False)
     stage = config.stages[f"s{config.stage}"]
@@ -115,7 +140,6 @@ def _train_stage(config: Any, run: Path, checkpoint: Path | None, stop: StopRequ
     width: Any = encoder.width
     network = build_network(config.hypernet, backbone, width, response)
     module = _build_module(config, stage, backbone, Stage(network, encoder), frozen)
-    start_run(run, config)
     callbacks: list[Callback] = []
     if config.trainer.enable_progress_bar:
         callbacks.append(StepBar(f"stage {config.stage}"))
@@ -123,7 +147,8 @@ def _train_stage(config: Any, run: Path, checkpoint: Path | None, stop: StopRequ
         captions = {sample.id: sample.caption for sample in samples}
         callbacks.append(SampleClips(captions, stage.clips, stage.clips_every, backbone.sampling.fps, config.seed))
     checkpoints = build_checkpoints(config, stage, run, data, stop)
-    trainer = build_trainer(config, stage, run, checkpoints, callbacks)
+    trainer = build_trainer(placed, stage, run, checkpoints, callbacks)
+    start_run(run, config)
     trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
     metrics = keep_best(trainer, checkpoints, module, data)
     trained = Stage(module.network, module.encoder)
@@ -177,11 +202,13 @@ def _identity(config: Any, set_dir: Place, backbone: Backbone, stage: int) -> di
     }
 
 
-def _resumed(run: Path) -> DictConfig:
-    """The configuration of a run, with the values of this command line on top."""
+def _resumed(run: Path, trusted: bool) -> DictConfig:
+    """The configuration of a run, with the values of this command line on top, which alone may name any class."""
+    schema = OmegaConf.to_container(OmegaConf.structured(TrainConfig))
+    given: list[tuple[str, object]] = []
     saved = OmegaConf.merge(OmegaConf.structured(TrainConfig), read_run_config(run))
     for override in OverridesParser.create().parse_overrides(current_overrides()):
-        if override.key_or_group == "resume":
+        if override.key_or_group in ("resume", "trust_run"):
             continue
         if (conf_dir() / override.key_or_group.partition("@")[0]).is_dir():
             raise ConfigError(
@@ -189,7 +216,14 @@ def _resumed(run: Path) -> DictConfig:
                 "trainer.accelerator=cpu"
             )
         OmegaConf.update(saved, override.key_or_group, override.value(), merge=True)
+        given += targets({override.key_or_group: override.value()})
     assert isinstance(saved, DictConfig)
+    saved.trust_run = False  # never a matter of the file
+    check_numbers(saved)
+    if not trusted:
+        named = targets(OmegaConf.to_container(saved, resolve=True))
+        own = [name for _, name in targets(schema)]
+        check_targets([one for one in named if one not in given], own, run / CONFIG)
     return saved
 
 
@@ -228,22 +262,41 @@ def _load_response(config: Any, backbone: Backbone) -> Stage:
 
 
 def _build_module(config: Any, stage: Any, backbone: Backbone, trained: Stage, frozen: Stage | None) -> PredictorModule:
-    """The LightningModule of the stage around finished objects."""
+    """The LightningModule of the stage around finished objects.
+
+    Raises:
+        ConfigError: an optimizer, schedule or module that can't be made of its values.
+    """
+    key = f"stages.s{config.stage}"
+    optimizer = instantiate(stage.optimizer, _convert_="all")
+    scheduler = instantiate(stage.scheduler, _convert_="all")
+    parameters = list(chain(trained.network.parameters(), trained.encoder.parameters()))
+    tried = _make(f"{key}.optimizer", Optimizer, lambda: optimizer(parameters))  # Lightning makes them within fit
+    _make(f"{key}.scheduler", LRScheduler, lambda: scheduler(tried))
+    stage_one = (
+        {}
+        if frozen is None
+        else {"response_network": frozen.network, "response_encoder": frozen.encoder, "seed": config.seed}
+    )
     module = instantiate(
         stage.module,
         network=trained.network,
         encoder=trained.encoder,
         backbone=backbone,
-        optimizer=instantiate(stage.optimizer, _convert_="all"),
-        scheduler=instantiate(stage.scheduler, _convert_="all"),
+        optimizer=optimizer,
+        scheduler=scheduler,
     )
-    if frozen is None:
-        return module()
-    return module(
-        response_network=frozen.network,
-        response_encoder=frozen.encoder,
-        seed=config.seed,
-    )
+    return _make(f"{key}.module", PredictorModule, lambda: module(**stage_one))
+
+
+def _make(key: str, kind: type[Made], make: Callable[[], object]) -> Made:
+    try:
+        made = make()
+    except (TypeError, ValueError, IndexError, InstantiationException) as error:
+        raise ConfigError(f"{key}: {str(error).strip().splitlines()[0]}") from None
+    if not isinstance(made, kind):
+        raise ConfigError(f"{key}: gives a {type(made).__name__}, where a {kind.__name__} is needed")
+    return made
 
 
 COMMAND = Command(

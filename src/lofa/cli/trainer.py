@@ -12,12 +12,11 @@ from lightning import Callback, Trainer
 from lightning.pytorch.strategies import Strategy
 from omegaconf import OmegaConf
 
+from lofa.cli.runs import CHECKPOINTS
 from lofa.data import LoFADataModule
 from lofa.training import AtomicCheckpointIO, Checkpoints, PredictorModule, StopOnNonFinite, StopRequest
 
-__all__ = ["CHECKPOINTS", "build_checkpoints", "build_trainer", "keep_best", "quieten_lightning"]
-
-CHECKPOINTS = "checkpoints"  # folder in a run's
+__all__ = ["build_checkpoints", "build_trainer", "keep_best", "quieten_lightning"]
 
 
 def quieten_lightning() -> None:

@@ -66,6 +66,9 @@ class PoseEncoder(nn.Module):
 
     def __init__(self, *, joints: int, width: int, channels: int = 128, layers: int = 4, halvings: int = 1) -> None:
         super().__init__()
+        for name, size in {"joints": joints, "width": width, "channels": channels, "layers": layers}.items():
+            if size < 1:
+                raise ValueError(f"{name} must be at least 1; got {size}")
         if not 0 <= halvings <= layers:
             raise ValueError(f"halvings must lie in 0..layers={layers}; got {halvings}")
         self.joints, self.width, self.channels, self.layers, self.halvings = joints, width, channels, layers, halvings

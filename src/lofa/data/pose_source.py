@@ -108,12 +108,27 @@ def _read(path: Path) -> tuple[list[NDArray[np.floating]], list[str]]:
                 f"{path}: no array {name!r} in it; it has {', '.join(held) or 'none'} and needs "
                 "keypoints, lengths, labels"
             )
-    points, lengths, labels = held["keypoints"], held["lengths"], [str(label) for label in held["labels"]]
+    points, lengths = held["keypoints"], held["lengths"]
+    if (
+        points.dtype.kind not in "fiu"
+        or lengths.dtype.kind not in "iu"
+        or lengths.ndim != 1
+        or held["labels"].ndim != 1
+    ):
+        found = ", ".join(
+            f"{name} {held[name].dtype} {held[name].shape}" for name in ("keypoints", "lengths", "labels")
+        )
+        raise DataError(
+            f"{path}: keypoints are numbers, lengths (sequences,) whole numbers of frames, labels (sequences,) words; "
+            f"got {found}"
+        )
+    labels = [str(label) for label in held["labels"]]
     if points.ndim != 3 or points.shape[1:] != (len(JOINTS), 2):
         raise DataError(
             f"{path}: keypoints are (frames, {len(JOINTS)}, 2), got {points.shape}; the joints are {', '.join(JOINTS)}"
         )
-    if len(lengths) != len(labels) or (lengths < 0).any() or int(lengths.sum()) != len(points):
+    fit = len(lengths) == len(labels) and ((lengths >= 0) & (lengths <= len(points))).all()
+    if not len(lengths) or not fit or int(lengths.sum()) != len(points):
         raise DataError(
             f"{path}: {len(labels)} labels and {len(lengths)} lengths that add up to {int(lengths.sum())} do not fit "
             f"{len(points)} frames of keypoints"

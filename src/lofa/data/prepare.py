@@ -6,6 +6,7 @@ at a time, held by a lock on `.prepare.lock` in it, and removes the temporaries 
 """
 
 import json
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -62,8 +63,8 @@ def clip_shape(backbone: Backbone, options: PrepareOptions) -> ClipShape:
         own.fps if options.fps is None else options.fps,
     )
     for key in ("frames", "height", "width", "fps"):
-        if getattr(shape, key) <= 0:
-            raise DataError(f"{key}={getattr(shape, key)}: above 0")
+        if not 0 < getattr(shape, key) < math.inf:
+            raise DataError(f"prepare.{key}={getattr(shape, key)}: must be a number above 0")
     return shape
 
 

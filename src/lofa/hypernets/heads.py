@@ -60,7 +60,7 @@ class ScaleHead(nn.Module):
 
     def __init__(self, d_model: int, initial: float) -> None:
         super().__init__()
-        if not initial > 0:
+        if not 0 < initial < math.inf:
             raise ValueError(f"alpha_init must be positive; got {initial}")
         self.linear = nn.Linear(d_model, 1)
         nn.init.zeros_(self.linear.weight)

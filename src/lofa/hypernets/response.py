@@ -7,6 +7,7 @@ S is free in sign, so "no response" (probability near 0) can be said.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -87,8 +88,10 @@ class ResponseNet(Trunk):
             condition_from=condition_from,
             gradient_checkpointing=gradient_checkpointing,
         )
-        if not temperature > 0:
+        if not 0 < temperature < math.inf:
             raise ValueError(f"temperature must be positive; got {temperature}")
+        if not 0 <= tau < math.inf:
+            raise ValueError(f"tau must be at least 0; got {tau}")
         self._config |= {"tau": tau, "temperature": temperature}
         self.tau, self.temperature = tau, temperature
         self.head = LowRankHead(d_model, lora_rank, self.shapes)

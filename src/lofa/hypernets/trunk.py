@@ -5,6 +5,7 @@ One prompt and one layer are one sequence. The condition of a prompt is projecte
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -63,6 +64,16 @@ class Trunk(nn.Module):
         self.shapes = tuple((int(rows), int(columns)) for rows, columns in shapes)
         if not self.shapes or len(set(self.shapes)) != len(self.shapes):
             raise ValueError(f"shapes must name each shape (out, in) once, and at least one; got {self.shapes}")
+        sizes = {
+            "patch_size": patch_size,
+            "d_model": d_model,
+            "n_heads": n_heads,
+            "lora_rank": lora_rank,
+            "mlp_ratio * d_model": mlp_ratio * d_model,
+        }
+        for name, size in sizes.items():
+            if not 1 <= size < math.inf:
+                raise ValueError(f"{name} must be at least 1; got {size}")
         if d_model % n_heads:
             raise ValueError(f"n_heads {n_heads} does not divide d_model {d_model}")
         if not 0 <= condition_from < n_blocks:

@@ -1,5 +1,6 @@
 """The one training loop of the pre-training recipe: AdamW, warm-up, decay to zero, a progress bar."""
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -7,6 +8,8 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor, nn
+
+from lofa.errors import ConfigError
 
 __all__ = ["Schedule", "fit"]
 
@@ -26,6 +29,17 @@ class Schedule:
     weight_decay: float = 0.01
     clip: float = 1.0
     """largest gradient norm"""
+
+    def __post_init__(self) -> None:
+        sizes = {"steps": self.steps, "batch": self.batch}
+        wrong = [name for name, size in sizes.items() if size < 1] + [
+            name for name in ("lr", "warmup", "weight_decay", "clip") if not 0 <= getattr(self, name) < math.inf
+        ]
+        if wrong:
+            raise ConfigError(
+                f"{wrong[0]}={getattr(self, wrong[0])}: a schedule has at least one step and sample, and no number "
+                "below 0"
+            )
 
     def rate(self, step: int) -> float:
         """Learning rate of step `step` as a share of the peak."""

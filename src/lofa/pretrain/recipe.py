@@ -6,9 +6,10 @@
 A part whose folder exists is not made again, so that an interrupted run goes on where it stopped.
 """
 
+import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from rich.console import Console
 from transformers import PreTrainedTokenizerFast, UMT5EncoderModel
 
 from lofa.backbones import load_backbone
+from lofa.errors import ConfigError
 from lofa.files import atomic_write, read_json, write_json
 from lofa.pretrain.base import new_transformer, train_transformer
 from lofa.pretrain.fit import Schedule
@@ -52,6 +54,13 @@ class Recipe:
     sampling_steps: int = 8
     guidance: float = 1.5
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            value = getattr(self, item.name)
+            least = 0 if item.name in ("seed", "shift", "guidance") else 1
+            if isinstance(value, int | float) and not least <= value < math.inf:
+                raise ConfigError(f"recipe.{item.name}={value}: must be at least {least}")
 
 
 def pretrain(out: Path, recipe: Recipe, console: Console) -> None:

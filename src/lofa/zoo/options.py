@@ -65,9 +65,9 @@ class LoraOptions:
             "accumulate", self.accumulate <= self.clips_per_step, f"at most clips_per_step={self.clips_per_step}"
         )
         for key in ("warmup", "weight_decay", "clip_norm", "validate_every", "patience"):
-            self._check(key, getattr(self, key) >= 0, "at least 0")
+            self._check(key, 0 <= getattr(self, key) < math.inf, "at least 0")
         self._check("lr", 0 < self.lr < math.inf, "a positive number")
-        self._check("alpha", self.alpha > 0, "a positive number")
+        self._check("alpha", 0 < self.alpha < math.inf, "a positive number")
         self._check("schedule", self.schedule in ("cosine", "constant"), '"cosine" or "constant"')
         self._check("patience", not self.patience or self.validate_every > 0, "0 while validate_every is 0")
 
