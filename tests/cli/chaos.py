@@ -34,6 +34,7 @@ from tests.helpers.killing import kill_now_and_then
 
 ROOT = Path(__file__).parents[2]
 STEPS, EVERY = 13, 3
+OUTPUT = "output.txt"
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 STRATEGIES = {
     "train": (),
@@ -45,27 +46,25 @@ TWO = ("ddp", "fsdp")
 Outcome = dict[str, Any]
 
 
-def quietly(arguments: Sequence[str], folder: Path) -> int:
-    """Runs a command in a folder, in this process, without a word."""
-    with chdir(folder), open(os.devnull, "w") as nowhere:
-        os.dup2(nowhere.fileno(), 1)
-        os.dup2(nowhere.fileno(), 2)
-        return main(list(arguments))
-
-
 def in_child(arguments: Sequence[str], folder: Path) -> None:
-    """The body of a process that runs a command in this one's stead."""
-    os._exit(quietly(arguments, folder))
+    """The body of a process that runs a command in this one's stead, in a folder that gets its output."""
+    write_to(folder / OUTPUT)
+    with chdir(folder):
+        os._exit(main(list(arguments)))
+
+
+def write_to(file: Path) -> None:
+    """Sends what this process says to a file."""
+    with file.open("w") as output:
+        os.dup2(output.fileno(), 1)
+        os.dup2(output.fileno(), 2)
 
 
 def in_processes(arguments: Sequence[str], folder: Path) -> None:
-    """The body of a process that becomes train.py itself, which starts the second; a group of their own."""
+    """The body of a process that becomes train.py itself, which starts the second."""
     os.chdir(folder)
-    os.setpgid(0, 0)
+    write_to(folder / OUTPUT)
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
-    with open(os.devnull, "w") as nowhere:
-        os.dup2(nowhere.fileno(), 1)
-        os.dup2(nowhere.fileno(), 2)
     os.execve(sys.executable, [sys.executable, str(ROOT / "train.py"), *arguments[1:]], environment)
 
 
@@ -80,7 +79,8 @@ def run_whole(body: Callable[..., None], arguments: Sequence[str], folder: Path)
     if not child:
         body(arguments, folder)
     _, status = os.waitpid(child, 0)
-    assert os.waitstatus_to_exitcode(status) == 0, f"{' '.join(arguments)} failed"
+    code, said = os.waitstatus_to_exitcode(status), (folder / OUTPUT).read_text()
+    assert code == 0, f"exit code {code} of {' '.join(arguments)}: {said[-2000:]}"
     return time.perf_counter() - begun
 
 

@@ -21,6 +21,7 @@ from lightning.pytorch.plugins.environments import ClusterEnvironment
 from lightning.pytorch.profilers import Profiler
 from lightning.pytorch.strategies import Strategy
 
+import lofa.training
 from lofa.cli.runs import CHECKPOINTS
 from lofa.errors import ConfigError, DataError
 from lofa.files import read_torch
@@ -30,6 +31,7 @@ __all__ = ["check_checkpoints", "check_targets", "targets"]
 
 _TARGET = "_target_"
 _ALLOWED: dict[str, tuple[Any, tuple[type, ...]]] = {
+    "lofa.training": (lofa.training, (lightning.Callback, Logger)),
     "torch.optim": (torch.optim, (torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler)),
     "lightning": (
         lightning,
