@@ -1,7 +1,7 @@
 """Run directories: which one is meant, and what a start that came to nothing leaves."""
 
 import os
-from contextlib import chdir, suppress
+from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from lofa.cli import main
 from lofa.cli.runs import find_run, new_run, start_run
 from lofa.data import ZooBatch
 from lofa.errors import ConfigError
-from lofa.files import write_json
+from lofa.files import read_tensors, write_json
 from lofa.training import ResponseModule
 from tests.cli.conftest import BACKBONE, SMALL_NET
 
@@ -67,11 +67,32 @@ def test_a_first_batch_that_fails_burns_no_name(
     with chdir(prepared):
         with monkeypatch.context() as patch:
             patch.setattr(ResponseModule, "training_step", fail)
-            with suppress(KeyboardInterrupt, RuntimeError, SystemExit):
-                main([*values])
+            if error is KeyboardInterrupt:
+                assert main([*values]) == 130
+            else:
+                with pytest.raises(error):
+                    main([*values])
         assert not (tmp_path / "again" / "config.yaml").exists()
         assert main([*values]) == 0
     assert (tmp_path / "again" / "run.json").exists()
+
+
+def test_the_weights_that_validated_best_are_kept(
+    prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def worse(self: ResponseModule, batch: ZooBatch, batch_idx: int) -> None:
+        self.log("val/loss", float(self.trainer.global_step), batch_size=1)
+
+    monkeypatch.setattr(ResponseModule, "validation_step", worse)
+    with chdir(prepared):
+        assert main([*QUICK, "name=best", f"paths.runs={tmp_path}"]) == 0
+    run = tmp_path / "best"
+    kept = read_tensors(run / "predictor" / "response.safetensors")
+    best, last = (
+        torch.load(run / "checkpoints" / f"{name}.ckpt", weights_only=True)["state_dict"] for name in ("best", "last")
+    )
+    assert all(torch.equal(kept[name], best[name]) for name in kept)
+    assert any(not torch.equal(kept[name], last[name]) for name in kept)
 
 
 def test_a_run_killed_before_its_first_checkpoint_goes_on_from_the_first_step(

@@ -158,6 +158,13 @@ def test_a_training_that_ended_goes_on_twice_and_in_a_copy(
     assert_same(train(1, tmp_path / "copy", resume=True), calm[1])  # there is nothing left to do
 
 
+def test_a_training_killed_in_the_validation_of_its_last_step_validates(tmp_path: Path) -> None:
+    whole = train(1, tmp_path / "whole", steps=6)
+    with pytest.raises(Killed):
+        train(1, tmp_path / "broken", steps=6, before=KillAt("on_validation_batch_end", 5, kill))
+    assert_same(train(1, tmp_path / "broken", steps=6, resume=True), whole)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
 @pytest.mark.parametrize(("hook", "times", "step"), [("on_train_batch_end", 3, 3), ("on_validation_batch_end", 2, 2)])
 def test_a_signal_saves_first(
