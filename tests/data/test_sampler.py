@@ -30,9 +30,12 @@ def test_order_and_draws_depend_on_seed_and_epoch_alone() -> None:
     def order(*args: int) -> list[tuple[int, ...]]:
         return [key.items for key in keys(*args)]
 
+    def draws(*args: int) -> set[tuple[int, ...]]:
+        return {seed for key in keys(*args) for seed in (key.seed, *key.item_seeds)}
+
     assert keys(0, 3) == keys(0, 3)
     assert order(0, 3) != order(0, 4) and order(0, 3) != order(1, 3)
-    assert not {key.item_seeds for key in keys(0, 3)} & {key.item_seeds for key in keys(0, 4) + keys(1, 3)}
+    assert not draws(0, 3) & (draws(0, 4) | draws(1, 3))
     assert keys(0, 3, shuffle=False) == keys(0, 4, shuffle=False)
     in_order = [items for bucket in "ab" for items in batched([i for i, own in enumerate(BUCKETS) if own == bucket], 4)]
     assert [key.items for key in keys(0, 3, shuffle=False)] == in_order

@@ -165,6 +165,27 @@ def test_a_training_killed_in_the_validation_of_its_last_step_validates(tmp_path
     assert_same(train(1, tmp_path / "broken", steps=6, resume=True), whole)
 
 
+class Watched(Callback):
+    """Notes which loop Lightning says runs, wherever one starts."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[str, bool]] = []
+
+    def on_train_batch_start(self, trainer: Trainer, *_: object) -> None:
+        self.seen.append(("step", trainer.training))
+
+    def on_validation_batch_start(self, trainer: Trainer, *_: object) -> None:
+        self.seen.append(("validation", trainer.validating))
+
+
+def test_the_validation_of_a_resumed_run_is_one_to_whatever_looks(tmp_path: Path) -> None:
+    with pytest.raises(Killed):
+        train(1, tmp_path, before=KillAt("on_validation_batch_end", 3, kill))
+    watched = Watched()
+    train(1, tmp_path, steps=5, resume=True, before=watched)
+    assert watched.seen == [("validation", True)] * 2 + [("step", True)]
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
 @pytest.mark.parametrize(("hook", "times", "step"), [("on_train_batch_end", 3, 3), ("on_validation_batch_end", 2, 2)])
 def test_a_signal_saves_first(
@@ -272,6 +293,9 @@ def test_the_csv_log_goes_back_to_a_row(tmp_path: Path) -> None:
     again = CsvLog(str(tmp_path / "broken"))
     again.rewind(3)
     assert again.rows == 3 and logged(again, range(3, 8)) == whole
+    again.rewind(3)  # the column of what is cut goes too
+    assert logged(again, range(3, 5)) == logged(CsvLog(str(tmp_path / "short")), range(5))
+    logged(again, range(5, 8))
     older = CsvLog(str(tmp_path / "broken"))
     older.rewind(None)
     assert older.rows == 8
