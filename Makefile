@@ -20,8 +20,8 @@ demo: $(INSTALLED)  ## from clips to an evaluated LoRA predictor; writes runs/de
 smoke: $(INSTALLED)  ## the same way in less than two minutes; writes runs/smoke
 	$(BIN)/lofa demo experiment=smoke
 
-test: $(INSTALLED)  ## the fast tests
-	$(BIN)/pytest -m 'not slow'
+test: $(INSTALLED)  ## the fast tests, a process a core
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m 'not slow' -n auto --dist loadfile
 
 slow: $(INSTALLED)  ## the slow tests: processes, wheel, notebook, the whole way
 	$(BIN)/pytest -m slow
