@@ -26,8 +26,9 @@ test: $(INSTALLED)  ## the fast tests, a process a core
 slow: $(INSTALLED)  ## the slow tests: processes, wheel, notebook, the whole way
 	$(BIN)/pytest -m slow
 
-chaos: $(INSTALLED)  ## a zoo killed at random moments, 20 times, against one that was not
-	$(BIN)/python -m tests.zoo.chaos
+chaos: $(INSTALLED)  ## zoo, prepare and training killed at random moments, 20 times each, against ones that were not
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.zoo.chaos
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.cli.chaos
 
 mutants: $(INSTALLED)  ## small wrong changes to the source, each of which has to turn its tests red
 	$(BIN)/python -m tests.mutants
