@@ -20,14 +20,15 @@ demo: $(INSTALLED)  ## from clips to an evaluated LoRA predictor; writes runs/de
 smoke: $(INSTALLED)  ## the same way in less than two minutes; writes runs/smoke
 	$(BIN)/lofa demo experiment=smoke
 
-test: $(INSTALLED)  ## the fast tests
-	$(BIN)/pytest -m 'not slow'
+test: $(INSTALLED)  ## the fast tests, a process a core
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m 'not slow' -n auto --dist loadfile
 
 slow: $(INSTALLED)  ## the slow tests: processes, wheel, notebook, the whole way
 	$(BIN)/pytest -m slow
 
-chaos: $(INSTALLED)  ## a zoo killed at random moments, 20 times, against one that was not
-	$(BIN)/python -m tests.zoo.chaos
+chaos: $(INSTALLED)  ## zoo, prepare and training killed at random moments, 20 times each, against ones that were not
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.zoo.chaos
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.cli.chaos
 
 mutants: $(INSTALLED)  ## small wrong changes to the source, each of which has to turn its tests red
 	$(BIN)/python -m tests.mutants

@@ -192,14 +192,14 @@ def run(kind: str, rounds: int, seed: int, folder: Path) -> int:
     return kills
 
 
-def main_chaos() -> None:
+def main_chaos(arguments: Sequence[str] | None = None) -> None:
     """Runs the rounds in temporary folders and says how it went."""
     kinds = ("prepare", *STRATEGIES)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", default=",".join(kinds), help="which of prepare, train, ddp, fsdp")
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     for kind in given.only.split(","):
         if kind not in kinds:
             parser.error(f"--only: {kind!r} is none of {', '.join(kinds)}")

@@ -63,7 +63,7 @@ def test_a_figure_that_is_one_point_stands_in_the_middle(frames: int) -> None:
 
 def test_a_still_figure_has_no_speed() -> None:
     """The network reads joints and their change from the frame before, the first one's being 0."""
-    net, seen = encoder(layers=0, halvings=0), []
+    net, seen = encoder(layers=1, halvings=0), []
     net.embed.register_forward_hook(lambda module, given, made: seen.append(given[0]))
     moving, still = torch.randn(4, 5, 2, dtype=torch.float64), torch.randn(1, 5, 2, dtype=torch.float64).expand(4, 5, 2)
     for pose in (moving, still):

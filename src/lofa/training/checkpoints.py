@@ -159,7 +159,7 @@ class Checkpoints(Checkpoint):
             return None
         if self._score is None:
             raise LofaError("no validation gave a finite loss")
-        if not self.best.is_file():
+        if not self.best.exists():
             raise DataError(f"{self.best}: no such file, though the run validated (loss {self._score:.4g})")
         return self.best
 

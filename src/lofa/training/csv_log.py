@@ -44,6 +44,11 @@ class CsvLog(Logger):
         return self._version
 
     @property
+    def log_dir(self) -> str:
+        """Folder of the file."""
+        return str(self._folder)
+
+    @property
     def file(self) -> Path:
         """Where the rows go."""
         return self._folder / "metrics.csv"
