@@ -186,6 +186,17 @@ def test_an_error_of_something_else_goes_through(tmp_path: Path) -> None:
         raise ConnectionRefusedError(errno.ECONNREFUSED, "refused")
 
 
+def test_a_line_that_the_disk_refuses_is_taken_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(file: int) -> None:
+        raise OSError(errno.ENOSPC, "x")
+
+    append_jsonl(tmp_path / "x.jsonl", {"n": 1})
+    with monkeypatch.context() as patch, pytest.raises(WriteError, match=r"x\.jsonl: not written, no space is left"):
+        patch.setattr(os, "fsync", refuse)
+        append_jsonl(tmp_path / "x.jsonl", {"n": 2})
+    assert list(read_jsonl(tmp_path / "x.jsonl")) == [{"n": 1}]
+
+
 def test_a_full_disk_for_real(tmp_path: Path, full_disk: Path) -> None:
     save_tensors(full_disk / "small.safetensors", {"a": torch.ones(2)})
     values = torch.ones(100_000)

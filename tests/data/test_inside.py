@@ -131,6 +131,19 @@ def test_an_import_leaves_the_temporaries_of_a_living_shard(tmp_path: Path, back
     assert not left.exists()
 
 
+def test_what_the_disk_refuses_is_no_fault_of_an_imported_sample(
+    tmp_path: Path, backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise WriteError(tmp_path / "x", "no space is left on the disk", no_space=True)
+
+    write_zoo(tmp_path / "theirs", backbone)
+    monkeypatch.setattr("lofa.data.reference_source.write_encoded", refuse)
+    with pytest.raises(WriteError):
+        prepare(f"reference:{tmp_path / 'theirs'}", tmp_path / "set", backbone, OPTIONS, QUIET)
+    assert not (tmp_path / "set" / "samples.jsonl").exists()
+
+
 @pytest.mark.parametrize("reference", [False, True])
 def test_a_full_disk_stops_a_preparation_that_goes_on_later(
     reference: bool, tmp_path: Path, full_disk: Path, backbone: Backbone
