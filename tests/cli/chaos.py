@@ -30,10 +30,10 @@ import torch
 from lofa.cli import load_command, main
 from lofa.files import digest, read_torch
 from tests.cli.conftest import BACKBONE, SIZES, SMALL_NET, make_models
-from tests.helpers.killing import kill_now_and_then
+from tests.helpers.killing import finish, kill_now_and_then, start
 
 ROOT = Path(__file__).parents[2]
-STEPS, EVERY = 13, 3
+STEPS, EVERY = {"train": 13, "ddp": 60, "fsdp": 60}, 3
 OUTPUT = "output.txt"
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 STRATEGIES = {
@@ -50,7 +50,7 @@ def in_child(arguments: Sequence[str], folder: Path) -> None:
     """The body of a process that runs a command in this one's stead, in a folder that gets its output."""
     write_to(folder / OUTPUT)
     with chdir(folder):
-        os._exit(main(list(arguments)))
+        sys.exit(main(list(arguments)))
 
 
 def write_to(file: Path) -> None:
@@ -75,11 +75,7 @@ def run_whole(body: Callable[..., None], arguments: Sequence[str], folder: Path)
         AssertionError: it failed.
     """
     begun = time.perf_counter()
-    child = os.fork()
-    if not child:
-        body(arguments, folder)
-    _, status = os.waitpid(child, 0)
-    code, said = os.waitstatus_to_exitcode(status), (folder / OUTPUT).read_text()
+    code, said = finish(start(body, (arguments, folder))), (folder / OUTPUT).read_text()
     assert code == 0, f"exit code {code} of {' '.join(arguments)}: {said[-2000:]}"
     return time.perf_counter() - begun
 
@@ -101,7 +97,9 @@ def set_outcome(folder: Path) -> Outcome:
 def train_arguments(kind: str, stage: int, run: str) -> list[str]:
     """The command line of a run."""
     batch = 2 if kind in TWO else 4
-    sizes = (f"stages.s{stage}.{key}" for key in (f"batch_size={batch}", f"max_steps={STEPS}", f"val_every={EVERY}"))
+    sizes = (
+        f"stages.s{stage}.{key}" for key in (f"batch_size={batch}", f"max_steps={STEPS[kind]}", f"val_every={EVERY}")
+    )
     warm = (f"stages.s{stage}.scheduler.warmup=2", "logger=csv", "trainer.log_every_n_steps=1")
     values = [f"stage={stage}", "data=world", BACKBONE, *SMALL_NET, *sizes, *warm, "trainer.enable_progress_bar=false"]
     values += ["stages.s2.clips=0", "trainer.accelerator=cpu", *STRATEGIES[kind], f"name={run}"]
@@ -127,7 +125,13 @@ def train_round(
         return ["train", f"resume={run}"]
 
     kills = kill_now_and_then(
-        body, (next_arguments(), folder), seconds, rng, 3, lambda: (next_arguments(), folder), SIGNALS
+        body,
+        (next_arguments(), folder),
+        seconds,
+        rng,
+        between=lambda: (next_arguments(), folder),
+        signals=SIGNALS,
+        earliest=seconds / 2 if kind in TWO else 0.0,  # two processes start for long
     )
     run_whole(body, next_arguments(), folder)
     return run_outcome(run), kills
@@ -180,7 +184,7 @@ def run(kind: str, rounds: int, seed: int, folder: Path) -> int:
     zoo = ["zoo", BACKBONE, "zoo.steps=3", "zoo.warmup=1", "zoo.batch=4", "zoo.per_group=2"]
     run_whole(in_child, zoo, folder)
     run_whole(in_child, train_arguments("train", 1, "response"), folder)
-    for stage in (1, 2):
+    for stage in (1, 2)[:rounds]:
         body = in_processes if kind in TWO else in_child
         seconds = run_whole(body, train_arguments(kind, stage, f"calm{stage}"), folder)
         calm = run_outcome(folder / "runs" / f"calm{stage}")

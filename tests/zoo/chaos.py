@@ -27,7 +27,7 @@ from lofa.backbones import Backbone, load_backbone
 from lofa.data import ZooStore
 from lofa.files import append_jsonl, digest, read_jsonl, temporaries
 from lofa.zoo import LoraJob, LoraResult, ZooOptions, attempts, build_zoo, train_loras, verify_zoo
-from tests.helpers.killing import FORK, kill_now_and_then
+from tests.helpers.killing import finish, kill_now_and_then, start
 from tests.helpers.tiny_wan import make_tiny_wan
 from tests.zoo.sets import write_set
 
@@ -66,11 +66,9 @@ def run_round(folder: Path, backbone: Backbone, seconds: float, rng: random.Rand
         seconds: how long an undisturbed run takes; moments are drawn from as long.
     """
     write_set(folder, backbone)
-    other = FORK.Process(target=build, args=(folder, backbone, "2/2"))
-    other.start()
+    other = start(build, (folder, backbone, "2/2"))  # the backbone is loaded once
     kills = kill_now_and_then(build, (folder, backbone, "1/2"), seconds, rng)
-    other.join()
-    assert other.exitcode == 0, "the shard that nobody killed failed"
+    assert finish(other) == 0, "the shard that nobody killed failed"
     build(folder, backbone, "1/2")
     check(folder, backbone)
     return replace(outcome(folder), kills=kills)
