@@ -249,6 +249,18 @@ def test_infinite_gradients_stop_before_the_step(tmp_path: Path) -> None:
         train(1, tmp_path, before=Infinite())
 
 
+class NoNumber(Callback):
+    """Makes the loss of the first validation NaN."""
+
+    def on_validation_epoch_end(self, trainer: Trainer, module: Any) -> None:
+        if trainer.global_step == EVERY:
+            trainer.callback_metrics["val/loss"].fill_(torch.nan)
+
+
+def test_a_validation_without_a_number_is_no_best_one(calm: dict[int, dict[str, Any]], tmp_path: Path) -> None:
+    assert train(1, tmp_path, before=NoNumber())["score"] == calm[1]["score"]
+
+
 def test_a_validation_without_a_number_gives_no_best(tmp_path: Path) -> None:
     with StopRequest() as stop:
         checkpoints = Checkpoints(tmp_path, EVERY, True, stop)

@@ -6,6 +6,7 @@ resumed run validates first where that is due, and nothing is validated on weigh
 moved or copied.
 """
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -136,7 +137,7 @@ class Checkpoints(Checkpoint):
         if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking:
             return
         score = float(trainer.callback_metrics[MONITOR])
-        if self._score is None or score < self._score:
+        if math.isfinite(score) and (self._score is None or score < self._score):
             self._score = score
             trainer.save_checkpoint(self.best)
 
