@@ -1,12 +1,21 @@
 """Values no command can work with: exit code 2 and one message that names the key, before anything is written."""
 
+import re
 import shutil
 from contextlib import chdir
+from copy import deepcopy
+from functools import cache
 from pathlib import Path
 
 import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf
 
-from lofa.cli import main
+from lofa.cli import load_command, main
+from lofa.cli.options import check_numbers
+from lofa.errors import ConfigError
+from lofa.resources import conf_dir
 from tests.cli.conftest import BACKBONE, SMALL_NET
 
 BIG = 2**32
@@ -73,8 +82,35 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("command", "values", "key"), CASES, ids=lambda part: part[-1] if len(part) < 9 else "")
-def test_a_number_out_of_range_is_refused_before_anything_is_looked_at(
+@cache
+def composed(command: str, *values: str) -> DictConfig:
+    """The configuration of a command line that is right."""
+    name, *groups = command.split()
+    load_command(name).register()
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        return compose(name, [*groups, *values])
+
+
+@pytest.mark.parametrize(
+    ("command", "values", "key"), [case for case in CASES if case[0] != "pretrain"], ids=lambda part: str(part[-1])
+)
+def test_a_number_out_of_range_is_refused(command: str, values: tuple[str, ...], key: str) -> None:
+    *right, wrong = values
+    config = deepcopy(composed(command, *right))
+    check_numbers(config)
+    OmegaConf.update(config, key, OverridesParser.create().parse_override(wrong).value())
+    with pytest.raises(ConfigError, match=rf"^{re.escape(key)}="):
+        check_numbers(config)
+
+
+@pytest.mark.parametrize(
+    ("command", "values", "key"),
+    # a recipe's numbers are looked at by the recipe, those of the other commands all in one place
+    [next(case for case in CASES if case[0] == name) for name in OUT_OF_RANGE if name != "pretrain"]
+    + [case for case in CASES if case[0] == "pretrain"],
+    ids=lambda part: str(part[-1]),
+)
+def test_every_command_looks_at_its_numbers_before_anything_else(
     command: str, values: tuple[str, ...], key: str, inside: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([*command.split(), *values]) == 2
