@@ -151,11 +151,11 @@ def run_outcome(run: Path) -> Outcome:
 
 
 def same(one: Any, other: Any) -> bool:
-    """Equal all through, tensors bit for bit."""
+    """Equal all through, tensors bit for bit; a list may have become a tuple, as FSDP's reading makes of the betas."""
     if isinstance(one, dict):
         return isinstance(other, dict) and one.keys() == other.keys() and all(same(one[k], other[k]) for k in one)
     if isinstance(one, list | tuple):
-        return type(one) is type(other) and len(one) == len(other) and all(map(same, one, other))
+        return isinstance(other, list | tuple) and len(one) == len(other) and all(map(same, one, other))
     return torch.equal(one, other) if isinstance(one, torch.Tensor) else bool(one == other)
 
 
