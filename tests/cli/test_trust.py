@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import re
 import shutil
 from collections.abc import Callable
 from contextlib import chdir
@@ -14,8 +15,8 @@ import yaml
 from lightning.pytorch.strategies import SingleDeviceStrategy
 
 from lofa.cli import main
-from lofa.cli.trust import check_targets, targets
-from lofa.errors import ConfigError
+from lofa.cli.trust import check_checkpoints, check_targets, targets
+from lofa.errors import ConfigError, DataError
 
 HARMLESS = (
     "torch.optim.SGD",
@@ -219,12 +220,18 @@ DAMAGES: dict[str, Callable[[Path], Any]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_hostile_or_damaged_checkpoint_runs_nothing(
-    damage: str, way: Path, run: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_hostile_or_damaged_checkpoint_runs_nothing(damage: str, run: Path, inside: Path) -> None:
     checkpoint = run / "checkpoints" / "last.ckpt"
     DAMAGES[damage](checkpoint)
-    assert resume(way, run, "trust_run=true") == 2  # trust in classes opens no pickle
+    with pytest.raises(DataError, match=f"^{re.escape(str(checkpoint))}: [^\n]+$"):
+        check_checkpoints(run, trusted=True)  # trust in classes opens no pickle
+    assert not list(inside.iterdir())
+
+
+def test_a_hostile_checkpoint_is_refused_on_resume(way: Path, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    checkpoint = run / "checkpoints" / "last.ckpt"
+    _hostile(checkpoint)
+    assert resume(way, run, "trust_run=true") == 2
     message = capsys.readouterr().err
     assert str(checkpoint) in message and message.count("\n") == 1
     assert not (way / "pwned").exists()

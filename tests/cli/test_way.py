@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import lofa
 from lofa.cli import main
@@ -25,17 +24,6 @@ from tests.cli.conftest import BACKBONE, JUDGES, SIZES, SMALL_NET
 from tests.helpers.tiny_wan import make_tiny_wan
 
 QUICK = (BACKBONE, *SMALL_NET, "debug=fast", "stages.s1.batch_size=3", "stages.s2.batch_size=3")
-
-
-def losses(run: Path) -> dict[int, float]:
-    """Training loss of each step that the log of a run holds."""
-    found = {}
-    for file in sorted((run / "tensorboard").iterdir()):
-        events = EventAccumulator(str(file))
-        events.Reload()
-        if "train/loss" in events.Tags()["scalars"]:
-            found.update({event.step: event.value for event in events.Scalars("train/loss")})
-    return found
 
 
 def test_a_run_explains_itself(way: Path) -> None:
@@ -51,18 +39,6 @@ def test_a_run_explains_itself(way: Path) -> None:
         "predictor.json",
         "response.safetensors",
     ]
-
-
-@pytest.mark.parametrize("stage", [1, 2])
-def test_a_resumed_run_has_the_losses_of_an_uninterrupted_one(stage: int, way: Path) -> None:
-    key = f"stages.s{stage}"
-    values = (f"stage={stage}", "data=world", *QUICK, f"{key}.scheduler.total=5", f"{key}.batch_size=4")
-    with chdir(way):
-        assert main(["train", *values, f"name=whole{stage}", f"{key}.max_steps=5"]) == 0
-        assert main(["train", *values, f"name=broken{stage}", f"{key}.max_steps=3"]) == 0  # in the middle of an epoch
-        assert main(["train", f"resume=runs/broken{stage}", f"{key}.max_steps=5"]) == 0
-    whole, broken = losses(way / "runs" / f"whole{stage}"), losses(way / "runs" / f"broken{stage}")
-    assert len(whole) == 5 and broken == whole
 
 
 def test_a_run_is_not_resumed_with_other_networks(way: Path, capsys: pytest.CaptureFixture[str]) -> None:
