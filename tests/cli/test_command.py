@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from lofa.cli import COMMANDS, load_command, main
+from lofa.cli import COMMANDS, main
 from lofa.cli.command import run
 from lofa.cli.options import list_options
 from tests.cli.test_text import NASTY
@@ -23,7 +23,7 @@ def record(arguments: list[str], command: str = "generate") -> list[dict[str, An
     def task(config: Any) -> None:
         seen.append(OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
 
-    assert run(replace(load_command(command), task=task), arguments) == 0
+    assert run(replace(COMMANDS[command], task=task), arguments) == 0
     return seen
 
 
@@ -51,7 +51,7 @@ def test_a_command_leaves_nothing_behind(inside: Path) -> None:
 def test_while_a_job_runs_argv_is_its_own_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["lofa", "generate", "-m", "prompt=a, b", "steps=2,3"])
     seen: list[list[str]] = []
-    command = replace(load_command("generate"), task=lambda config: seen.append(list(sys.argv)))
+    command = replace(COMMANDS["generate"], task=lambda config: seen.append(list(sys.argv)))
     assert run(command, sys.argv[2:]) == 0
     assert seen == [["lofa", "generate", "prompt=a, b", f"steps={steps}"] for steps in (2, 3)]
     assert sys.argv == ["lofa", "generate", "-m", "prompt=a, b", "steps=2,3"]
@@ -59,7 +59,7 @@ def test_while_a_job_runs_argv_is_its_own_command_line(monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help_names_every_key_and_its_meaning(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    command = load_command(name)
+    command = COMMANDS[name]
     assert main([name, "--help"]) == 0
     page = capsys.readouterr().out
     shown = {field: alias for alias, field in command.aliases.items()}
@@ -82,7 +82,7 @@ def test_faults_of_the_program_keep_their_traceback() -> None:
         raise ZeroDivisionError("a fault")
 
     with pytest.raises(ZeroDivisionError, match="a fault"):
-        run(replace(load_command("generate"), task=task), ["prompt=x"])
+        run(replace(COMMANDS["generate"], task=task), ["prompt=x"])
 
 
 def test_the_exit_code_reaches_the_shell(tmp_path: Path) -> None:

@@ -12,8 +12,8 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
-from lofa.cli import load_command, main
-from lofa.cli.options import check_numbers
+from lofa.cli import COMMANDS, main
+from lofa.cli.options import check_values
 from lofa.errors import ConfigError
 from lofa.resources import conf_dir
 from tests.cli.conftest import BACKBONE, SMALL_NET
@@ -86,7 +86,7 @@ CASES = [
 def composed(command: str, *values: str) -> DictConfig:
     """The configuration of a command line that is right."""
     name, *groups = command.split()
-    load_command(name).register()
+    COMMANDS[name].register()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         return compose(name, [*groups, *values])
 
@@ -97,10 +97,10 @@ def composed(command: str, *values: str) -> DictConfig:
 def test_a_number_out_of_range_is_refused(command: str, values: tuple[str, ...], key: str) -> None:
     *right, wrong = values
     config = deepcopy(composed(command, *right))
-    check_numbers(config)
+    check_values(config)
     OmegaConf.update(config, key, OverridesParser.create().parse_override(wrong).value())
     with pytest.raises(ConfigError, match=rf"^{re.escape(key)}="):
-        check_numbers(config)
+        check_values(config)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,14 @@
 """Adapters (low-rank weight updates), their files, and the slots that put them on a network."""
 
-from lofa.adapters.adapter import Adapter, stack_adapters, unstack
-from lofa.adapters.lowrank import AdapterBatch, LowRank, LowRankBatch
-from lofa.adapters.slots import SlotLinear, Slots
+from typing import TYPE_CHECKING
+
+from lofa.lazy import lazy
+
+if TYPE_CHECKING:
+    from lofa.adapters.adapter import Adapter, stack_adapters, unstack
+    from lofa.adapters.lowrank import AdapterBatch, LowRank, LowRankBatch
+    from lofa.adapters.slots import SlotLinear, Slots
+else:
+    __getattr__, __dir__ = lazy(__name__, "names", "adapter", "lowrank", "slots")
 
 __all__ = ["Adapter", "AdapterBatch", "LowRank", "LowRankBatch", "SlotLinear", "Slots", "stack_adapters", "unstack"]

@@ -1,15 +1,14 @@
 """Loading backbones: by a name of conf/backbone, from a diffusers folder, or from the hub."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
 import torch
-import yaml
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from diffusers.pipelines.wan.pipeline_wan import WanPipeline
 from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
@@ -17,19 +16,17 @@ from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
 from lofa.backbones.base import Backbone, Sampling
+from lofa.backbones.config import BackboneConfig, known_backbones, read_config
 from lofa.backbones.wan import ATTENTION_KINDS, WAN_SAMPLING, WanBackbone
 from lofa.errors import BackboneError, ConfigError
 from lofa.files import read_json
-from lofa.resources import conf_dir, data_dir
+from lofa.resources import data_dir
 
 __all__ = [
     "SAMPLING_FILE",
-    "BackboneConfig",
     "backbone_folder",
     "bare_backbone",
-    "known_backbones",
     "load_backbone",
-    "read_config",
 ]
 
 SAMPLING_FILE = "lofa.json"
@@ -37,59 +34,6 @@ SAMPLING_FILE = "lofa.json"
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _FAMILY_OF_PIPELINE = {"WanPipeline": "wan"}
-
-
-@dataclass(frozen=True)
-class BackboneConfig:
-    """What a file of conf/backbone says.
-
-    Attributes:
-        name: of the backbone
-        path: folder, name of a shipped model, or hub id
-        family: model family, decides the classes
-        kinds: layer kinds to adapt
-        dtype: precision of the transformer and text encoder (the VAE stays in float32)
-        gradient_checkpointing: recompute activations in the backward pass
-        architecture: the transformer's constructor values, to build it without weights
-    """
-
-    name: str
-    path: str
-    family: str = "wan"
-    kinds: tuple[str, ...] = ATTENTION_KINDS
-    dtype: str = "float32"
-    gradient_checkpointing: bool = False
-    architecture: Mapping[str, Any] | None = None
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "kinds", tuple(self.kinds))
-        if self.dtype not in _DTYPES:
-            raise ConfigError(f"backbone.dtype={self.dtype}: choose one of {', '.join(_DTYPES)}")
-        if self.family != "wan":
-            raise ConfigError(f"backbone.family={self.family}: the families are wan")
-
-
-def known_backbones() -> list[str]:
-    """Names of conf/backbone."""
-    return sorted(file.stem for file in (conf_dir() / "backbone").glob("*.yaml"))
-
-
-def read_config(name: str) -> BackboneConfig:
-    """Reads conf/backbone/<name>.yaml.
-
-    Raises:
-        BackboneError: there is no such file.
-        ConfigError: it has a wrong key or value.
-    """
-    file = conf_dir() / "backbone" / f"{name}.yaml"
-    if not file.is_file():
-        raise BackboneError(f"no backbone {name!r}; known names: {', '.join(known_backbones())}")
-    values = yaml.safe_load(file.read_text(encoding="utf-8"))
-    allowed = [field.name for field in fields(BackboneConfig)]
-    unknown = [key for key in values if key not in allowed]
-    if unknown:
-        raise ConfigError(f"{file}: unknown key {unknown[0]!r}; there are {', '.join(allowed)}")
-    return BackboneConfig(**values)
 
 
 def load_backbone(
@@ -109,7 +53,7 @@ def load_backbone(
     """
     config = _resolve(name_or_path)
     pipeline = _load_pipeline(config, _DTYPES[config.dtype] if dtype is None else dtype)
-    backbone = WanBackbone(config.name, pipeline, config.kinds, _sampling(_folder(config.path)))
+    backbone = WanBackbone(config.name, pipeline, config.kinds or ATTENTION_KINDS, _sampling(_folder(config.path)))
     if config.gradient_checkpointing:
         backbone.enable_gradient_checkpointing()
     return backbone.to(device)
@@ -233,7 +177,7 @@ def bare_backbone(config: BackboneConfig, device: torch.device | str = "meta") -
     absent: dict[str, Any] = {"tokenizer": None, "text_encoder": None, "vae": None}
     scheduler = FlowMatchEulerDiscreteScheduler(shift=5.0)
     pipeline = WanPipeline(scheduler=scheduler, transformer=transformer, **absent)
-    backbone = WanBackbone(config.name, pipeline, config.kinds)
+    backbone = WanBackbone(config.name, pipeline, config.kinds or ATTENTION_KINDS)
     if config.gradient_checkpointing:
         backbone.enable_gradient_checkpointing()
     return backbone

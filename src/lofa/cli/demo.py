@@ -16,14 +16,13 @@ from rich.console import Console
 from rich.table import Table
 
 from lofa.cli.clips import side_by_side, write_clip
-from lofa.cli.command import Command
-from lofa.cli.evaluate import EvalConfig, compare_methods
+from lofa.cli.commands import EvalConfig, TrainConfig
+from lofa.cli.evaluate import compare_methods
 from lofa.cli.objects import open_backbone, pick_device
-from lofa.cli.options import text
+from lofa.cli.options import schema
 from lofa.cli.prepare import prepare_source
 from lofa.cli.runs import find_set
-from lofa.cli.schema import WayConfig
-from lofa.cli.train import TrainConfig, train_stage
+from lofa.cli.train import train_stage
 from lofa.cli.zoo import train_zoo
 from lofa.data import read_encoded, read_samples
 from lofa.evaluation import Evaluation
@@ -31,16 +30,7 @@ from lofa.files import atomic_write
 from lofa.predict import Predictor
 from lofa.predict.stages import PREDICTOR
 
-__all__ = ["COMMAND", "DemoConfig"]
-
-
-@dataclass
-class DemoConfig(WayConfig):
-    """Keys of lofa demo."""
-
-    name: str | None = text(None, "folder in paths.runs for what is made; none: that of the experiment: demo, smoke")
-    source: str = text("world", "as for lofa prepare")
-    prompt: str | None = text(None, "prompt of the clip that is generated; none: the caption of a held-out clip")
+__all__ = ["demo"]
 
 
 @dataclass
@@ -122,18 +112,8 @@ def _train(config: Any, out: Path, stage: int, response: str | None = None) -> P
     return train_stage(_view(config, TrainConfig, stage=stage, response=response), run).run
 
 
-def _view(config: Any, schema: type, **values: object) -> Any:
-    """The configuration of another command of the way, from what both share."""
-    view = OmegaConf.structured(schema)
+def _view(config: Any, options: type, **values: object) -> Any:
+    """The configuration of another command of the pipeline, from what both share."""
+    view = schema(options)
     shared = OmegaConf.masked_copy(config, [key for key in config if key in view])
     return OmegaConf.merge(view, shared, values)
-
-
-COMMAND = Command(
-    "demo",
-    DemoConfig,
-    demo,
-    "the whole way once: world, prepare, zoo, stage 1, stage 2, predict, eval",
-    ("lofa demo", "lofa demo experiment=smoke            the same way in at most two minutes"),
-    sections=("prepare", "zoo", "stages", "hypernet", "evaluation", "backbone", "paths"),
-)

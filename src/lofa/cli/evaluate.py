@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +11,11 @@ from rich.table import Table
 from transformers.utils.logging import disable_progress_bar
 
 from lofa.backbones import Backbone
-from lofa.cli.command import Command
 from lofa.cli.objects import open_backbone, pick_device
-from lofa.cli.options import build, option, text
+from lofa.cli.options import build
+from lofa.cli.pipeline import BaselineConfig
 from lofa.cli.problems import nearest
 from lofa.cli.runs import find_run, find_set, new_run, read_run_config, start_run
-from lofa.cli.schema import WayConfig
 from lofa.data import read_samples
 from lofa.errors import ConfigError, DataError
 from lofa.evaluation import (
@@ -43,25 +41,10 @@ from lofa.files import write_json
 from lofa.metrics import load_clip, load_video_features
 from lofa.predict import Predictor
 from lofa.stores import Place
-from lofa.zoo import LoraOptions
 
-__all__ = ["COMMAND", "EvalConfig", "compare_methods", "print_table"]
+__all__ = ["compare_methods", "evaluation", "print_table"]
 
 _SHUFFLED = "_shuffled"
-
-
-@dataclass
-class EvalConfig(WayConfig):
-    """Keys of eval.py."""
-
-    methods: list[str] = option(
-        ["base", "lora", "lofa"],
-        "base, lora, lofa, a name in `predictors`; with _shuffled behind: its adapters, mixed up",
-    )
-    predictor: str | None = text(
-        None, "run of train.py stage=2; none: the newest finished one of this data, task and backbone"
-    )
-    predictors: dict[str, str] = text({}, "further predictors: +predictors.<name>=<run>")
 
 
 def evaluation(config: Any) -> Evaluation:
@@ -79,7 +62,7 @@ def compare_methods(config: Any, backbone: Backbone, run: Path) -> Evaluation:
     """
     set_dir = find_set(config)
     samples = read_samples(set_dir)
-    protocol: Protocol = build(Protocol, config.evaluation, seed=config.seed)
+    protocol: Protocol = build(config, "evaluation")
     cases = plan_cases(samples, protocol)
     predictors = _load_predictors(config, set_dir, backbone)
     disable_progress_bar()  # of loading weights, a blink each
@@ -149,11 +132,10 @@ def _build_methods(
             if name == "base":
                 made[name] = base_method()
             elif name == "lora":
-                values = OmegaConf.to_container(config.baseline, resolve=True)
-                assert isinstance(values, dict)
-                held_out, repeats = values.pop("held_out"), values.pop("repeats")
-                options = LoraOptions(**values, seed=config.seed)
-                made[name] = lora_method(set_dir, backbone, cases, options, held_out=held_out, repeats=repeats)
+                options: BaselineConfig = build(config, "baseline")
+                made[name] = lora_method(
+                    set_dir, backbone, cases, options, held_out=options.held_out, repeats=options.repeats
+                )
             else:
                 made[name] = lofa_method(set_dir, predictors[name], cases, name=name)
     return [
@@ -208,18 +190,3 @@ def print_table(metrics: dict[str, Any]) -> None:
 
 def _cell(value: dict[str, float]) -> str:
     return f"{value['value']:.3g}\n[{value['low']:.3g}, {value['high']:.3g}]"
-
-
-COMMAND = Command(
-    "eval",
-    EvalConfig,
-    evaluation,
-    "compare base, per-sample LoRA and LoFA on held-out prompts",
-    (
-        "python eval.py data=<set> methods=[base,lora,lofa]",
-        "python eval.py data=<set> predictor=<run> methods=[base,lofa,lofa_shuffled]",
-        "python eval.py data=<set> methods=[base,lofa,single] +predictors.single=<run>",
-    ),
-    sections=("evaluation", "baseline", "metrics", "task", "backbone", "paths"),
-    program="eval.py",
-)

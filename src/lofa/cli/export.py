@@ -6,20 +6,12 @@ from typing import Any
 from lofa.adapters import Adapter
 from lofa.adapters.formats import check_adapter_target
 from lofa.cli.objects import pick_dtype
-from lofa.cli.options import option
 from lofa.errors import ConfigError
 
-__all__ = ["check_export", "export_adapter", "overwrite"]
+__all__ = ["check_export", "export_adapter"]
 
 _EXACT = 1e-6
 """Below this distance two adapters are the same up to float32's rounding."""
-
-
-def overwrite() -> Any:
-    """The key of every command that has `out`."""
-    return option(
-        False, "replace what stands at `out`: a file, or a folder that this command wrote; else it is refused"
-    )
 
 
 def check_export(config: Any) -> None:

@@ -1,7 +1,6 @@
 """lofa finetune: a short training on the clips of one class, from an adapter or from nothing, with its curve."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +11,10 @@ from rich.table import Table
 from lofa.adapters import Adapter
 from lofa.adapters.formats import check_adapter_target
 from lofa.backbones import Backbone
-from lofa.cli.command import Command
-from lofa.cli.export import overwrite
 from lofa.cli.objects import check_layers, open_backbone, pick_device
-from lofa.cli.options import build, option, section, text
+from lofa.cli.options import build
 from lofa.cli.problems import nearest
 from lofa.cli.runs import find_set
-from lofa.cli.schema import WayConfig
 from lofa.data import Sample, read_samples
 from lofa.data.samples import LATENTS
 from lofa.errors import ConfigError, DataError, LofaError
@@ -28,23 +24,7 @@ from lofa.stores import Location
 from lofa.targets import check_target
 from lofa.zoo import LoraJob, LoraOptions, LoraResult, lora_seed, read_clips, train_loras
 
-__all__ = ["COMMAND", "FinetuneConfig"]
-
-
-@dataclass
-class FinetuneConfig(WayConfig):
-    """Keys of lofa finetune."""
-
-    init: str | None = text(None, "adapter file of any format to start from; none: from nothing")
-    group: str | None = text(None, "class of the set whose clips it is trained on; none: the set's only one")
-    out: str = text("tuned.safetensors", "file to write; the curve goes beside it, as .json and .html")
-    format: str = option("diffusers", "diffusers, comfyui, kohya, peft or reference")
-    overwrite: bool = overwrite()
-    compare: bool = option(False, "also train from nothing, and say after how many steps each is as good")
-    finetune: Any = field(
-        default_factory=section(LoraOptions, without=("seed", "batch", "patience")),
-        metadata={"help": "how it is trained, as a LoRA of the zoo is"},
-    )
+__all__ = ["finetune"]
 
 
 def finetune(config: Any) -> LoraResult:
@@ -52,7 +32,7 @@ def finetune(config: Any) -> LoraResult:
     out = Path(config.out)
     curve, page = out.with_suffix(".json"), out.with_suffix(".html")
     _check_targets(out, (curve, page), config)
-    options: LoraOptions = build(LoraOptions, config.finetune, seed=config.seed)
+    options: LoraOptions = build(config, "finetune")
     if options.validate_every < 1:
         raise ConfigError("finetune.validate_every=0: the curve needs measurements; at least 1")
     backbone = open_backbone(config.backbone, pick_device(config.device))
@@ -151,16 +131,3 @@ def _report(results: dict[str, LoraResult], trained: int, measured: int) -> None
         reached = next((step for step, loss in ours.held_losses if loss <= goal), None)
         said = "never within these steps" if reached is None else f"after {reached}"
         print(f"from nothing the best is {goal:.4f}, after {goal_step} steps; from init as good {said}")
-
-
-COMMAND = Command(
-    "finetune",
-    FinetuneConfig,
-    finetune,
-    "a short training on one class, from a predicted adapter or from nothing",
-    (
-        "lofa finetune data=mine group=wave init=wave.safetensors out=tuned.safetensors",
-        "lofa finetune data=mine group=wave init=wave.safetensors finetune.steps=48 compare=true",
-    ),
-    sections=("finetune", "backbone", "paths"),
-)

@@ -1,51 +1,19 @@
 """lofa generate: a prompt, with or without an adapter -> a clip."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import MISSING
 from torch import Tensor
 
 from lofa.adapters import Adapter
 from lofa.backbones import Backbone, load_backbone
 from lofa.cli.clips import check_clip_path, difference, side_by_side, write_clip
-from lofa.cli.command import Command
-from lofa.cli.export import overwrite
 from lofa.cli.objects import check_fingerprint, check_layers, load_predictor, pick_device
-from lofa.cli.options import LARGEST_SEED, option, text
 from lofa.errors import ConfigError
 from lofa.targets import check_target
 
-__all__ = ["COMMAND", "GenerateConfig"]
-
-
-@dataclass
-class GenerateConfig:
-    """Keys of lofa generate; `backbone` is the name of a group in Hydra, so its field is called `model`."""
-
-    prompt: str = text(MISSING, "what the clip shows")
-    out: str = text("clip.mp4", "file to write: .mp4 or .gif")
-    overwrite: bool = overwrite()
-    adapter: str | None = text(None, "adapter file of any format")
-    predictor: str | None = text(
-        None, "or a run directory of train.py stage=2: the adapter is predicted from the prompt"
-    )
-    strength: float = option(1.0, "factor on the adapter")
-    compare: bool = option(
-        False, "clip without the adapter | with it, from the same noise | their difference, amplified"
-    )
-    seed: int = option(0, "of the noise", least=0, most=LARGEST_SEED)
-    steps: int | None = option(None, "denoising steps; none: the backbone's own, as for all that follow", least=1)
-    guidance: float | None = option(None, "classifier-free guidance; 1: none", least=0)
-    frames: int | None = option(None, "frames of the clip, 4 k + 1 for Wan", least=1)
-    height: int | None = option(None, "pixels", least=1)
-    width: int | None = option(None, "pixels", least=1)
-    fps: float | None = option(None, "frames a second of the file", least=0.1, most=1000)
-    negative_prompt: str = text("", "what guidance leads away from")
-    model: str | None = text(None, "name in conf/backbone, folder or hub id; none: the adapter's, or tiny-wan")
-    device: str = option("auto", "cpu, cuda, cuda:1 or auto")
+__all__ = ["generate"]
 
 
 def generate(config: Any) -> Tensor:
@@ -94,16 +62,3 @@ def _load(config: Any) -> tuple[Backbone, Adapter | None]:
         check_fingerprint(config.adapter, adapter, backbone)
         check_layers(f"adapter={config.adapter}", adapter, backbone)
     return backbone, adapter
-
-
-COMMAND = Command(
-    "generate",
-    GenerateConfig,
-    generate,
-    "generate a clip from a prompt, with or without an adapter",
-    (
-        'lofa generate prompt="a figure waves the left arm" adapter=wave.safetensors out=wave.mp4 compare=true',
-        'lofa generate prompt="a figure waves the left arm" predictor=<run> out=wave.gif',
-    ),
-    aliases={"backbone": "model"},
-)

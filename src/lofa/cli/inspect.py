@@ -1,11 +1,9 @@
 """lofa inspect: what an adapter, a sample, a data set or a run holds."""
 
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import MISSING
 from rich.console import Console
 from rich.table import Table
 
@@ -14,30 +12,13 @@ from lofa.adapters.formats.container import RawFile, read_raw
 from lofa.adapters.formats.foreign import ForeignLora
 from lofa.backbones import merged_adapters
 from lofa.cli.adapter_facts import Facts, adapter_facts, span
-from lofa.cli.command import Command
-from lofa.cli.export import overwrite
-from lofa.cli.options import option, text
 from lofa.data import ZooStore, read_samples
 from lofa.errors import AdapterFormatError, ConfigError, DataError
 from lofa.files import read_json, read_metadata, tensor_shapes
 from lofa.predict import read_description
 from lofa.targets import check_target
 
-__all__ = ["COMMAND", "InspectConfig"]
-
-
-@dataclass
-class InspectConfig:
-    """Keys of lofa inspect; `backbone` is the name of a group in Hydra, so its field is called `model`."""
-
-    path: str = text(MISSING, "adapter file or PEFT folder, .safetensors file, data set, run, predictor or model")
-    layers: bool = option(False, "also one line a layer or tensor")
-    model: str | None = text(
-        None, "of an adapter: name in conf/backbone or folder whose W it is measured against; none: the adapter's"
-    )
-    tau: float = option(0.02, "relative change from which on an entry of W counts as responding", least=0)
-    out: str | None = text(None, "of an adapter: .png to write, its change by depth and kind of layer")
-    overwrite: bool = overwrite()
+__all__ = ["inspect"]
 
 
 def inspect(config: Any) -> Facts:
@@ -152,17 +133,3 @@ def _run(path: Path) -> Facts:
 
 def _counts(names: Any) -> str:
     return ", ".join(f"{count} {name}" for name, count in sorted(Counter(names).items()))
-
-
-COMMAND = Command(
-    "inspect",
-    InspectConfig,
-    inspect,
-    "show what an adapter, sample, data set or run holds",
-    (
-        "lofa inspect path=wave.safetensors out=wave.png",
-        "lofa inspect path=data/world",
-        "lofa inspect path=runs/demo/stage2-...",
-    ),
-    aliases={"backbone": "model"},
-)

@@ -1,6 +1,7 @@
 """From a configuration to objects: backbone, condition encoder, hypernetworks."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,6 @@ from torch import nn
 
 from lofa.adapters import Adapter
 from lofa.backbones import Backbone, BackboneConfig, by_shape, known_backbones, load_backbone, read_config
-from lofa.cli.options import build
 from lofa.cli.problems import nearest
 from lofa.cli.runs import find_run
 from lofa.conditions import CONDITION_ENCODERS
@@ -133,12 +133,10 @@ def open_backbone(config: Any, device: torch.device | str) -> Backbone:
 
     With a path of one's own it goes by that path, under which `load_backbone` finds it again later.
     """
-    chosen: BackboneConfig = build(BackboneConfig, config)
+    chosen: BackboneConfig = OmegaConf.to_object(config)
     if chosen.name not in known_backbones() or read_config(chosen.name).path != chosen.path:
         folder = Path(chosen.path)
-        chosen = build(
-            BackboneConfig, OmegaConf.merge(config, {"name": str(folder.resolve()) if folder.is_dir() else chosen.path})
-        )
+        chosen = replace(chosen, name=str(folder.resolve()) if folder.is_dir() else chosen.path)
     return load_backbone(chosen, device=device)
 
 

@@ -26,9 +26,10 @@ from omegaconf import DictConfig, OmegaConf
 from lofa.cli.text import literal
 from lofa.errors import ConfigError, DataError
 from lofa.files import atomic_write, read_json, remove_temporaries, write_json
+from lofa.processes import is_first_process
 from lofa.stores import Place, StorePath, locate
 
-__all__ = ["find_run", "find_set", "finish_run", "is_first_process", "new_run", "read_run_config", "start_run"]
+__all__ = ["find_run", "find_set", "finish_run", "new_run", "read_run_config", "start_run"]
 
 CONFIG, ENVIRONMENT, SUMMARY = "config.yaml", "environment.json", "run.json"
 CHECKPOINTS = "checkpoints"
@@ -43,11 +44,6 @@ def find_set(config: Any) -> Place:
     if isinstance(place, StorePath) or place.is_absolute() or len(place.parts) > 1:
         return place
     return locate(config.paths.data) / config.data
-
-
-def is_first_process() -> bool:
-    """Whether this process writes the run's files (Lightning and torchrun number the processes in the environment)."""
-    return all(os.environ.get(key, "0") == "0" for key in ("RANK", "LOCAL_RANK", "NODE_RANK"))
 
 
 @contextmanager

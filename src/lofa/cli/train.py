@@ -16,9 +16,10 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from lofa.backbones import Backbone
-from lofa.cli.command import Command, current_overrides
+from lofa.cli.command import current_overrides
+from lofa.cli.commands import TrainConfig
 from lofa.cli.objects import build_encoder, build_network, open_backbone, place_training
-from lofa.cli.options import check_numbers, option, text
+from lofa.cli.options import check_values, schema
 from lofa.cli.progress import StepBar
 from lofa.cli.runs import (
     CHECKPOINTS,
@@ -26,12 +27,10 @@ from lofa.cli.runs import (
     find_run,
     find_set,
     finish_run,
-    is_first_process,
     new_run,
     read_run_config,
     start_run,
 )
-from lofa.cli.schema import WayConfig
 from lofa.cli.text import literal
 from lofa.cli.trainer import build_checkpoints, build_trainer, keep_best, quieten_lightning
 from lofa.cli.trust import check_checkpoints, check_targets, targets
@@ -39,31 +38,14 @@ from lofa.data import LoFADataModule, Sample, encoded_path, read_samples
 from lofa.errors import ConfigError, DataError, Interrupted
 from lofa.files import tensor_shapes
 from lofa.predict import Stage, load_response, save_predictor
+from lofa.processes import is_first_process
 from lofa.resources import conf_dir
 from lofa.stores import Place
 from lofa.training import LAST, PredictorModule, SampleClips, StopRequest, TrainingDiverged, TrainingStopped
 
-__all__ = ["COMMAND", "TrainConfig", "Trained", "train_stage"]
+__all__ = ["Trained", "train", "train_stage"]
 
 Made = TypeVar("Made")
-
-
-@dataclass
-class TrainConfig(WayConfig):
-    """Keys of train.py."""
-
-    stage: int | None = option(None, "1: response map; 2: adapter, after stage 1")
-    response: str | None = text(
-        None, "stage 2: run directory of stage 1; none: the newest finished one of this data, task and backbone"
-    )
-    resume: str | None = text(
-        None, "run directory to go on with; its configuration is used, values given here come on top"
-    )
-    trust_run: bool = option(
-        False,
-        "resume: build whatever class the run's config.yaml names, read checkpoints in several files; both run code "
-        "that lies in the run",
-    )
 
 
 @dataclass(frozen=True)
@@ -204,9 +186,9 @@ def _identity(config: Any, set_dir: Place, backbone: Backbone, stage: int) -> di
 
 def _resumed(run: Path, trusted: bool) -> DictConfig:
     """The configuration of a run, with the values of this command line on top, which alone may name any class."""
-    schema = OmegaConf.to_container(OmegaConf.structured(TrainConfig))
+    known = OmegaConf.to_container(schema(TrainConfig))
     given: list[tuple[str, object]] = []
-    saved = OmegaConf.merge(OmegaConf.structured(TrainConfig), read_run_config(run))
+    saved = OmegaConf.merge(schema(TrainConfig), read_run_config(run))
     for override in OverridesParser.create().parse_overrides(current_overrides()):
         if override.key_or_group in ("resume", "trust_run"):
             continue
@@ -219,10 +201,10 @@ def _resumed(run: Path, trusted: bool) -> DictConfig:
         given += targets({override.key_or_group: override.value()})
     assert isinstance(saved, DictConfig)
     saved.trust_run = False  # never a matter of the file
-    check_numbers(saved)
+    check_values(saved)
     if not trusted:
         named = targets(OmegaConf.to_container(saved, resolve=True))
-        own = [name for _, name in targets(schema)]
+        own = [name for _, name in targets(known)]
         check_targets([one for one in named if one not in given], own, run / CONFIG)
     return saved
 
@@ -297,19 +279,3 @@ def _make(key: str, kind: type[Made], make: Callable[[], object]) -> Made:
     if not isinstance(made, kind):
         raise ConfigError(f"{key}: gives a {type(made).__name__}, where a {kind.__name__} is needed")
     return made
-
-
-COMMAND = Command(
-    "train",
-    TrainConfig,
-    train,
-    "train a stage of the predictor on a data set with its LoRA zoo",
-    (
-        "python train.py stage=1 data=<set>",
-        "python train.py stage=2 data=<set>            after the newest stage 1 of the same data, task and backbone",
-        "python train.py -m stage=1 hypernet.lora_rank=2,4   two runs",
-        "python train.py resume=<run>",
-    ),
-    sections=("stages", "hypernet", "task", "datamodule", "strategy", "trainer", "backbone", "paths"),
-    program="train.py",
-)

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lofa.data.options import SPLIT_NAMES
 from lofa.errors import DataError
 from lofa.files import atomic_write, read_jsonl, save_tensors
 from lofa.paths import check_name, inside
@@ -27,7 +28,6 @@ __all__ = [
 ]  # fmt: skip
 
 LATENTS, TEXT, POSE = "latents", "condition.text", "condition.pose"
-SPLIT_NAMES = ("train", "val", "test")
 ROLES = ("adapt", "score")
 _VERSION = "lofa-sample-1"
 

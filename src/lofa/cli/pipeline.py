@@ -1,35 +1,35 @@
-"""The typed configuration of the way from clips to an evaluated predictor: wrong keys and types stop before it runs.
+"""The typed configuration of the pipeline from clips to an evaluated predictor: wrong keys and types stop early.
 
-`prepare`, `zoo`, `train`, `eval` and `demo` share this tree (conf/way.yaml) and an `experiment` may set any part of it;
-each adds its own keys at the root. A schema holds types and meanings; the values that matter stand in conf/.
+`prepare`, `zoo`, `train`, `eval` and `demo` share this tree (conf/pipeline.yaml) and an `experiment` may set any part
+of it; each adds its own keys at the root. A schema holds types and meanings; the values that matter stand in conf/.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
 from lofa.backbones import BackboneConfig
-from lofa.cli.options import LARGEST_SEED, option, section, text
+from lofa.cli.options import schema
 from lofa.data import PrepareOptions
 from lofa.evaluation import Protocol
-from lofa.interop.quirks import QUIRKS
+from lofa.options import LARGEST_SEED, Options, option, text
 from lofa.zoo import LoraOptions, ZooOptions
 
-__all__ = ["WayConfig"]
+__all__ = ["BaselineConfig", "PipelineConfig"]
 
 
-@dataclass
-class PathsConfig:
+@dataclass(frozen=True, kw_only=True)
+class PathsConfig(Options):
     """Where things are written."""
 
     data: str = text("data", "folder or URL of the data sets")
     runs: str = text("runs", "folder of the runs")
 
 
-@dataclass
-class TaskConfig:
+@dataclass(frozen=True, kw_only=True)
+class TaskConfig(Options):
     """conf/task: what the predictor is told."""
 
     name: str = option(MISSING, "names the runs")
@@ -37,8 +37,8 @@ class TaskConfig:
     encoder: dict[str, int] = option({}, "constructor values of the condition encoder")
 
 
-@dataclass
-class HypernetConfig:
+@dataclass(frozen=True, kw_only=True)
+class HypernetConfig(Options):
     """conf/hypernet: both hypernetworks; what only one stage has is marked."""
 
     patch_size: int = option(MISSING, "side of the tiles a weight is cut into; divides the layers' sides")
@@ -53,29 +53,31 @@ class HypernetConfig:
         "sdpa", "sdpa (PyTorch's own) or flash_attn (a GPU, half precision, pip install lofa[flash])"
     )
     compile: bool = option(False, "torch.compile the blocks: half a minute at the start; measure whether it pays")
-    quirks: list[str] = option(
-        [], "mistakes of the published network to train with, for comparison: " + ", ".join(QUIRKS)
+    quirks: tuple[str, ...] = option(
+        (),
+        "mistakes of the published network to train with, for comparison: columns, softplus, first_tile, padding, "
+        "last_block",
     )
     tau: float = option(0.02, "stage 1: relative change that counts as a response")
     temperature: float = option(0.1, "stage 1: of the logits")
-    read_after: list[int] = option(MISSING, "stage 2: blocks after which stage 1's tokens are read")
+    read_after: tuple[int, ...] = option(MISSING, "stage 2: blocks after which stage 1's tokens are read")
     alpha_init: float = option(0.1, "stage 2: alpha at the start")
 
 
-@dataclass
-class OptimizerConfig:
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig(Options):
     """AdamW, or another class of parameters -> optimizer with these values."""
 
     _target_: str = "torch.optim.AdamW"
     _partial_: bool = True
     lr: float = option(MISSING, "peak learning rate")
-    betas: list[float] = option([0.9, 0.95], "of the running means")
+    betas: tuple[float, ...] = option((0.9, 0.95), "of the running means")
     weight_decay: float = option(0.01, "decoupled")
     eps: float = option(1e-8, "added to the root of the second moment")
 
 
-@dataclass
-class SchedulerConfig:
+@dataclass(frozen=True, kw_only=True)
+class SchedulerConfig(Options):
     """Learning rate over the steps of a stage."""
 
     _target_: str = "lofa.training.warmup_schedule"
@@ -85,8 +87,8 @@ class SchedulerConfig:
     floor: float = option(0.0, "fraction of the peak that the cosine ends at", least=0, most=1)
 
 
-@dataclass
-class ResponseModuleConfig:
+@dataclass(frozen=True, kw_only=True)
+class ResponseModuleConfig(Options):
     """Loss of stage 1."""
 
     _target_: str = "lofa.training.ResponseModule"
@@ -95,8 +97,8 @@ class ResponseModuleConfig:
     diagnostics_every: int = option(50, "steps between precision and recall in the log", least=1)
 
 
-@dataclass
-class AdapterModuleConfig:
+@dataclass(frozen=True, kw_only=True)
+class AdapterModuleConfig(Options):
     """Loss of stage 2."""
 
     _target_: str = "lofa.training.AdapterModule"
@@ -109,8 +111,8 @@ class AdapterModuleConfig:
     diagnostics_every: int = option(50, "steps between gradient shares in the log", least=1)
 
 
-@dataclass
-class StageConfig:
+@dataclass(frozen=True, kw_only=True)
+class StageConfig(Options):
     """conf/training: how one stage is trained."""
 
     max_steps: int = option(MISSING, "optimizer steps", least=1)
@@ -118,44 +120,44 @@ class StageConfig:
     accumulate: int = option(1, "batches an optimizer step", least=1)
     layers_per_sample: int | None = option(None, "layers drawn a step; none: all", least=1)
     val_every: int = option(MISSING, "steps between validations", least=1)
-    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
+    optimizer: OptimizerConfig = MISSING
+    scheduler: SchedulerConfig = MISSING
 
 
-@dataclass
+@dataclass(frozen=True, kw_only=True)
 class ResponseStage(StageConfig):
     """Stage 1."""
 
-    module: ResponseModuleConfig = field(default_factory=ResponseModuleConfig)
+    module: ResponseModuleConfig = MISSING
 
 
-@dataclass
+@dataclass(frozen=True, kw_only=True)
 class WeightsStage(StageConfig):
     """Stage 2."""
 
-    module: AdapterModuleConfig = field(default_factory=AdapterModuleConfig)
+    module: AdapterModuleConfig = MISSING
     clips: int = option(2, "sample clips in TensorBoard; 0: none", least=0)
     clips_every: int = option(1, "validations between them", least=1)
 
 
-@dataclass
-class StagesConfig:
+@dataclass(frozen=True, kw_only=True)
+class StagesConfig(Options):
     """Both stages; `stage` chooses."""
 
-    s1: ResponseStage = field(default_factory=ResponseStage)
-    s2: WeightsStage = field(default_factory=WeightsStage)
+    s1: ResponseStage = MISSING
+    s2: WeightsStage = MISSING
 
 
-@dataclass
-class DataModuleConfig:
+@dataclass(frozen=True, kw_only=True)
+class DataModuleConfig(Options):
     """conf/datamodule: how pairs of prompt and LoRA are drawn."""
 
     workers: int = option(0, "processes that read ahead", least=0)
     siblings: bool = option(True, "draw any clip of an adapter's group with its own caption, not only the anchor")
 
 
-@dataclass
-class TrainerConfig:
+@dataclass(frozen=True, kw_only=True)
+class TrainerConfig(Options):
     """conf/trainer: lightning.Trainer."""
 
     _target_: str = "lightning.Trainer"
@@ -171,8 +173,8 @@ class TrainerConfig:
     profiler: str | None = option(None, "simple or advanced: time spent, in the log folder")
 
 
-@dataclass
-class DDPPlugin:
+@dataclass(frozen=True, kw_only=True)
+class DDPPlugin(Options):
     """One copy of the network in each process."""
 
     _target_: str = "lightning.pytorch.strategies.DDPStrategy"
@@ -180,8 +182,8 @@ class DDPPlugin:
     process_group_backend: str | None = option(None, "nccl or gloo; none: by device")
 
 
-@dataclass
-class FSDPPlugin:
+@dataclass(frozen=True, kw_only=True)
+class FSDPPlugin(Options):
     """FSDP2: the network spread over the processes. Lightning's own FSDPStrategy refuses a CPU, this one does not."""
 
     _target_: str = "lightning.pytorch.strategies.ModelParallelStrategy"
@@ -193,8 +195,8 @@ class FSDPPlugin:
     process_group_backend: str | None = option(None, "nccl or gloo; none: by device")
 
 
-@dataclass
-class StrategyConfig:
+@dataclass(frozen=True, kw_only=True)
+class StrategyConfig(Options):
     """conf/strategy: on how many devices, and how they share the work."""
 
     devices: Any = option(1, "how many, a list of their numbers, or auto")
@@ -202,8 +204,8 @@ class StrategyConfig:
     plugin: Any = None
 
 
-@dataclass
-class LoggerConfig:
+@dataclass(frozen=True, kw_only=True)
+class LoggerConfig(Options):
     """conf/logger."""
 
     _target_: str | None = None
@@ -211,16 +213,16 @@ class LoggerConfig:
     version: str = option("", "folder within that")
 
 
-@dataclass
-class MetricsConfig:
+@dataclass(frozen=True, kw_only=True)
+class MetricsConfig(Options):
     """conf/metrics: the networks that judge generated clips."""
 
     clip: str | None = text(None, "CLIP folder with tokenizer and preprocessor; none: the shipped one")
     video: str | None = text(None, "VideoMAE folder with preprocessor, for FVD; none: the shipped one")
 
 
-@dataclass
-class BaselineConfig(section(LoraOptions, without=("seed",))):  # type: ignore[misc]
+@dataclass(frozen=True, kw_only=True)
+class BaselineConfig(LoraOptions):
     """conf/baseline: the per-sample LoRA that eval compares with."""
 
     held_out: int = option(
@@ -229,29 +231,29 @@ class BaselineConfig(section(LoraOptions, without=("seed",))):  # type: ignore[m
     repeats: int = option(3, "LoRAs trained by themselves to measure their time", least=1)
 
 
-@dataclass
-class WayConfig:
-    """What the commands of the way share."""
+@dataclass(frozen=True, kw_only=True)
+class PipelineConfig(Options):
+    """What the commands of the pipeline share."""
 
     data: str = text("world", "data set: a name in paths.data, a folder, or a URL such as s3://bucket/set")
     name: str | None = text(None, "folder in paths.runs for what is made; none: named after task, stage and time")
     seed: int = option(0, "of everything that is drawn", least=0, most=LARGEST_SEED)
     device: str = option("auto", "where models run: cpu, cuda, cuda:1, auto")
-    backbone: Any = field(default_factory=section(BackboneConfig, verbatim=("name", "path")))
-    task: TaskConfig = field(default_factory=TaskConfig)
-    prepare: Any = field(default_factory=section(PrepareOptions, without=("seed",), verbatim=("captions",)))
-    zoo: Any = field(default_factory=section(ZooOptions, without=("seed", "shard")))
-    hypernet: HypernetConfig = field(default_factory=HypernetConfig)
-    datamodule: DataModuleConfig = field(default_factory=DataModuleConfig)
-    stages: StagesConfig = field(default_factory=StagesConfig)
-    strategy: StrategyConfig = field(default_factory=StrategyConfig)
-    trainer: TrainerConfig = field(default_factory=TrainerConfig)
-    logger: LoggerConfig = field(default_factory=LoggerConfig)
-    evaluation: Any = field(default_factory=section(Protocol, without=("seed",)))
-    baseline: BaselineConfig = field(default_factory=BaselineConfig)
-    metrics: MetricsConfig = field(default_factory=MetricsConfig)
-    paths: PathsConfig = field(default_factory=PathsConfig)
+    backbone: BackboneConfig = MISSING
+    task: TaskConfig = MISSING
+    prepare: PrepareOptions = MISSING
+    zoo: ZooOptions = MISSING
+    hypernet: HypernetConfig = MISSING
+    datamodule: DataModuleConfig = MISSING
+    stages: StagesConfig = MISSING
+    strategy: StrategyConfig = MISSING
+    trainer: TrainerConfig = MISSING
+    logger: LoggerConfig = MISSING
+    evaluation: Protocol = MISSING
+    baseline: BaselineConfig = MISSING
+    metrics: MetricsConfig = MISSING
+    paths: PathsConfig = MISSING
 
 
-for name, schema in {"ddp": DDPPlugin, "fsdp": FSDPPlugin}.items():  # files of conf/strategy ask for them by name
-    ConfigStore.instance().store(group="schema", name=name, node=schema, provider="lofa")
+for name, plugin in {"ddp": DDPPlugin, "fsdp": FSDPPlugin}.items():  # files of conf/strategy ask for them by name
+    ConfigStore.instance().store(group="schema", name=name, node=schema(plugin), provider="lofa")
