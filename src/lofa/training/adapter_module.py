@@ -80,12 +80,13 @@ class AdapterModule(PredictorModule):
         """What stage I reads of the layers of each stack, and its condition."""
         network, encoder = self._response
         if self._prepared is None:
-            stacks = [torch.tensor(indices, device=self.device) for indices in self.frozen.shapes.values()]
+            stacks = [[self.layer_names[index] for index in indices] for indices in self.frozen.shapes.values()]
             self._prepared = [network.prepare(*self.frozen(layers)) for layers in stacks]
         read = encoder(batch.values, batch.lengths)
         for stack in batch.stacks:
-            prepared = self._prepared[self.frozen.stack_of[int(stack.layers[0])]]
-            yield (prepared[self.frozen.place[stack.layers]], *read)
+            layers = self.frozen.number(stack.layers)
+            prepared = self._prepared[self.frozen.stack_of[int(layers[0])]]
+            yield (prepared[self.frozen.place[layers]], *read)
 
     @torch.no_grad()
     def respond(self, batch: PairedBatch) -> list[Response]:
@@ -163,9 +164,9 @@ class AdapterModule(PredictorModule):
 
     def _layered(self, pairs: Sequence[Pairs], batch: PairedBatch) -> AdapterBatch:
         return {
-            self.layer_names[layer]: LowRankBatch(part.A[:, i].float(), part.B[:, i].float(), part.alpha[:, i].float())
+            layer: LowRankBatch(part.A[:, i].float(), part.B[:, i].float(), part.alpha[:, i].float())
             for part, stack in zip(pairs, batch.stacks, strict=True)
-            for i, layer in enumerate(stack.layers.tolist())
+            for i, layer in enumerate(stack.layers)
         }
 
     def _draw(self, batch: PairedBatch, seed: int, step: int, draws: int) -> NoiseDraw:
