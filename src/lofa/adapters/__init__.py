@@ -6,9 +6,20 @@ from lofa.lazy import lazy
 
 if TYPE_CHECKING:
     from lofa.adapters.adapter import Adapter, stack_adapters, unstack
-    from lofa.adapters.lowrank import AdapterBatch, LowRank, LowRankBatch
+    from lofa.adapters.lowrank import AdapterBatch, LoraBatch, LowRank, LowRankBatch, merge_batches
     from lofa.adapters.slots import SlotLinear, Slots
 else:
-    __getattr__, __dir__ = lazy(__name__, "names", "adapter", "lowrank", "slots")
+    __getattr__, __dir__ = lazy(__name__, "names adapter lowrank slots")
 
-__all__ = ["Adapter", "AdapterBatch", "LowRank", "LowRankBatch", "SlotLinear", "Slots", "stack_adapters", "unstack"]
+__all__ = [
+    "Adapter",
+    "AdapterBatch",
+    "LoraBatch",
+    "LowRank",
+    "LowRankBatch",
+    "SlotLinear",
+    "Slots",
+    "merge_batches",
+    "stack_adapters",
+    "unstack",
+]

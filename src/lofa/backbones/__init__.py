@@ -11,12 +11,10 @@ if TYPE_CHECKING:
     from lofa.backbones.load import backbone_folder, bare_backbone, load_backbone
     from lofa.backbones.merge import check_merge_target, merge_adapter, merged_adapters
     from lofa.backbones.networks import Adapters, LayerSpec, by_shape
-    from lofa.backbones.noise import NOISE_STEPS, noise_levels
 else:
-    __getattr__, __dir__ = lazy(__name__, "config", "base", "folder", "load", "merge", "networks", "noise")
+    __getattr__, __dir__ = lazy(__name__, "config base folder load merge networks")
 
 __all__ = [
-    "NOISE_STEPS",
     "Adapters",
     "Backbone",
     "BackboneConfig",
@@ -31,6 +29,5 @@ __all__ = [
     "load_backbone",
     "merge_adapter",
     "merged_adapters",
-    "noise_levels",
     "read_config",
 ]

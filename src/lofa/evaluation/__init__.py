@@ -18,18 +18,7 @@ if TYPE_CHECKING:
     from lofa.evaluation.scoring import Judges
 else:
     __getattr__, __dir__ = lazy(
-        __name__,
-        "options",
-        "bootstrap",
-        "cases",
-        "change",
-        "curves",
-        "grids",
-        "maps",
-        "methods",
-        "protocol",
-        "report",
-        "scoring",
+        __name__, "options bootstrap cases change curves grids maps methods protocol report scoring"
     )
 
 __all__ = [

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from lofa.metrics.similarity import IdentitySimilarity, StyleSimilarity
     from lofa.metrics.video import VideoFeatures, load_video_features
 else:
-    __getattr__, __dir__ = lazy(__name__, "clip", "frechet", "motion", "pose", "similarity", "video")
+    __getattr__, __dir__ = lazy(__name__, "clip frechet motion pose similarity video")
 
 __all__ = [
     "ClipEncoder",

@@ -8,6 +8,6 @@ if TYPE_CHECKING:
     from lofa.predict.predictor import Predictor
     from lofa.predict.stages import Description, Stage, find_predictor, load_response, read_description, save_predictor
 else:
-    __getattr__, __dir__ = lazy(__name__, "predictor", "stages")
+    __getattr__, __dir__ = lazy(__name__, "predictor stages")
 
 __all__ = ["Description", "Predictor", "Stage", "find_predictor", "load_response", "read_description", "save_predictor"]

@@ -8,6 +8,6 @@ if TYPE_CHECKING:
     from lofa.pretrain.options import Recipe, Schedule
     from lofa.pretrain.recipe import pretrain
 else:
-    __getattr__, __dir__ = lazy(__name__, "options", "recipe")
+    __getattr__, __dir__ = lazy(__name__, "options recipe")
 
 __all__ = ["Recipe", "Schedule", "pretrain"]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from lofa.zoo.trainer import train_loras
     from lofa.zoo.verify import ZooAudit, verify_zoo
 else:
-    __getattr__, __dir__ = lazy(__name__, "options", "build", "jobs", "plan", "trainer", "verify")
+    __getattr__, __dir__ = lazy(__name__, "options build jobs plan trainer verify")
 
 __all__ = [
     "Clips",
