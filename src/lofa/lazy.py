@@ -11,8 +11,12 @@ __all__ = ["lazy"]
 def lazy(package: str, modules: str) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
     """`__getattr__` and `__dir__` of a package: each name of its `__all__` is in the `__all__` of one of `modules`.
 
-    They are named in one string and imported in this order until a name is found: those that import little stand first. So options and
-    their help cost no import of PyTorch.
+    They are imported in this order until a name is found: those that import little stand first. So options and their
+    help cost no import of PyTorch.
+
+    Args:
+        package: its name
+        modules: names of its modules, separated by spaces
     """
 
     places = modules.split()
