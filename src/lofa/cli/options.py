@@ -28,15 +28,18 @@ class Option:
 
 
 def list_options(options: type, prefix: str = "") -> Iterator[Option]:
-    """Every key of a class of options, nested ones dotted, in the order of the source."""
+    """Every key of a class of options, nested ones dotted, in the order of the source.
+
+    A mapping without help stands for an object: its keys are the arguments of the class that it names.
+    """
     hints = get_type_hints(options)
     for item in fields(options):
         name, hint = f"{prefix}{item.name}", hints[item.name]
         if is_dataclass(hint) and isinstance(hint, type):
             yield from list_options(hint, f"{name}.")
-        elif "help" in item.metadata:
+        else:
             verbatim = item.metadata.get("verbatim", False)
-            yield Option(name, "text" if verbatim else _kind(hint), item.metadata["help"], verbatim)
+            yield Option(name, "text" if verbatim else _kind(hint), item.metadata.get("help", ""), verbatim)
 
 
 def _kind(hint: object) -> str:

@@ -1,20 +1,19 @@
 """The typed configuration of the pipeline from clips to an evaluated predictor: wrong keys and types stop early.
 
 `prepare`, `zoo`, `train`, `eval` and `demo` share this tree (conf/pipeline.yaml) and an `experiment` may set any part
-of it; each adds its own keys at the root. A schema holds types and meanings; the values that matter stand in conf/.
+of it; each adds its own keys at the root. The classes hold types and meanings; the values that matter stand in conf/.
+A mapping without help is an object to be built: its keys are `_target_` and the arguments of that class.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
 from lofa.backbones import BackboneConfig
-from lofa.cli.options import schema
 from lofa.data import PrepareOptions
 from lofa.evaluation import Protocol
-from lofa.options import LARGEST_SEED, Options, option, text
+from lofa.options import LARGEST_SEED, REQUIRED, Options, option, text
 from lofa.zoo import LoraOptions, ZooOptions
 
 __all__ = ["BaselineConfig", "PipelineConfig"]
@@ -32,8 +31,8 @@ class PathsConfig(Options):
 class TaskConfig(Options):
     """conf/task: what the predictor is told."""
 
-    name: str = option(MISSING, "names the runs")
-    condition: str = option(MISSING, "text or pose")
+    name: str = option(REQUIRED, "names the runs")
+    condition: str = option(REQUIRED, "text or pose")
     encoder: dict[str, int] = option({}, "constructor values of the condition encoder")
 
 
@@ -41,12 +40,12 @@ class TaskConfig(Options):
 class HypernetConfig(Options):
     """conf/hypernet: both hypernetworks; what only one stage has is marked."""
 
-    patch_size: int = option(MISSING, "side of the tiles a weight is cut into; divides the layers' sides")
-    d_model: int = option(MISSING, "width")
-    n_heads: int = option(MISSING, "attention heads")
-    n_blocks: int = option(MISSING, "blocks", least=1)
+    patch_size: int = option(REQUIRED, "side of the tiles a weight is cut into; divides the layers' sides")
+    d_model: int = option(REQUIRED, "width")
+    n_heads: int = option(REQUIRED, "attention heads")
+    n_blocks: int = option(REQUIRED, "blocks", least=1)
     mlp_ratio: float = option(4.0, "hidden width of the MLPs, times d_model")
-    lora_rank: int = option(MISSING, "rank r of the predicted pairs")
+    lora_rank: int = option(REQUIRED, "rank r of the predicted pairs")
     condition_from: int = option(0, "first block that reads the condition; what is before depends on W alone")
     gradient_checkpointing: bool = option(False, "trade time for memory")
     attention: str = option(
@@ -60,82 +59,28 @@ class HypernetConfig(Options):
     )
     tau: float = option(0.02, "stage 1: relative change that counts as a response")
     temperature: float = option(0.1, "stage 1: of the logits")
-    read_after: tuple[int, ...] = option(MISSING, "stage 2: blocks after which stage 1's tokens are read")
+    read_after: tuple[int, ...] = option(REQUIRED, "stage 2: blocks after which stage 1's tokens are read")
     alpha_init: float = option(0.1, "stage 2: alpha at the start")
-
-
-@dataclass(frozen=True, kw_only=True)
-class OptimizerConfig(Options):
-    """AdamW, or another class of parameters -> optimizer with these values."""
-
-    _target_: str = "torch.optim.AdamW"
-    _partial_: bool = True
-    lr: float = option(MISSING, "peak learning rate")
-    betas: tuple[float, ...] = option((0.9, 0.95), "of the running means")
-    weight_decay: float = option(0.01, "decoupled")
-    eps: float = option(1e-8, "added to the root of the second moment")
-
-
-@dataclass(frozen=True, kw_only=True)
-class SchedulerConfig(Options):
-    """Learning rate over the steps of a stage."""
-
-    _target_: str = "lofa.training.warmup_schedule"
-    _partial_: bool = True
-    warmup: int = option(MISSING, "steps of linear warm-up", least=0)
-    total: int | None = option(None, "step at which the cosine ends; none: constant after warm-up", least=1)
-    floor: float = option(0.0, "fraction of the peak that the cosine ends at", least=0, most=1)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ResponseModuleConfig(Options):
-    """Loss of stage 1."""
-
-    _target_: str = "lofa.training.ResponseModule"
-    _partial_: bool = True
-    penalty: float = option(1e-4, "weight of mean A^2 + mean B^2", least=0)
-    diagnostics_every: int = option(50, "steps between precision and recall in the log", least=1)
-
-
-@dataclass(frozen=True, kw_only=True)
-class AdapterModuleConfig(Options):
-    """Loss of stage 2."""
-
-    _target_: str = "lofa.training.AdapterModule"
-    _partial_: bool = True
-    delta_scale: float = option(1.0, "weight of the L1 term", least=0)
-    denoising_scale: float = option(10.0, "weight of the denoising term", least=0)
-    alpha_in_delta: bool = option(True, "compare alpha B A with the truth; false, as published: B A alone")
-    noise_weighted: bool = option(True, "weight noise levels by w(t) of the published training")
-    noise_draws: int = option(1, "noise levels for each predicted adapter and step", least=1)
-    diagnostics_every: int = option(50, "steps between gradient shares in the log", least=1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class StageConfig(Options):
     """conf/training: how one stage is trained."""
 
-    max_steps: int = option(MISSING, "optimizer steps", least=1)
-    batch_size: int = option(MISSING, "prompts a step and process", least=1)
+    max_steps: int = option(REQUIRED, "optimizer steps", least=1)
+    batch_size: int = option(REQUIRED, "prompts a step and process", least=1)
     accumulate: int = option(1, "batches an optimizer step", least=1)
     layers_per_sample: int | None = option(None, "layers drawn a step; none: all", least=1)
-    val_every: int = option(MISSING, "steps between validations", least=1)
-    optimizer: OptimizerConfig = MISSING
-    scheduler: SchedulerConfig = MISSING
+    val_every: int = option(REQUIRED, "steps between validations", least=1)
+    optimizer: dict[str, Any] = field(default_factory=dict)
+    scheduler: dict[str, Any] = field(default_factory=dict)
+    module: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
-class ResponseStage(StageConfig):
-    """Stage 1."""
+class AdapterStageConfig(StageConfig):
+    """The same of stage 2."""
 
-    module: ResponseModuleConfig = MISSING
-
-
-@dataclass(frozen=True, kw_only=True)
-class WeightsStage(StageConfig):
-    """Stage 2."""
-
-    module: AdapterModuleConfig = MISSING
     clips: int = option(2, "sample clips in TensorBoard; 0: none", least=0)
     clips_every: int = option(1, "validations between them", least=1)
 
@@ -144,8 +89,8 @@ class WeightsStage(StageConfig):
 class StagesConfig(Options):
     """Both stages; `stage` chooses."""
 
-    s1: ResponseStage = MISSING
-    s2: WeightsStage = MISSING
+    s1: StageConfig = MISSING
+    s2: AdapterStageConfig = MISSING
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,60 +102,12 @@ class DataModuleConfig(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainerConfig(Options):
-    """conf/trainer: lightning.Trainer."""
-
-    _target_: str = "lightning.Trainer"
-    accelerator: str = option("auto", "cpu, gpu or auto")
-    precision: str = option("32-true", "32-true, bf16-mixed")
-    gradient_clip_val: float | None = option(1.0, "largest gradient norm", least=0)
-    log_every_n_steps: int = option(10, "steps between log entries", least=0)
-    num_sanity_val_steps: int = option(0, "validation batches before training", least=-1)
-    limit_val_batches: int | None = option(None, "validation batches; none: all", least=0)
-    enable_progress_bar: bool = option(True, "show progress")
-    enable_model_summary: bool = option(False, "show a table of modules")
-    detect_anomaly: bool = option(False, "stop at the operation that makes a NaN gradient; slow")
-    profiler: str | None = option(None, "simple or advanced: time spent, in the log folder")
-
-
-@dataclass(frozen=True, kw_only=True)
-class DDPPlugin(Options):
-    """One copy of the network in each process."""
-
-    _target_: str = "lightning.pytorch.strategies.DDPStrategy"
-    find_unused_parameters: bool = option(False, "for modules with unused parameters")
-    process_group_backend: str | None = option(None, "nccl or gloo; none: by device")
-
-
-@dataclass(frozen=True, kw_only=True)
-class FSDPPlugin(Options):
-    """FSDP2: the network spread over the processes. Lightning's own FSDPStrategy refuses a CPU, this one does not."""
-
-    _target_: str = "lightning.pytorch.strategies.ModelParallelStrategy"
-    data_parallel_size: int | None = option(None, "processes the network is spread over; none: all", least=1)
-    tensor_parallel_size: int = option(1, "1: hypernetworks are not split within a layer", least=1)
-    save_distributed_checkpoint: bool = option(
-        False, "a file a process instead of one a checkpoint; to go on from it takes trust_run=true: it is unpickled"
-    )
-    process_group_backend: str | None = option(None, "nccl or gloo; none: by device")
-
-
-@dataclass(frozen=True, kw_only=True)
 class StrategyConfig(Options):
     """conf/strategy: on how many devices, and how they share the work."""
 
     devices: Any = option(1, "how many, a list of their numbers, or auto")
     num_nodes: int = option(1, "machines", least=1)
-    plugin: Any = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class LoggerConfig(Options):
-    """conf/logger."""
-
-    _target_: str | None = None
-    name: str = option("", "folder within the run")
-    version: str = option("", "folder within that")
+    plugin: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -247,13 +144,10 @@ class PipelineConfig(Options):
     datamodule: DataModuleConfig = MISSING
     stages: StagesConfig = MISSING
     strategy: StrategyConfig = MISSING
-    trainer: TrainerConfig = MISSING
-    logger: LoggerConfig = MISSING
+    trainer: dict[str, Any] = field(default_factory=dict)
+    logger: dict[str, Any] = field(default_factory=dict)
+    callbacks: dict[str, Any] = field(default_factory=dict)
     evaluation: Protocol = MISSING
     baseline: BaselineConfig = MISSING
     metrics: MetricsConfig = MISSING
     paths: PathsConfig = MISSING
-
-
-for name, plugin in {"ddp": DDPPlugin, "fsdp": FSDPPlugin}.items():  # files of conf/strategy ask for them by name
-    ConfigStore.instance().store(group="schema", name=name, node=schema(plugin), provider="lofa")

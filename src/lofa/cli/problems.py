@@ -104,7 +104,8 @@ def _value(error: OmegaConfBaseException, wrapper: HydraException | None = None)
     if isinstance(error, ConfigAttributeError | ConfigKeyError):
         parent = error.parent_node
         known = [str(name) for name in parent] if isinstance(parent, DictConfig) else []
-        return f"unknown key {key}: {nearest(str(error.key), [name for name in known if name != 'hydra'])}"
+        more = f"; +{key}=... gives it to the class all the same" if "_target_" in known else ""
+        return f"unknown key {key}: {nearest(str(error.key), [name for name in known if name != 'hydra'])}{more}"
     if isinstance(error, MissingMandatoryValue):
         return f"{key} has no value: give {key}=..."
     if isinstance(error, ValidationError):

@@ -1,15 +1,13 @@
 """train.py: one stage of the predictor, from a data set with a zoo to a run directory with a predictor."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import InstantiationException
-from hydra.utils import instantiate
 from lightning import Callback, seed_everything
 from omegaconf import DictConfig, OmegaConf
 from torch.optim import Optimizer
@@ -20,6 +18,7 @@ from lofa.cli.command import current_overrides
 from lofa.cli.commands import TrainConfig
 from lofa.cli.objects import build_encoder, build_network, open_backbone, place_training
 from lofa.cli.options import check_values, schema
+from lofa.cli.parts import drop_leftovers
 from lofa.cli.progress import StepBar
 from lofa.cli.runs import (
     CHECKPOINTS,
@@ -32,7 +31,14 @@ from lofa.cli.runs import (
     start_run,
 )
 from lofa.cli.text import literal
-from lofa.cli.trainer import build_checkpoints, build_trainer, keep_best, quieten_lightning
+from lofa.cli.trainer import (
+    TrainingParts,
+    build_checkpoints,
+    build_trainer,
+    keep_best,
+    quieten_lightning,
+    training_parts,
+)
 from lofa.cli.trust import check_checkpoints, check_targets, targets
 from lofa.data import LoFADataModule, Sample, encoded_path, read_samples
 from lofa.errors import ConfigError, DataError, Interrupted
@@ -44,8 +50,6 @@ from lofa.stores import Place
 from lofa.training import LAST, PredictorModule, SampleClips, StopRequest, TrainingDiverged, TrainingStopped
 
 __all__ = ["Trained", "train", "train_stage"]
-
-Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,7 @@ def train(config: Any) -> Trained:
     """Trains the stage that the configuration asks for, or goes on with a run."""
     if config.resume is None:
         _check_stage(config.stage)
+        drop_leftovers(config, OverridesParser.create().parse_overrides(current_overrides()))
         with new_run(config, f"stage{config.stage}") as run:
             return train_stage(config, run)
     run = Path(config.resume)
@@ -93,6 +98,8 @@ def train_stage(config: Any, run: Path, checkpoint: Path | None = None) -> Train
 def _train_stage(config: Any, run: Path, checkpoint: Path | None, stop: StopRequest) -> Trained:
     _check_stage(config.stage)
     placed = place_training(config)
+    parts = training_parts(placed)
+    parts.check()
     quieten_lightning()
     seed_everything(config.seed, verbose=False)
     stage = config.stages[f"s{config.stage}"]
@@ -121,7 +128,7 @@ def _train_stage(config: Any, run: Path, checkpoint: Path | None, stop: StopRequ
     response = None if frozen is None else frozen.network
     width: Any = encoder.width
     network = build_network(config.hypernet, backbone, width, response)
-    module = _build_module(config, stage, backbone, Stage(network, encoder), frozen)
+    module = _build_module(config, parts, backbone, Stage(network, encoder), frozen)
     callbacks: list[Callback] = []
     if config.trainer.enable_progress_bar:
         callbacks.append(StepBar(f"stage {config.stage}"))
@@ -129,7 +136,7 @@ def _train_stage(config: Any, run: Path, checkpoint: Path | None, stop: StopRequ
         captions = {sample.id: sample.caption for sample in samples}
         callbacks.append(SampleClips(captions, stage.clips, stage.clips_every, backbone.sampling.fps, config.seed))
     checkpoints = build_checkpoints(config, stage, run, data, stop)
-    trainer = build_trainer(placed, stage, run, checkpoints, callbacks)
+    trainer = build_trainer(parts, placed, stage, run, checkpoints, callbacks)
     start_run(run, config)
     trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
     metrics = keep_best(trainer, checkpoints, module, data)
@@ -186,10 +193,10 @@ def _identity(config: Any, set_dir: Place, backbone: Backbone, stage: int) -> di
 
 def _resumed(run: Path, trusted: bool) -> DictConfig:
     """The configuration of a run, with the values of this command line on top, which alone may name any class."""
-    known = OmegaConf.to_container(schema(TrainConfig))
     given: list[tuple[str, object]] = []
     saved = OmegaConf.merge(schema(TrainConfig), read_run_config(run))
-    for override in OverridesParser.create().parse_overrides(current_overrides()):
+    overrides = OverridesParser.create().parse_overrides(current_overrides())
+    for override in overrides:
         if override.key_or_group in ("resume", "trust_run"):
             continue
         if (conf_dir() / override.key_or_group.partition("@")[0]).is_dir():
@@ -204,8 +211,8 @@ def _resumed(run: Path, trusted: bool) -> DictConfig:
     check_values(saved)
     if not trusted:
         named = targets(OmegaConf.to_container(saved, resolve=True))
-        own = [name for _, name in targets(known)]
-        check_targets([one for one in named if one not in given], own, run / CONFIG)
+        check_targets([one for one in named if one not in given], run / CONFIG)
+    drop_leftovers(saved, overrides)
     return saved
 
 
@@ -243,39 +250,28 @@ def _load_response(config: Any, backbone: Backbone) -> Stage:
     return stage
 
 
-def _build_module(config: Any, stage: Any, backbone: Backbone, trained: Stage, frozen: Stage | None) -> PredictorModule:
+def _build_module(
+    config: Any, parts: TrainingParts, backbone: Backbone, trained: Stage, frozen: Stage | None
+) -> PredictorModule:
     """The LightningModule of the stage around finished objects.
 
     Raises:
         ConfigError: an optimizer, schedule or module that can't be made of its values.
     """
-    key = f"stages.s{config.stage}"
-    optimizer = instantiate(stage.optimizer, _convert_="all")
-    scheduler = instantiate(stage.scheduler, _convert_="all")
     parameters = list(chain(trained.network.parameters(), trained.encoder.parameters()))
-    tried = _make(f"{key}.optimizer", Optimizer, lambda: optimizer(parameters))  # Lightning makes them within fit
-    _make(f"{key}.scheduler", LRScheduler, lambda: scheduler(tried))
+    tried = parts.optimizer.make(Optimizer, parameters)  # Lightning makes them within fit
+    parts.scheduler.make(LRScheduler, tried)
     stage_one = (
         {}
         if frozen is None
         else {"response_network": frozen.network, "response_encoder": frozen.encoder, "seed": config.seed}
     )
-    module = instantiate(
-        stage.module,
+    return parts.module.make(
+        PredictorModule,
         network=trained.network,
         encoder=trained.encoder,
         backbone=backbone,
-        optimizer=optimizer,
-        scheduler=scheduler,
+        optimizer=parts.optimizer.partial(),
+        scheduler=parts.scheduler.partial(),
+        **stage_one,
     )
-    return _make(f"{key}.module", PredictorModule, lambda: module(**stage_one))
-
-
-def _make(key: str, kind: type[Made], make: Callable[[], object]) -> Made:
-    try:
-        made = make()
-    except (TypeError, ValueError, IndexError, InstantiationException) as error:
-        raise ConfigError(f"{key}: {str(error).strip().splitlines()[0]}") from None
-    if not isinstance(made, kind):
-        raise ConfigError(f"{key}: gives a {type(made).__name__}, where a {kind.__name__} is needed")
-    return made

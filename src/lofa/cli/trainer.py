@@ -3,20 +3,35 @@
 import logging
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.utils import instantiate
 from lightning import Callback, Trainer
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import Strategy
 from omegaconf import OmegaConf
 
+from lofa.cli.parts import Part
 from lofa.cli.runs import CHECKPOINTS
 from lofa.data import LoFADataModule
 from lofa.training import AtomicCheckpointIO, Checkpoints, PredictorModule, StopOnNonFinite, StopRequest
 
-__all__ = ["build_checkpoints", "build_trainer", "keep_best", "quieten_lightning"]
+__all__ = ["TrainingParts", "build_checkpoints", "build_trainer", "keep_best", "quieten_lightning", "training_parts"]
+
+_TRAINER = (
+    *("strategy", "devices", "num_nodes", "logger", "callbacks", "plugins", "max_steps", "max_epochs"),
+    *("accumulate_grad_batches", "val_check_interval", "check_val_every_n_epoch", "use_distributed_sampler"),
+    *("default_root_dir", "enable_progress_bar"),
+)
+"""Arguments of the trainer that the program gives."""
+
+_MODULE = {
+    1: ("network", "encoder", "backbone", "optimizer", "scheduler"),
+    2: ("network", "encoder", "backbone", "optimizer", "scheduler", "response_network", "response_encoder", "seed"),
+}
+"""Arguments of a stage's module that the program gives."""
 
 
 def quieten_lightning() -> None:
@@ -32,23 +47,68 @@ def quieten_lightning() -> None:
         warnings.filterwarnings("ignore", message)
 
 
+@dataclass(frozen=True)
+class TrainingParts:
+    """The objects of a training that the configuration names by class."""
+
+    optimizer: Part
+    scheduler: Part
+    module: Part
+    trainer: Part
+    strategy: Part | None
+    logger: Part | None
+    callbacks: tuple[Part, ...]
+
+    def check(self) -> None:
+        """Binds each class to its arguments; nothing is made (ConfigError)."""
+        for part in (self.optimizer, self.scheduler, self.module, self.trainer, self.strategy, self.logger):
+            if part is not None:
+                part.check()
+        for part in self.callbacks:
+            part.check()
+
+
+def training_parts(config: Any) -> TrainingParts:
+    """The parts of the stage that is trained."""
+    key = f"stages.s{config.stage}"
+
+    def settings(name: str) -> dict[str, Any]:
+        return OmegaConf.to_container(OmegaConf.select(config, name), resolve=True)
+
+    trainer, logger = settings("trainer"), settings("logger")
+    devices, nodes = settings("strategy")["devices"], config.strategy.num_nodes
+    plugin = settings("strategy.plugin")
+    if "data_parallel_size" in plugin and plugin["data_parallel_size"] is None:
+        plugin["data_parallel_size"] = _count_devices(config, devices) * nodes
+    trainer.pop("enable_progress_bar", None)  # ours counts steps
+    return TrainingParts(
+        optimizer=Part(f"{key}.optimizer", settings(f"{key}.optimizer"), positional=1),
+        scheduler=Part(f"{key}.scheduler", settings(f"{key}.scheduler"), positional=1),
+        module=Part(f"{key}.module", settings(f"{key}.module"), added=_MODULE[config.stage]),
+        trainer=Part("trainer", trainer, added=_TRAINER),
+        strategy=Part("strategy.plugin", plugin) if plugin else None,
+        logger=Part("logger", logger, added=("save_dir",)) if logger.get("_target_") else None,
+        callbacks=tuple(Part(f"callbacks.{name}", node) for name, node in settings("callbacks").items()),
+    )
+
+
 def build_trainer(
-    config: Any, stage: Any, run: Path, checkpoints: Checkpoints, callbacks: Sequence[Callback]
+    parts: TrainingParts, config: Any, stage: Any, run: Path, checkpoints: Checkpoints, callbacks: Sequence[Callback]
 ) -> Trainer:
     """The trainer of a stage, writing into `run`.
 
     Raises:
-        InstantiationException: devices or a precision that are not to be had here.
+        ConfigError: devices or a precision that are not to be had here.
     """
     devices = OmegaConf.to_container(config.strategy, resolve=True)["devices"]
-    logger = instantiate(config.logger, save_dir=str(run)) if config.logger._target_ else False
-    return instantiate(
-        config.trainer,
-        strategy=_build_strategy(config, devices),
+    own = [part.make(Callback) for part in parts.callbacks]
+    return parts.trainer.make(
+        Trainer,
+        strategy="auto" if parts.strategy is None else parts.strategy.make(Strategy),  # type: ignore[type-abstract]
         devices=devices,
         num_nodes=config.strategy.num_nodes,
-        logger=logger,
-        callbacks=[StopOnNonFinite(), *callbacks, checkpoints],
+        logger=False if parts.logger is None else parts.logger.make(Logger, save_dir=str(run)),  # type: ignore[type-abstract]
+        callbacks=[StopOnNonFinite(), *callbacks, *own, checkpoints],
         plugins=[AtomicCheckpointIO()],
         max_steps=stage.max_steps,
         max_epochs=-1,
@@ -60,15 +120,6 @@ def build_trainer(
         default_root_dir=str(run),
         enable_progress_bar=False,
     )
-
-
-def _build_strategy(config: Any, devices: Any) -> Strategy | str:
-    plugin = config.strategy.plugin
-    if plugin is None:
-        return "auto"
-    if "data_parallel_size" in plugin and plugin.data_parallel_size is None:
-        return instantiate(plugin, data_parallel_size=_count_devices(config, devices) * config.strategy.num_nodes)
-    return instantiate(plugin)
 
 
 def _count_devices(config: Any, devices: Any) -> int:
