@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from lofa.adapters import Adapter, AdapterBatch, LowRankBatch, unstack
 from lofa.backbones import Backbone
+from lofa.conditions import ConditionEncoder
 from lofa.errors import DataError
 from lofa.hypernets import AdapterNet, Prepared, Response, ResponseNet, WeightPrediction
 from lofa.training.agreement import Agreement, agreement, maps_of
@@ -42,7 +43,7 @@ class AdapterModule(PredictorModule):
     def __init__(
         self,
         network: AdapterNet,
-        encoder: nn.Module,
+        encoder: ConditionEncoder,
         response_network: ResponseNet,
         response_encoder: nn.Module,
         backbone: Backbone,
@@ -82,7 +83,7 @@ class AdapterModule(PredictorModule):
         if self._prepared is None:
             stacks = [torch.tensor(indices, device=self.device) for indices in self.frozen.shapes.values()]
             self._prepared = [network.prepare(*self.frozen(layers)) for layers in stacks]
-        read = encoder(batch.values, batch.lengths)
+        read = encoder(batch.inputs)
         for stack in batch.stacks:
             prepared = self._prepared[self.frozen.stack_of[int(stack.layers[0])]]
             yield (prepared[self.frozen.place[stack.layers]], *read)
@@ -103,7 +104,7 @@ class AdapterModule(PredictorModule):
         `responses` saves computing stage I again.
         """
         tokens = self.response_tokens(batch) if responses is None else [response.tokens for response in responses]
-        read = self.encoder(batch.values, batch.lengths)
+        read = self.encoder(batch.inputs)
         return [
             self.network(*self.layers_of(stack, batch.ids), *read, own)
             for stack, own in zip(batch.stacks, tokens, strict=True)

@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from lofa.backbones import Backbone, by_shape
+from lofa.conditions import ConditionEncoder
 from lofa.errors import DataError
 from lofa.hypernets import AdapterNet, ResponseNet
 from lofa.hypernets.tiling import check_weights
@@ -68,7 +69,7 @@ class PredictorModule(LightningModule):
 
     Args:
         network: the hypernetwork of the stage
-        encoder: values (P, N, ...), lengths (P,) -> condition tokens (P, N', C), lengths (P,)
+        encoder: conditions of P prompts -> condition tokens (P, N, C), lengths (P,)
         backbone: frozen; gives the weights W of its layers
         optimizer: parameters -> optimizer
         scheduler: optimizer -> schedule stepped every optimizer step; None keeps the rate
@@ -78,7 +79,7 @@ class PredictorModule(LightningModule):
     def __init__(
         self,
         network: ResponseNet | AdapterNet,
-        encoder: nn.Module,
+        encoder: ConditionEncoder,
         backbone: Backbone,
         optimizer: OptimizerFactory,
         scheduler: SchedulerFactory | None = None,
@@ -86,7 +87,7 @@ class PredictorModule(LightningModule):
     ) -> None:
         super().__init__()
         self.network = network
-        self.encoder = encoder
+        self.encoder: ConditionEncoder = encoder
         self.layer_names = tuple(layer.name for layer in backbone.layers)
         self.frozen = FrozenLayers(backbone)
         self._optimizer = optimizer

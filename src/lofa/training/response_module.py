@@ -1,9 +1,10 @@
 """Stage I: W + condition -> response map."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lofa.backbones import Backbone
+from lofa.conditions import ConditionEncoder
 from lofa.hypernets import Response, ResponseNet
 from lofa.training.agreement import Agreement, agreement, maps_of
 from lofa.training.batch import LayerStack, PairedBatch
@@ -23,7 +24,7 @@ class ResponseModule(PredictorModule):
     def __init__(
         self,
         network: ResponseNet,
-        encoder: nn.Module,
+        encoder: ConditionEncoder,
         backbone: Backbone,
         optimizer: OptimizerFactory,
         scheduler: SchedulerFactory | None = None,
@@ -35,7 +36,7 @@ class ResponseModule(PredictorModule):
 
     def forward(self, batch: PairedBatch) -> list[Response]:
         """The response of each prompt on the layers of each of the batch's stacks, (P, L)."""
-        read = self.encoder(batch.values, batch.lengths)
+        read = self.encoder(batch.inputs)
         return [self.network(*self.layers_of(stack, batch.ids), *read) for stack in batch.stacks]
 
     def training_step(self, batch: PairedBatch, batch_idx: int) -> Tensor:
