@@ -28,7 +28,7 @@ class ZooDataset(Dataset[ZooBatch]):
         set_dir: folder of the set
         anchors: the samples whose LoRAs are the items
         pool: samples that may lend prompts and latents; the anchors belong to it
-        layers: the backbone's, which `LayerStack.layers` counts
+        layers: the backbone's
         fingerprint: of the backbone in use
         conditions: kinds that the hypernetwork is given
         layers_per_sample: layers drawn for each batch, at least one of each shape; None for all
@@ -89,14 +89,13 @@ class ZooDataset(Dataset[ZooBatch]):
         draws = torch.Generator().manual_seed(int(np.random.default_rng((2, *key.seed)).integers(2**63)))
         latents = [one.latents for one in encoded if one.latents is not None]
         drawn = self._draw_layers(key)
-        groups = [chosen for shape in self.shapes if (chosen := [index for index in shape if index in drawn])]
-        names = [layer.name for layer in self.layers]
+        groups = [[self.layers[index].name for index in shape if index in drawn] for shape in self.shapes]
         return ZooBatch(
             ids=[anchor.id for anchor in anchors],
             inputs=drop_kinds(inputs, self.drop, draws),
             prompt=prompt_of(encoded),
             latents=torch.stack(latents) if latents else None,
-            stacks=self.store.stacks([anchor.id for anchor in anchors], names, groups, self.fingerprint),
+            stacks=self.store.stacks([anchor.id for anchor in anchors], groups, self.fingerprint),
         )
 
     def _draw_layers(self, key: BatchKey) -> set[int]:
