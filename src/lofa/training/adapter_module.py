@@ -122,7 +122,7 @@ class AdapterModule(PredictorModule):
         self.log_dict({f"train/{name}": term for name, term in terms.items()})
         self.log("train/alpha", torch.cat([part.alpha for part in prediction], 1).mean())
         if self.diagnostics_due(batch_idx):
-            self.log_now(self._shares(prediction, batch, draw))
+            self.log_now(self._shares(prediction, batch, draw) | self.condition_spread(batch.inputs))
         return loss
 
     def validation_step(self, batch: PairedBatch, batch_idx: int) -> None:

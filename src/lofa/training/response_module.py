@@ -49,7 +49,8 @@ class ResponseModule(PredictorModule):
         self.log("train/loss", loss, prog_bar=True)
         self.log_dict({"train/cross_entropy": cross_entropy, "train/penalty": penalty})
         if self.diagnostics_due(batch_idx):
-            self.log_now(self._agreement(responses, batch).named("train/response"))
+            agreed = self._agreement(responses, batch).named("train/response")
+            self.log_now({**agreed, **self.condition_spread(batch.inputs)})
         return loss
 
     def validation_step(self, batch: PairedBatch, batch_idx: int) -> None:
