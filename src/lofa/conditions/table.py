@@ -1,5 +1,9 @@
 """The kinds of condition there are. A further one is a file with its `ConditionKind` and a line here."""
 
+from collections.abc import Iterator
+
+from torch.distributed.fsdp import FSDPModule
+
 from lofa.conditions.kind import ConditionEncoder, ConditionKind
 from lofa.conditions.pose import Pose
 from lofa.conditions.text import Text
@@ -22,5 +26,16 @@ def find_kind(name: str) -> ConditionKind:
 
 
 def encoder_classes() -> dict[str, type[ConditionEncoder]]:
-    """The encoders that a file may name: each kind's own by the name of the kind."""
-    return {name: kind.encoder for name, kind in CONDITIONS.items()}
+    """The encoders that a file may name: each kind's own by the name of the kind, others by module and class.
+
+    The others are classes outside this package that the process has imported; a file has nothing imported.
+    """
+    others = [found for found in _subclasses(ConditionEncoder) if not found.__module__.startswith("lofa.")]
+    table = {f"{one.__module__}.{one.__qualname__}": one for one in others if not issubclass(one, FSDPModule)}
+    return table | {name: kind.encoder for name, kind in CONDITIONS.items()}
+
+
+def _subclasses(of: type) -> Iterator[type[ConditionEncoder]]:
+    for found in of.__subclasses__():
+        yield found
+        yield from _subclasses(found)
