@@ -1,7 +1,5 @@
 """The kinds of condition there are. A further one is a file with its `ConditionKind` and a line here."""
 
-from collections.abc import Iterator
-
 from torch.distributed.fsdp import FSDPModule
 
 from lofa.conditions.kind import ConditionEncoder, ConditionKind
@@ -30,12 +28,11 @@ def encoder_classes() -> dict[str, type[ConditionEncoder]]:
 
     The others are classes outside this package that the process has imported; a file has nothing imported.
     """
-    others = [found for found in _subclasses(ConditionEncoder) if not found.__module__.startswith("lofa.")]
+    others = [one for one in _below(ConditionEncoder) if not one.__module__.startswith("lofa.")]
     table = {f"{one.__module__}.{one.__qualname__}": one for one in others if not issubclass(one, FSDPModule)}
     return table | {name: kind.encoder for name, kind in CONDITIONS.items()}
 
 
-def _subclasses(of: type) -> Iterator[type[ConditionEncoder]]:
-    for found in of.__subclasses__():
-        yield found
-        yield from _subclasses(found)
+def _below(kind: type) -> list[type[ConditionEncoder]]:
+    """All subclasses."""
+    return [one for own in kind.__subclasses__() for one in (own, *_below(own))]
