@@ -35,4 +35,5 @@ def encoder_classes() -> dict[str, type[ConditionEncoder]]:
 
 def _below(kind: type) -> list[type[ConditionEncoder]]:
     """All subclasses."""
-    return [one for own in kind.__subclasses__() for one in (own, *_below(own))]
+    direct: list[type[ConditionEncoder]] = kind.__subclasses__()
+    return [one for own in direct for one in (own, *_below(own))]
