@@ -1,5 +1,7 @@
 """The kinds of condition there are. A further one is a file with its `ConditionKind` and a line here."""
 
+from typing import Any
+
 from torch.distributed.fsdp import FSDPModule
 
 from lofa.conditions.kind import ConditionEncoder, ConditionKind
@@ -33,7 +35,6 @@ def encoder_classes() -> dict[str, type[ConditionEncoder]]:
     return table | {name: kind.encoder for name, kind in CONDITIONS.items()}
 
 
-def _below(kind: type) -> list[type[ConditionEncoder]]:
+def _below(kind: Any) -> list[type[ConditionEncoder]]:
     """All subclasses."""
-    direct: list[type[ConditionEncoder]] = kind.__subclasses__()
-    return [one for own in direct for one in (own, *_below(own))]
+    return [one for own in kind.__subclasses__() for one in (own, *_below(own))]
