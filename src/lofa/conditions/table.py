@@ -2,8 +2,6 @@
 
 from typing import Any
 
-from torch.distributed.fsdp import FSDPModule
-
 from lofa.conditions.kind import ConditionEncoder, ConditionKind
 from lofa.conditions.pose import Pose
 from lofa.conditions.text import Text
@@ -30,8 +28,8 @@ def encoder_classes() -> dict[str, type[ConditionEncoder]]:
 
     The others are classes outside this package that the process has imported; a file has nothing imported.
     """
-    others = [one for one in _below(ConditionEncoder) if not one.__module__.startswith("lofa.")]
-    table = {f"{one.__module__}.{one.__qualname__}": one for one in others if not issubclass(one, FSDPModule)}
+    own = [one for one in _below(ConditionEncoder) if not one.__module__.startswith(("lofa.", "torch."))]  # FSDP2's are
+    table = {f"{one.__module__}.{one.__qualname__}": one for one in own}
     return table | {name: kind.encoder for name, kind in CONDITIONS.items()}
 
 
