@@ -101,7 +101,7 @@ def demo(config: Any) -> Evaluation:
         prompt = config.prompt or held_out.caption
         predictor = Predictor.load(run, backbone.device, backbone)
         if predictor.condition == "pose":
-            adapter = predictor.predict(pose=read_encoded(set_dir, held_out, backbone.fingerprint).pose)
+            adapter = predictor.predict(pose=read_encoded(set_dir, held_out, backbone).pose)
         else:
             adapter = predictor.predict(prompt)
         adapter.save(out / "adapter.safetensors", overwrite=True)

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from lofa.backbones import LayerSpec, by_shape
+from lofa.backbones import Fingerprinted, LayerSpec, by_shape
 from lofa.conditions import Condition, pad_rows
 from lofa.data.batch import ZooBatch
 from lofa.data.sampler import BatchKey
@@ -32,7 +32,7 @@ class ZooDataset(Dataset[ZooBatch]):
         anchors: the samples whose LoRAs are the items
         pool: samples that may lend prompts and latents; the anchors belong to it
         layers: the backbone's
-        fingerprint: of the backbone in use
+        backbone: the one in use
         condition: "text" or "pose", what the hypernetwork is given
         layers_per_sample: layers drawn for each batch, at least one of each shape; None for all
         with_latents: whether latents are read
@@ -45,7 +45,7 @@ class ZooDataset(Dataset[ZooBatch]):
         anchors: Sequence[Sample],
         pool: Sequence[Sample],
         layers: Sequence[LayerSpec],
-        fingerprint: str,
+        backbone: Fingerprinted,
         *,
         condition: str = "text",
         layers_per_sample: int | None = None,
@@ -62,7 +62,7 @@ class ZooDataset(Dataset[ZooBatch]):
                 "draw from, and one of each shape is drawn at least"
             )
         self.set_dir, self.store = locate(set_dir), ZooStore(set_dir)
-        self.anchors, self.layers, self.fingerprint = list(anchors), list(layers), fingerprint
+        self.anchors, self.layers, self.backbone = list(anchors), list(layers), backbone
         self.condition, self.layers_per_sample, self.with_latents = condition, layers_per_sample, with_latents
         by_group: dict[tuple[object, ...], list[Sample]] = {}
         for sample in pool:
@@ -85,7 +85,7 @@ class ZooDataset(Dataset[ZooBatch]):
             for item, seed in zip(key.items, key.item_seeds, strict=True)
         ]
         wanted = {TEXT, CONDITIONS[self.condition]} | ({LATENTS} if self.with_latents else set())
-        encoded = [read_encoded(self.set_dir, sample, self.fingerprint, sorted(wanted)) for sample in lenders]
+        encoded = [read_encoded(self.set_dir, sample, self.backbone, sorted(wanted)) for sample in lenders]
         prompt = Condition.from_rows([one.text for one in encoded])
         values, lengths = prompt.tokens, prompt.lengths
         if self.condition == "pose":
@@ -99,7 +99,7 @@ class ZooDataset(Dataset[ZooBatch]):
             lengths=lengths,
             prompt=prompt,
             latents=torch.stack(latents) if latents else None,
-            stacks=self.store.stacks([anchor.id for anchor in anchors], groups, self.fingerprint),
+            stacks=self.store.stacks([anchor.id for anchor in anchors], groups, self.backbone),
         )
 
     def _draw_layers(self, key: BatchKey) -> set[int]:

@@ -6,7 +6,7 @@ import lightning.pytorch as pl
 import torch
 from torch.utils.data import DataLoader
 
-from lofa.backbones import LayerSpec
+from lofa.backbones import Fingerprinted, LayerSpec
 from lofa.data.batch import ZooBatch
 from lofa.data.dataset import CONDITIONS, ZooDataset
 from lofa.data.sampler import BatchKey, BatchPlan, EndlessBatches
@@ -24,7 +24,7 @@ class LoFADataModule(pl.LightningDataModule):
     Args:
         set_dir: folder of the prepared set
         layers: the backbone's adapted layers
-        fingerprint: the backbone's
+        backbone: the one in use
         condition: "text" or "pose", what the hypernetwork is given
         stage: 1 reads the layers it draws and no latents, 2 all layers and latents
         batch_size: prompts of a batch on one process
@@ -38,7 +38,7 @@ class LoFADataModule(pl.LightningDataModule):
         self,
         set_dir: Location,
         layers: Sequence[LayerSpec],
-        fingerprint: str,
+        backbone: Fingerprinted,
         *,
         condition: str = "text",
         stage: int = 1,
@@ -58,7 +58,7 @@ class LoFADataModule(pl.LightningDataModule):
                 f"batch_size={batch_size}, layers_per_sample={layers_per_sample}, workers={workers}: batches hold at "
                 "least one prompt and one layer, and workers are at least 0"
             )
-        self.set_dir, self.layers, self.fingerprint = locate(set_dir), tuple(layers), fingerprint
+        self.set_dir, self.layers, self.backbone = locate(set_dir), tuple(layers), backbone
         self.condition, self.stage, self.batch_size, self.siblings = condition, stage, batch_size, siblings
         self.layers_per_sample, self.workers, self.seed = layers_per_sample, workers, seed
         self.train: ZooDataset | None = None
@@ -88,7 +88,7 @@ class LoFADataModule(pl.LightningDataModule):
                 f"{self.set_dir}: {len(without)} samples have no {tensor} (the first: {without[0]}); "
                 f"a {self.condition} task needs a set whose clips all have it"
             )
-        store.read(anchors[0].id, [layer.name for layer in self.layers], self.fingerprint)  # a wrong zoo stops here
+        store.read(anchors[0].id, [layer.name for layer in self.layers], self.backbone)  # a wrong zoo stops here
         self.train = self._dataset([s for s in anchors if s.split == "train"], samples, self.siblings)
         self.val = self._dataset([s for s in anchors if s.split == "val"], samples, False)
 
@@ -99,7 +99,7 @@ class LoFADataModule(pl.LightningDataModule):
             anchors,
             pool,
             self.layers,
-            self.fingerprint,
+            self.backbone,
             condition=self.condition,
             layers_per_sample=self.layers_per_sample if drawn else None,
             with_latents=self.stage == 2,

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lofa.backbones import Fingerprinted
 from lofa.errors import DataError
 from lofa.files import atomic_write, read_jsonl, save_tensors
 from lofa.paths import check_name, inside
@@ -189,7 +190,7 @@ def write_encoded(
     return replace(sample, fps=rate, encoded=tuple(sorted(tensors)))
 
 
-def find_encoded(set_dir: Location, sample: Sample, fingerprint: str, stamp: str = "") -> Sample | None:
+def find_encoded(set_dir: Location, sample: Sample, backbone: Fingerprinted, stamp: str = "") -> Sample | None:
     """What `write_encoded` gave for the planned `sample`, if its file is there, whole and current; else None.
 
     Raises:
@@ -201,32 +202,36 @@ def find_encoded(set_dir: Location, sample: Sample, fingerprint: str, stamp: str
             metadata, names = file.metadata, file.shapes
     except DataError:
         return None  # missing or damaged: it is made
-    check_backbone(path, metadata, fingerprint)
+    check_backbone(path, metadata, backbone)
     if metadata.get("recipe") != recipe(sample, stamp):
         return None
     return replace(sample, fps=float(metadata["fps"]), encoded=tuple(sorted(names)))
 
 
-def check_backbone(path: Place, metadata: dict[str, str], fingerprint: str) -> None:
+def check_backbone(path: Place, metadata: dict[str, str], backbone: Fingerprinted) -> None:
     """DataError naming the file where its metadata tells of another backbone."""
     found = metadata.get("backbone_fingerprint")
-    if found != fingerprint:
+    if not backbone.accepts(found):
         name = metadata.get("backbone", "unknown")
         raise DataError(
             f"{path}: made for backbone {name!r} (fingerprint {found or 'missing'}), not for the one in use ("
-            f"fingerprint {fingerprint}). Choose that backbone, or prepare a set of another name with data=<name>"
+            f"fingerprint {backbone.fingerprint}). Choose that backbone, or prepare a set of another name with "
+            "data=<name>"
         )
 
 
-def read_encoded(set_dir: Location, sample: Sample, fingerprint: str, names: Sequence[str] | None = None) -> Encoded:
-    """Reads what is encoded of a sample, or only the tensors `names`; the text always.
+def read_encoded(
+    set_dir: Location, sample: Sample, backbone: Fingerprinted | None = None, names: Sequence[str] | None = None
+) -> Encoded:
+    """Reads what is encoded of a sample, for a backbone or for any; or only the tensors `names`; the text always.
 
     Raises:
         DataError: the file is missing, damaged, made for another backbone, lacks a tensor or holds NaN or infinity.
     """
     path = encoded_path(set_dir, sample.id)
     with open_tensors(path, "no such file, though samples.jsonl lists it; run `lofa prepare` again") as file:
-        check_backbone(path, file.metadata, fingerprint)
+        if backbone is not None:
+            check_backbone(path, file.metadata, backbone)
         wanted = set(sample.encoded if names is None else names) | {TEXT}
         lacking = wanted - set(sample.encoded)
         if lacking:

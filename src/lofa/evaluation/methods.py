@@ -172,8 +172,7 @@ def prompts_of(set_dir: Location, predictor: Predictor, cases: Sequence[Case]) -
     """
     if predictor.condition == "text":
         return {"prompt": [case.anchor.caption for case in cases]}
-    fingerprint = predictor.backbone.fingerprint
-    return {"pose": [read_encoded(set_dir, case.anchor, fingerprint, [POSE]).pose for case in cases]}
+    return {"pose": [read_encoded(set_dir, case.anchor, predictor.backbone, [POSE]).pose for case in cases]}
 
 
 def shuffled(method: Method, cases: Sequence[Case]) -> Method:
