@@ -96,9 +96,9 @@ def test_spoilt_files_are_named(store: ZooStore, backbone: Backbone) -> None:
     layers = [layer.name for layer in backbone.layers]
     first, second, third, fourth = store.ready()[:4]
 
-    def fails(name: str, words: str, fingerprint: str = backbone.fingerprint) -> None:
+    def fails(name: str, words: str) -> None:
         with pytest.raises(DataError, match=words) as caught:
-            store.stacks([fourth, name], [layers], fingerprint)
+            store.stacks([fourth, name], [layers], backbone)
         assert str(store.path(name)) in str(caught.value)
 
     whole = store.path(first).read_bytes()

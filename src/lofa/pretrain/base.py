@@ -48,7 +48,7 @@ def train_transformer(
     caption_dropout: float = 0.1,
     captions_per_clip: int = 3,
 ) -> None:
-    """Trains the transformer of `backbone.denoiser` in place; keeps the mean of the weights over the last third of the steps.
+    """Trains the transformer in place; keeps the mean of its weights over the last third of the steps.
 
     Args:
         clips: generic clips, encoded once; seeds count up from `seed`.
