@@ -21,6 +21,7 @@ from lofa.data import LoFADataModule, ZooBatch, ZooEntry, ZooStore, read_encoded
 from lofa.errors import DataError
 from lofa.stores import Location
 from tests.data.conftest import random_adapter
+from tests.helpers.stamps import Stamp
 from tests.helpers.web import serve
 
 
@@ -297,7 +298,7 @@ def test_what_is_missing_is_said_with_the_way_out(
     with pytest.raises(DataError, match="no LoRAs of training samples.*lofa zoo data=/.*small"):
         module(prepared, backbone)
     with pytest.raises(DataError, match="made for backbone.*'.*tiny-wan-random.*not for the one in use"):
-        LoFADataModule(zoo_set, backbone.layers, "another").setup()
+        LoFADataModule(zoo_set, backbone.layers, Stamp("another")).setup()
     for values, words in (
         ({"condition": "image"}, "condition='image'"),
         ({"stage": 3}, "stage=3"),

@@ -54,7 +54,7 @@ def hash_samples(samples: Mapping[str, Mapping[str, Tensor]]) -> str:
 
 
 def fingerprint_of_0_1(networks: Mapping[str, nn.Module]) -> str:
-    """What LoFA 0.1 called the fingerprint, of all networks of a pipeline; to go with the version after the next."""
+    """What LoFA 0.1 called the fingerprint, of all networks of a pipeline. Remove it with the next version."""
     digest = hashlib.sha256()
     for name, module in sorted(networks.items()):
         config = getattr(module, "config", None)
