@@ -24,6 +24,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from lofa.backbones import Fingerprinted
+from lofa.cli.old_keys import renew
 from lofa.cli.text import literal
 from lofa.errors import ConfigError, DataError
 from lofa.files import atomic_write, read_json, remove_temporaries, write_json
@@ -159,7 +160,7 @@ def read_run_config(run: str | Path) -> DictConfig:
     loaded = OmegaConf.to_container(OmegaConf.load(run / CONFIG), resolve=False)
     config = OmegaConf.create(_literals(loaded))
     assert isinstance(config, DictConfig)
-    return config
+    return renew(config)
 
 
 def _literals(value: Any) -> Any:
