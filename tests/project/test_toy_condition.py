@@ -35,7 +35,7 @@ def load_with_pictures(source: WorldSource, samples: list) -> list:
 @pytest.fixture
 def backbone(tiny_wan_random: Path) -> Backbone:
     loaded = load_backbone(tiny_wan_random)
-    loaded.pipeline.tokenizer.model_max_length = 200
+    loaded.max_prompt_tokens = 200
     return loaded
 
 
