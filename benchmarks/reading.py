@@ -39,6 +39,18 @@ from lofa.data import Encoded, LoFADataModule, Sample, ZooEntry, ZooStore, encod
 from lofa.files import read_torch, write_json
 
 FINGERPRINT = "benchmark"
+
+
+class Stamp:
+    """What the files of this benchmark are made for."""
+
+    fingerprint = FINGERPRINT
+
+    def accepts(self, fingerprint: str | None) -> bool:
+        """Whether a file is of this benchmark."""
+        return fingerprint == FINGERPRINT
+
+
 KINDS = [f"{attention}.{part}" for attention in ("attn1", "attn2") for part in ("to_q", "to_k", "to_v", "to_out.0")]
 
 
@@ -83,7 +95,7 @@ def make_set(set_dir: Path, entries: int, layers: Sequence[LayerSpec]) -> None:
     ]
     facts: dict[str, Any] = {"backbone": "benchmark", "fingerprint": FINGERPRINT, "dtype": torch.float16}
     write_samples(set_dir, samples)
-    write_encoded(set_dir, samples[0], Encoded(None, torch.randn(40, 64)), **facts)
+    write_encoded(set_dir, samples[0], Encoded(None, {"text": torch.randn(40, 64)}), **facts)
     store = ZooStore(set_dir)
     header = {"backbone": "benchmark", "backbone_fingerprint": FINGERPRINT}
     store.add(random_lora(layers, 4), ZooEntry(names[0], "ok", 0.2, 0.1, 200, 4.0), "1-of-1", header)
@@ -104,7 +116,7 @@ def use_set(set_dir: Path, layers: Sequence[LayerSpec], batch_size: int) -> dict
     """Seconds and resident MB of the data module on one set, in this process."""
     torch.set_num_threads(1)
     before, begun, used = resident(), time.perf_counter(), time.process_time()
-    data = LoFADataModule(set_dir, layers, FINGERPRINT, batch_size=batch_size)
+    data = LoFADataModule(set_dir, layers, Stamp(), batch_size=batch_size)
     data.setup()
     loader = data.train_dataloader()
     seconds, used, ready = time.perf_counter() - begun, time.process_time() - used, resident()
@@ -174,7 +186,7 @@ def slices(folder: Path, drawn: int, repeats: int) -> dict[str, Any]:
     names = [layers[index].name for index in order[:drawn]]
     found = {
         "unpickled": cost(lambda: read_torch(published), published, repeats),
-        "layers": cost(lambda: store.read("lora", names, FINGERPRINT), folder / "zoo" / "lora.safetensors", repeats),
+        "layers": cost(lambda: store.read("lora", names, Stamp()), folder / "zoo" / "lora.safetensors", repeats),
     }
     return {**found, "ratio": {key: found["unpickled"][key] / value for key, value in found["layers"].items()}}
 

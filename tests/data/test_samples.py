@@ -9,12 +9,13 @@ import torch
 
 from lofa.data import Encoded, Sample, encoded_path, read_encoded, read_samples, write_encoded, write_samples
 from lofa.errors import DataError
+from tests.helpers.stamps import Stamp
 
 SAMPLE = Sample("one", "a figure waves, “twice”", "train", "wave", "adapt", "world", 5, (32, 48), 8.0, 3)
 
 
 def write(folder: Path, sample: Sample = SAMPLE, **changes: torch.Tensor) -> Sample:
-    encoded = Encoded(torch.randn(2, 1, 4, 6), torch.randn(3, 8), torch.rand(5, 15, 2))
+    encoded = Encoded(torch.randn(2, 1, 4, 6), {"text": torch.randn(3, 8), "pose": torch.rand(5, 15, 2)})
     encoded = replace(encoded, **changes)
     return write_encoded(folder, sample, encoded, backbone="tiny", fingerprint="abc", dtype=torch.float32)
 
@@ -67,28 +68,30 @@ def test_a_line_without_caption_twice_the_same_id_and_an_empty_file(tmp_path: Pa
 def test_encoded_round_trip_and_reading_of_parts(tmp_path: Path) -> None:
     torch.manual_seed(0)
     latents, text = torch.randn(2, 1, 4, 6), torch.randn(3, 8)
-    sample = write(tmp_path, latents=latents, text=text)
+    pose = torch.rand(5, 15, 2)
+    sample = write(tmp_path, latents=latents, conditions={"pose": pose, "text": text})
     assert sample.encoded == ("condition.pose", "condition.text", "latents")
-    whole = read_encoded(tmp_path, sample, "abc")
-    assert whole.latents is not None and torch.equal(whole.latents, latents) and torch.equal(whole.text, text)
-    part = read_encoded(tmp_path, sample, "abc", ["condition.text"])
-    assert part.latents is None and part.pose is None and torch.equal(part.text, text)
+    whole = read_encoded(tmp_path, sample, Stamp("abc"))
+    assert whole.latents is not None and torch.equal(whole.latents, latents)
+    assert torch.equal(whole.conditions["text"], text) and torch.equal(whole.conditions["pose"], pose)
+    part = read_encoded(tmp_path, sample, Stamp("abc"), ["condition.text"])
+    assert part.latents is None and list(part.conditions) == ["text"] and torch.equal(part.conditions["text"], text)
 
 
 def test_bad_encoded_files_are_named(tmp_path: Path) -> None:
     sample = write(tmp_path)
     path = encoded_path(tmp_path, sample.id)
     with pytest.raises(DataError, match=f"{path}.*made for backbone 'tiny'.*abc.*xyz"):
-        read_encoded(tmp_path, sample, "xyz")
+        read_encoded(tmp_path, sample, Stamp("xyz"))
     with pytest.raises(DataError, match=r"no condition\.image in it"):
-        read_encoded(tmp_path, sample, "abc", ["condition.image"])
+        read_encoded(tmp_path, sample, Stamp("abc"), ["condition.image"])
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(DataError, match=f"{path}.*not a whole safetensors file"):
-        read_encoded(tmp_path, sample, "abc")
+        read_encoded(tmp_path, sample, Stamp("abc"))
     path.unlink()
     with pytest.raises(DataError, match=f"{path}: no such file"):
-        read_encoded(tmp_path, sample, "abc")
+        read_encoded(tmp_path, sample, Stamp("abc"))
 
 
 def test_values_that_are_not_finite_are_never_written(tmp_path: Path) -> None:

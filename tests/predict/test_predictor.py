@@ -9,12 +9,14 @@ import torch
 
 from lofa.adapters import Adapter
 from lofa.backbones import Backbone, BackboneConfig, load_backbone
-from lofa.conditions import PoseEncoder, TextEncoder
+from lofa.conditions import ConditionEncoder, Padded, PoseEncoder, TextEncoder, compose
 from lofa.errors import DataError, LofaError
 from lofa.files import read_json, read_tensors, save_tensors, write_json
 from lofa.hypernets import AdapterNet, ResponseNet
 from lofa.interop.quirks import add_quirks
 from lofa.predict import Predictor, Stage, load_response, save_predictor
+from lofa.predict.stages import load_stage
+from tests.helpers import toy_text  # noqa: F401
 from tests.helpers.tiny_wan import make_tiny_wan
 
 PROMPTS = ["a figure waves the left arm", "the figure waves", "a right arm!"]
@@ -48,7 +50,12 @@ def text_run(backbone: Backbone, tiny_wan_random: Path, tmp_path_factory: pytest
     run = tmp_path_factory.mktemp("text-run")
     response, adapter = stages(backbone, lambda: TextEncoder(width=backbone.condition_width))
     save_predictor(
-        run / "predictor", backbone, condition="text", response=response, adapter=adapter, backbone_path=tiny_wan_random
+        run / "predictor",
+        backbone,
+        conditions=["text"],
+        response=response,
+        adapter=adapter,
+        backbone_path=tiny_wan_random,
     )
     return run
 
@@ -57,7 +64,7 @@ def text_run(backbone: Backbone, tiny_wan_random: Path, tmp_path_factory: pytest
 def pose_run(backbone: Backbone, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("pose-run")
     response, adapter = stages(backbone, lambda: PoseEncoder(joints=5, width=16, channels=8, layers=2))
-    save_predictor(run / "predictor", backbone, condition="pose", response=response, adapter=adapter)
+    save_predictor(run / "predictor", backbone, conditions=["pose"], response=response, adapter=adapter)
     return run
 
 
@@ -98,7 +105,7 @@ def test_quirks_go_through_the_files(backbone: Backbone, tmp_path: Path) -> None
     response, adapter = stages(backbone, lambda: TextEncoder(width=backbone.condition_width))
     for stage in (response, adapter):
         add_quirks(stage.network, ["columns", "softplus", "padding"])
-    save_predictor(tmp_path, backbone, condition="text", response=response, adapter=adapter)
+    save_predictor(tmp_path, backbone, conditions=["text"], response=response, adapter=adapter)
     quirky = Predictor.load(tmp_path, backbone=backbone)
     maps = quirky.response_map(PROMPTS[0])
     assert isinstance(maps, dict) and min(float(value.min()) for value in maps.values()) > 0.45
@@ -128,7 +135,8 @@ def test_response_tokens_are_what_stage_two_reads(backbone: Backbone, text_run: 
     assert isinstance(one, dict) and isinstance(many, list) and len(many) == len(PROMPTS)
     assert list(one) == [layer.name for layer in backbone.layers]
     network = load_response(text_run)[0].network
-    read = load_response(text_run)[0].encoder(*predictor._values([PROMPTS[0]]))
+    condition = backbone.encode_prompt(PROMPTS[:1])
+    read = load_response(text_run)[0].encoder({"text": Padded(condition.tokens, condition.lengths)})
     expected = network(backbone.weights(), backbone.depth_ids, backbone.kind_ids, *read).tokens[0]
     torch.testing.assert_close(torch.stack(list(one.values())), expected)
 
@@ -148,7 +156,7 @@ def test_a_list_gives_a_list_and_batches_do_not_matter(backbone: Backbone, text_
         for name in alone:
             torch.testing.assert_close(adapter.delta_weight(name), alone.delta_weight(name), rtol=1e-4, atol=1e-6)
     assert len(predictor.predict(PROMPTS[:1])) == 1
-    with pytest.raises(LofaError, match="an empty list of prompts"):
+    with pytest.raises(LofaError, match="an empty list; give at least one prompt"):
         predictor.predict([])
 
 
@@ -187,11 +195,11 @@ def test_one_stage_alone_serves_stage_two_but_does_not_predict(
     backbone: Backbone, text_run: Path, tmp_path: Path
 ) -> None:
     response, _ = stages(backbone, lambda: TextEncoder(width=backbone.condition_width))
-    save_predictor(tmp_path / "predictor", backbone, condition="text", response=response)
+    save_predictor(tmp_path / "predictor", backbone, conditions=["text"], response=response)
     with pytest.raises(LofaError, match="stage=2"):
         Predictor.load(tmp_path, backbone=backbone)
     loaded, description = load_response(tmp_path)
-    assert description.condition == "text" and not any(p.requires_grad for p in loaded.network.parameters())
+    assert description.conditions == ("text",) and not any(p.requires_grad for p in loaded.network.parameters())
     state = loaded.network.state_dict()
     assert all(torch.equal(state[name], value) for name, value in response.network.state_dict().items())
 
@@ -200,9 +208,9 @@ def test_one_stage_alone_serves_stage_two_but_does_not_predict(
     ("arguments", "message"),
     [
         ({}, "takes prompt=.*got nothing"),
-        ({"prompt": "a", "pose": np.zeros((3, 5, 2))}, "takes prompt=.*got prompt, pose"),
+        ({"prompt": "a", "pose": np.zeros((3, 5, 2))}, "takes prompt= alone, .*got prompt, pose"),
         ({"pose": np.zeros((3, 5, 2))}, "takes prompt=.*got pose"),
-        ({"image": "face.png"}, "takes prompt=.*got image"),
+        ({"image": "face.png"}, "takes prompt=.*got image, but the kinds of condition are text, pose"),
     ],
 )
 def test_exactly_what_the_predictor_takes(
@@ -237,7 +245,7 @@ def test_each_stage_reads_through_its_own_encoder(backbone: Backbone, pose_run: 
     """Beside the networks called one by one, with encoders of different weights."""
     response, adapter = stages(backbone, lambda: PoseEncoder(joints=5, width=16, channels=8, layers=2))
     pose = torch.randn(1, 7, 5, 2, generator=torch.Generator().manual_seed(0))
-    first, second = (stage.encoder(pose, torch.tensor([7])) for stage in (response, adapter))
+    first, second = (stage.encoder({"pose": Padded(pose, torch.tensor([7]))}) for stage in (response, adapter))
     assert not torch.allclose(first[0], second[0], atol=1e-2)
     table = backbone.weights(), backbone.depth_ids, backbone.kind_ids
     with torch.no_grad():
@@ -254,6 +262,77 @@ def test_each_stage_reads_through_its_own_encoder(backbone: Backbone, pose_run: 
             torch.testing.assert_close(getattr(found[name], part), getattr(expected, part)[0, i])
 
 
+@pytest.fixture
+def both(backbone: Backbone, tmp_path: Path) -> Path:
+    """A predictor of texts and poses."""
+
+    def encoder() -> ConditionEncoder:
+        text = TextEncoder(width=backbone.condition_width)
+        return compose({"text": text, "pose": PoseEncoder(joints=5, width=text.width, channels=8, layers=2)})
+
+    response, adapter = stages(backbone, encoder)
+    save_predictor(tmp_path, backbone, conditions=["text", "pose"], response=response, adapter=adapter)
+    return tmp_path
+
+
+def test_several_conditions_are_read_together_or_any_of_them(backbone: Backbone, both: Path) -> None:
+    predictor = Predictor.load(both, backbone=backbone)
+    assert predictor.conditions == ("text", "pose") and predictor.arguments == ("prompt", "pose")
+    assert {name.split(".")[1] for name in read_tensors(both / "adapter.safetensors") if "encoder" in name} == {
+        "encoders",
+        "kinds",
+    }
+    poses = [torch.randn(frames, 5, 2, generator=torch.Generator().manual_seed(frames)) for frames in (7, 4, 5)]
+    together = predictor.predict(PROMPTS, pose=poses)
+    for i, (prompt, pose) in enumerate(zip(PROMPTS, poses, strict=True)):
+        alone = predictor.predict(prompt, pose=pose)
+        for name in alone:
+            torch.testing.assert_close(together[i].delta_weight(name), alone.delta_weight(name), rtol=1e-4, atol=1e-6)
+    name = next(iter(together[0]))
+    deltas = [predictor.predict(**given)[0].delta_weight(name) for given in ({"prompt": PROMPTS}, {"pose": poses})]
+    assert not any(torch.allclose(together[0].delta_weight(name), delta, rtol=1e-3) for delta in deltas)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({}, "takes prompt=, pose=.*got nothing"),
+        ({"prompt": "a", "image": "x.png"}, "got prompt, image, but the kinds of condition are text, pose"),
+        ({"prompt": ["a", "b"], "pose": np.zeros((3, 5, 2))}, "as many of each; got 2 of prompt= and 1 of pose="),
+        ({"prompt": ["a", "b"], "pose": [np.zeros((3, 5, 2))]}, "as many of each; got 2 of prompt= and 1 of pose="),
+        ({"prompt": [], "pose": []}, "at least one prompt and pose"),
+    ],
+)
+def test_conditions_that_do_not_go_together(
+    given: dict[str, object], message: str, backbone: Backbone, both: Path
+) -> None:
+    with pytest.raises(LofaError, match=message):
+        Predictor.load(both, backbone=backbone).predict(**given)
+
+
+def test_an_encoder_of_one_s_own_is_found_where_it_is_imported(backbone: Backbone, both: Path) -> None:
+    description = read_json(both / "predictor.json")
+    for stage in description["stages"].values():
+        spec = stage["encoders"]["text"]
+        spec["class"] = "tests.helpers.toy_text.ScaledText"
+        spec["config"]["scale"] = 2.0
+    write_json(both / "predictor.json", description)
+    own = Predictor.load(both, backbone=backbone)  # imported above
+    assert own.predict(PROMPTS[0])
+    save_predictor(
+        both,
+        backbone,
+        conditions=own.conditions,
+        response=load_stage(own.description, "response"),
+        adapter=load_stage(own.description, "adapter"),
+    )
+    assert read_json(both / "predictor.json")["stages"] == description["stages"]
+    description["stages"]["response"]["encoders"]["text"]["class"] = "antigravity.Encoder"
+    write_json(both / "predictor.json", description)
+    with pytest.raises(DataError, match="'antigravity.Encoder' is not one of .*import one of your own first"):
+        Predictor.load(both, backbone=backbone)
+
+
 def test_layers_of_several_shapes_stay_in_the_backbone_s_order(tiny_wan_random: Path, tmp_path: Path) -> None:
     """Layers go through the networks shape by shape; each comes back under its own name, in its own place."""
     kinds = ("attn1.to_q", "ffn.net.0.proj", "attn2.to_v", "ffn.net.2")
@@ -268,7 +347,7 @@ def test_layers_of_several_shapes_stay_in_the_backbone_s_order(tiny_wan_random: 
         torch.nn.init.normal_(head.weight, std=0.1)
     torch.nn.init.normal_(networks[1].scale.linear.weight)
     response, adapter = (Stage(network, TextEncoder(width=backbone.condition_width)) for network in networks)
-    save_predictor(tmp_path, backbone, condition="text", response=response, adapter=adapter)
+    save_predictor(tmp_path, backbone, conditions=["text"], response=response, adapter=adapter)
     predictor, condition = Predictor.load(tmp_path, backbone=backbone), backbone.encode_prompt(PROMPTS)
     found, maps, tokens = (f(PROMPTS) for f in (predictor.predict, predictor.response_map, predictor.response_tokens))
     for row in range(len(PROMPTS)):
@@ -353,6 +432,6 @@ def test_damaged_files_are_refused_by_name(damaged: Path, backbone: Backbone) ->
 def test_networks_of_other_classes_are_not_saved(backbone: Backbone, tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="Linear is none of the classes"):
         save_predictor(
-            tmp_path / "p", backbone, condition="text", response=Stage(torch.nn.Linear(1, 1), TextEncoder(width=64))
+            tmp_path / "p", backbone, conditions=["text"], response=Stage(torch.nn.Linear(1, 1), TextEncoder(width=64))
         )
     assert not list(tmp_path.iterdir())

@@ -18,16 +18,18 @@ class BackboneConfig(Options):
 
     name: str = text(REQUIRED, "of the backbone")
     path: str = text(REQUIRED, "folder, name of a shipped model, or hub id")
-    family: str = option("wan", "model family, decides the classes", among=("wan",))
-    kinds: tuple[str, ...] = option((), "layer kinds to adapt; none named: all of attention")
+    family: str | None = option(None, "model family, decides the classes; none: that of the model's pipeline class")
+    kinds: tuple[str, ...] = option((), "layer kinds to adapt; none named: the family's own")
     dtype: str = option(
         "float32",
-        "precision of the transformer and text encoder (the VAE stays in float32): float32, bfloat16 or float16",
+        "precision of denoiser and text encoder (the autoencoder stays in float32): float32, bfloat16 or float16",
         among=("float32", "bfloat16", "float16"),
     )
     gradient_checkpointing: bool = option(False, "recompute activations in the backward pass")
     architecture: dict[str, Any] | None = option(
-        None, "the transformer's constructor values, to build it without weights"
+        None,
+        "component -> constructor values, to build the denoiser without weights; what is no component is the "
+        "pipeline's (boundary_ratio)",
     )
 
 

@@ -11,7 +11,7 @@ from rich.table import Table
 from transformers.utils.logging import disable_progress_bar
 
 from lofa.backbones import Backbone
-from lofa.cli.objects import open_backbone, pick_device
+from lofa.cli.objects import check_conditions, open_backbone, pick_device
 from lofa.cli.options import build
 from lofa.cli.pipeline import BaselineConfig
 from lofa.cli.problems import nearest
@@ -99,10 +99,7 @@ def _load_predictors(config: Any, set_dir: Place, backbone: Backbone) -> dict[st
         if name in runs:
             run = runs[name] or _newest_predictor(config, set_dir, backbone)
             loaded[name] = Predictor.load(run, str(backbone.device), backbone)
-            if loaded[name].condition != config.task.condition:
-                raise ConfigError(
-                    f"{run}: takes {loaded[name].condition}, but task={config.task.name} gives {config.task.condition}"
-                )
+            check_conditions(str(run), loaded[name].conditions, config.task)
     return loaded
 
 
@@ -111,10 +108,9 @@ def _newest_predictor(config: Any, set_dir: Place, backbone: Backbone) -> str:
         "stage": 2,
         "data": str(set_dir.resolve()),
         "task": config.task.name,
-        "backbone_fingerprint": backbone.fingerprint,
     }
     try:
-        run = find_run(config.paths.runs, wanted)
+        run = find_run(config.paths.runs, wanted, backbone)
     except DataError as error:
         raise DataError(
             f"method lofa needs a predictor: {error}. Run train.py stage=2, or give predictor=<run>"

@@ -3,8 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from lofa.adapters import Adapter
 from lofa.backbones import backbone_folder, check_merge_target, load_backbone, merge_adapter
 from lofa.cli.objects import check_fingerprint
@@ -22,8 +20,7 @@ def merge(config: Any) -> Path:
         raise ConfigError(f"adapter={config.adapter}: does not say which backbone it is for; give backbone=<folder>")
     folder, out = backbone_folder(model), Path(config.out)
     check_merge_target(folder, out, config.overwrite)
-    if "backbone_fingerprint" in adapter.metadata:  # it can be told from the whole model alone
-        check_fingerprint(config.adapter, adapter, load_backbone(model, dtype=torch.bfloat16))
+    check_fingerprint(config.adapter, adapter, load_backbone(model))
     file = Path(config.adapter)
     note = {"adapter": file.name} | ({"sha256": digest(file)} if file.is_file() else {})
     try:

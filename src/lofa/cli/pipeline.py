@@ -32,8 +32,11 @@ class TaskConfig(Options):
     """conf/task: what the predictor is told."""
 
     name: str = option(REQUIRED, "names the runs")
-    condition: str = option(REQUIRED, "text or pose")
-    encoder: dict[str, int] = option({}, "constructor values of the condition encoder")
+    conditions: dict[str, Any] = option(
+        {},
+        "kind (text, pose) -> constructor values of its encoder, and _target_ for a class of one's own; "
+        "+task.conditions.<kind>={} adds one",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +102,12 @@ class DataModuleConfig(Options):
 
     workers: int = option(0, "processes that read ahead", least=0)
     siblings: bool = option(True, "draw any clip of an adapter's group with its own caption, not only the anchor")
+    drop: float = option(
+        0.1,
+        "of several conditions: how often a sample goes without one, so that each can be left out later",
+        least=0,
+        most=0.99,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,11 +14,18 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from lofa.backbones import Backbone
+from lofa.cli.blueprints import drop_leftovers
 from lofa.cli.command import current_overrides
 from lofa.cli.commands import TrainConfig
-from lofa.cli.objects import build_encoder, build_network, open_backbone, place_training
+from lofa.cli.objects import (
+    build_encoder,
+    build_network,
+    check_conditions,
+    open_backbone,
+    place_training,
+    task_conditions,
+)
 from lofa.cli.options import check_values, schema
-from lofa.cli.parts import drop_leftovers
 from lofa.cli.progress import StepBar
 from lofa.cli.runs import (
     CHECKPOINTS,
@@ -40,9 +47,8 @@ from lofa.cli.trainer import (
     training_parts,
 )
 from lofa.cli.trust import check_checkpoints, check_targets, targets
-from lofa.data import LoFADataModule, Sample, encoded_path, read_samples
+from lofa.data import LoFADataModule, read_samples
 from lofa.errors import ConfigError, DataError, Interrupted
-from lofa.files import tensor_shapes
 from lofa.predict import Stage, load_response, save_predictor
 from lofa.processes import is_first_process
 from lofa.resources import conf_dir
@@ -109,25 +115,24 @@ def _train_stage(config: Any, run: Path, checkpoint: Path | None, stop: StopRequ
     data = LoFADataModule(
         set_dir,
         backbone.layers,
-        backbone.fingerprint,
-        condition=config.task.condition,
+        backbone,
+        conditions=task_conditions(config.task),
         stage=config.stage,
         batch_size=stage.batch_size,
         layers_per_sample=stage.layers_per_sample,
         siblings=config.datamodule.siblings,
+        drop=config.datamodule.drop,
         workers=config.datamodule.workers,
         seed=config.seed,
     )
     data.setup()
-    joints = _count_joints(set_dir, samples[0]) if config.task.condition == "pose" else None
-    encoder = build_encoder(config.task, backbone, joints)
+    encoder = build_encoder(config.task, backbone, data.example())
     frozen: Stage | None = None
     if config.stage == 2:
         config = OmegaConf.merge(config, {"response": literal(str(_choose_response(config, set_dir, backbone)))})
         frozen = _load_response(config, backbone)
     response = None if frozen is None else frozen.network
-    width: Any = encoder.width
-    network = build_network(config.hypernet, backbone, width, response)
+    network = build_network(config.hypernet, backbone, encoder.width, response)
     module = _build_module(config, parts, backbone, Stage(network, encoder), frozen)
     callbacks: list[Callback] = []
     if config.trainer.enable_progress_bar:
@@ -144,14 +149,19 @@ def _train_stage(config: Any, run: Path, checkpoint: Path | None, stop: StopRequ
     save_predictor(
         run / "predictor",
         backbone,
-        condition=config.task.condition,
+        conditions=list(config.task.conditions),
         response=frozen or trained,
         adapter=trained if frozen else None,
         metadata={"run": run.name, "data": str(set_dir), "task": config.task.name},
     )
     finish_run(
         run,
-        {**_identity(config, set_dir, backbone, config.stage), "steps": trainer.global_step, "metrics": metrics},
+        {
+            **_identity(config, set_dir, config.stage),
+            "backbone_fingerprint": backbone.fingerprint,
+            "steps": trainer.global_step,
+            "metrics": metrics,
+        },
     )
     return Trained(run, metrics, module)
 
@@ -181,13 +191,12 @@ def _check_stage(stage: int | None) -> None:
         raise ConfigError(f"{given}: give stage=1 (response map) or, after it, stage=2 (adapter)")
 
 
-def _identity(config: Any, set_dir: Place, backbone: Backbone, stage: int) -> dict[str, object]:
+def _identity(config: Any, set_dir: Place, stage: int) -> dict[str, object]:
     """What a later command finds a run by."""
     return {
         "stage": stage,
         "data": str(set_dir.resolve()),
         "task": config.task.name,
-        "backbone_fingerprint": backbone.fingerprint,
     }
 
 
@@ -216,16 +225,12 @@ def _resumed(run: Path, trusted: bool) -> DictConfig:
     return saved
 
 
-def _count_joints(set_dir: Place, sample: Sample) -> int:
-    return tensor_shapes(encoded_path(set_dir, sample.id))["condition.pose"][1]
-
-
 def _choose_response(config: Any, set_dir: Place, backbone: Backbone) -> Path:
     """The stage-1 run that stage 2 reads."""
     if config.response is not None:
         return Path(config.response)
     try:
-        run = find_run(config.paths.runs, _identity(config, set_dir, backbone, stage=1))
+        run = find_run(config.paths.runs, _identity(config, set_dir, stage=1), backbone)
     except DataError as error:
         raise DataError(
             f"stage=2 needs a run of stage 1: {error}. Run train.py stage=1 first, or give response=<run>"
@@ -237,16 +242,12 @@ def _choose_response(config: Any, set_dir: Place, backbone: Backbone) -> Path:
 
 def _load_response(config: Any, backbone: Backbone) -> Stage:
     stage, description = load_response(config.response)
-    if description.fingerprint != backbone.fingerprint:
+    if not backbone.accepts(description.fingerprint):
         raise ConfigError(
             f"response={config.response}: trained for backbone {description.backbone!r} ({description.fingerprint}), "
             f"not for {backbone.name!r} ({backbone.fingerprint})"
         )
-    if description.condition != config.task.condition:
-        raise ConfigError(
-            f"response={config.response}: takes {description.condition}, but task={config.task.name} gives "
-            f"{config.task.condition}"
-        )
+    check_conditions(f"response={config.response}", description.conditions, config.task)
     return stage
 
 

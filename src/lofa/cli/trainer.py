@@ -13,9 +13,10 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import Strategy
 from omegaconf import OmegaConf
 
-from lofa.cli.parts import Part
+from lofa.cli.blueprints import Blueprint
 from lofa.cli.runs import CHECKPOINTS
 from lofa.data import LoFADataModule
+from lofa.errors import ConfigError
 from lofa.training import AtomicCheckpointIO, Checkpoints, PredictorModule, StopOnNonFinite, StopRequest
 
 __all__ = ["TrainingParts", "build_checkpoints", "build_trainer", "keep_best", "quieten_lightning", "training_parts"]
@@ -51,13 +52,13 @@ def quieten_lightning() -> None:
 class TrainingParts:
     """The objects of a training that the configuration names by class."""
 
-    optimizer: Part
-    scheduler: Part
-    module: Part
-    trainer: Part
-    strategy: Part | None
-    logger: Part | None
-    callbacks: tuple[Part, ...]
+    optimizer: Blueprint
+    scheduler: Blueprint
+    module: Blueprint
+    trainer: Blueprint
+    strategy: Blueprint | None
+    logger: Blueprint | None
+    callbacks: tuple[Blueprint, ...]
 
     def check(self) -> None:
         """Binds each class to its arguments; nothing is made (ConfigError)."""
@@ -81,14 +82,16 @@ def training_parts(config: Any) -> TrainingParts:
     if "data_parallel_size" in plugin and plugin["data_parallel_size"] is None:
         plugin["data_parallel_size"] = _count_devices(config, devices) * nodes
     trainer.pop("enable_progress_bar", None)  # ours counts steps
+    if (trainer.get("gradient_clip_val") or 0) < 0:  # Lightning would climb the loss
+        raise ConfigError(f"trainer.gradient_clip_val={trainer['gradient_clip_val']}: must be at least 0, or null")
     return TrainingParts(
-        optimizer=Part(f"{key}.optimizer", settings(f"{key}.optimizer"), positional=1),
-        scheduler=Part(f"{key}.scheduler", settings(f"{key}.scheduler"), positional=1),
-        module=Part(f"{key}.module", settings(f"{key}.module"), added=_MODULE[config.stage]),
-        trainer=Part("trainer", trainer, added=_TRAINER),
-        strategy=Part("strategy.plugin", plugin) if plugin else None,
-        logger=Part("logger", logger, added=("save_dir",)) if logger.get("_target_") else None,
-        callbacks=tuple(Part(f"callbacks.{name}", node) for name, node in settings("callbacks").items()),
+        optimizer=Blueprint(f"{key}.optimizer", settings(f"{key}.optimizer"), positional=1),
+        scheduler=Blueprint(f"{key}.scheduler", settings(f"{key}.scheduler"), positional=1),
+        module=Blueprint(f"{key}.module", settings(f"{key}.module"), added=_MODULE[config.stage]),
+        trainer=Blueprint("trainer", trainer, added=_TRAINER),
+        strategy=Blueprint("strategy.plugin", plugin) if plugin else None,
+        logger=Blueprint("logger", logger, added=("save_dir",)) if logger.get("_target_") else None,
+        callbacks=tuple(Blueprint(f"callbacks.{name}", node) for name, node in settings("callbacks").items()),
     )
 
 

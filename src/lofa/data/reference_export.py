@@ -7,10 +7,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lofa.adapters import Adapter
+from lofa.conditions import PROMPT
 from lofa.data.samples import Sample, read_encoded, read_samples
 from lofa.data.zoo_store import ZooStore
 from lofa.errors import DataError
-from lofa.files import atomic_write, local_copy, read_json, write_json
+from lofa.files import atomic_write, local_copy, write_json
 from lofa.interop.config import PROMPT_TOKENS
 from lofa.interop.zoo import INDEX, read_index, stage1_path, write_sample, write_stage1
 from lofa.stores import Location, locate
@@ -69,18 +70,18 @@ def export_reference(
     chosen = [sample for sample in samples if sample.id in ready]
     if not chosen:
         raise DataError(f"{set_dir}: no LoRA in its zoo; make them with: lofa zoo data={set_dir}")
-    fingerprint = str(read_json(set_dir / "set.json").get("backbone_fingerprint"))
     entries = []
     with atomic_write(folder, EXPORTED) as temporary:
         for sample in chosen:
-            encoded = read_encoded(set_dir, sample, fingerprint)
+            encoded = read_encoded(set_dir, sample)
             if encoded.latents is None:
                 raise DataError(f"{set_dir}: sample {sample.id} has no latents, which the published format needs")
             lora_file, sample_file = f"loras/{sample.id}.pth", f"samples/{sample.id}.pth"
             with local_copy(store.path(sample.id)) as lora:
                 Adapter.load(lora).save(temporary / lora_file, format="reference")
-            padding = (0, 0, 0, max(0, PROMPT_TOKENS - len(encoded.text)))
-            write_sample(temporary / sample_file, F.pad(encoded.text, padding), encoded.latents)
+            text = encoded.conditions[PROMPT.name]
+            padding = (0, 0, 0, max(0, PROMPT_TOKENS - len(text)))
+            write_sample(temporary / sample_file, F.pad(text, padding), encoded.latents)
             if stage1 is not None:
                 write_stage1(stage1_path(temporary, sample_file), stage1(sample))
             values = (lora_file, sample_file, sample.caption, sample.group, sample.split)

@@ -1,20 +1,24 @@
 """The samples of a set: one json line each in `samples.jsonl`, one safetensors file each under `encoded/`.
 
-An encoded file holds `latents` (C, T', H', W'), normalised as the transformer takes them, `condition.text` (N, width)
-without padding and, where the clip has joints, `condition.pose` (T, J, 2). Its metadata names the backbone it was made
-for, and reading refuses any other.
+An encoded file holds `latents` (C, T', H', W'), normalised as the transformer takes them, and a row of each kind of
+condition that the sample has under the kind's own key: `condition.text` (N, width) without padding always, and, where
+the clip has joints, `condition.pose` (T, J, 2). What else the backbone makes of a prompt is stored as `extras.<name>`.
+Its metadata names the backbone it was made for, and reading refuses any other.
 """
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from functools import partial
 from sys import intern
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from lofa.backbones import Fingerprinted
+from lofa.conditions import CONDITIONS, PROMPT, Condition
 from lofa.data.options import SPLIT_NAMES
 from lofa.errors import DataError
 from lofa.files import atomic_write, read_jsonl, save_tensors
@@ -23,11 +27,11 @@ from lofa.ranges import open_tensors
 from lofa.stores import Location, Place, locate
 
 __all__ = [
-    "LATENTS", "POSE", "ROLES", "SPLIT_NAMES", "TEXT", "Encoded", "Sample", "check_backbone", "encoded_path",
-    "find_encoded", "read_encoded", "read_samples", "write_encoded", "write_samples",
+    "LATENTS", "ROLES", "SPLIT_NAMES", "Encoded", "Sample", "check_backbone", "encoded_path", "find_encoded",
+    "prompt_of", "read_encoded", "read_samples", "values_of", "write_encoded", "write_samples",
 ]  # fmt: skip
 
-LATENTS, TEXT, POSE = "latents", "condition.text", "condition.pose"
+LATENTS, EXTRAS = "latents", "extras."
 ROLES = ("adapt", "score")
 _VERSION = "lofa-sample-1"
 
@@ -136,10 +140,17 @@ class Encoded:
 
     latents: Tensor | None
     """(C, T', H', W') float32; None where it was not asked for"""
-    text: Tensor
-    """(N, width) float32, the caption's tokens without padding"""
-    pose: Tensor | None = None
-    """(T, J, 2) float32, image coordinates in [0, 1]; None for a clip without joints"""
+    conditions: Mapping[str, Tensor]
+    """kind -> (n, ...): text (N, width) float32, the caption's tokens without padding; pose (T, J, 2) float32, image
+    coordinates in [0, 1]"""
+    extras: Mapping[str, Tensor] = field(default_factory=dict)
+    """what else the backbone made of the caption, each (...)"""
+
+
+def prompt_of(encoded: Sequence[Encoded]) -> Condition:
+    """What the backbone is steered by, of some samples."""
+    extras = {name: torch.stack([one.extras[name] for one in encoded]) for name in encoded[0].extras}
+    return Condition.from_rows([one.conditions[PROMPT.name] for one in encoded], extras)
 
 
 def recipe(sample: Sample, stamp: str = "") -> str:
@@ -161,17 +172,18 @@ def write_encoded(
 ) -> Sample:
     """Writes the encoded file of `sample` and gives the sample back with the names of its tensors and its true rate.
 
-    Latents and text are stored in `dtype`, joints in float32.
+    Latents, text and floating extras are stored in `dtype`, joints in float32.
 
     Raises:
         DataError: values that are not finite, also where only `dtype` can't hold them; or a symbolic link leads out of
             the set.
     """
-    tensors = {TEXT: encoded.text.to(dtype)}
+    kinds = {CONDITIONS[name]: row for name, row in encoded.conditions.items()}
+    tensors = {kind.key: kind.pack(row, dtype) for kind, row in kinds.items()}
+    for name, value in encoded.extras.items():
+        tensors[EXTRAS + name] = value.to(dtype) if value.is_floating_point() else value
     if encoded.latents is not None:
         tensors[LATENTS] = encoded.latents.to(dtype)
-    if encoded.pose is not None:
-        tensors[POSE] = encoded.pose.float()
     for name, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
             raise DataError(f"{sample.source}: its {name} holds NaN or infinity in {dtype}")
@@ -189,7 +201,7 @@ def write_encoded(
     return replace(sample, fps=rate, encoded=tuple(sorted(tensors)))
 
 
-def find_encoded(set_dir: Location, sample: Sample, fingerprint: str, stamp: str = "") -> Sample | None:
+def find_encoded(set_dir: Location, sample: Sample, backbone: Fingerprinted, stamp: str = "") -> Sample | None:
     """What `write_encoded` gave for the planned `sample`, if its file is there, whole and current; else None.
 
     Raises:
@@ -201,33 +213,40 @@ def find_encoded(set_dir: Location, sample: Sample, fingerprint: str, stamp: str
             metadata, names = file.metadata, file.shapes
     except DataError:
         return None  # missing or damaged: it is made
-    check_backbone(path, metadata, fingerprint)
+    check_backbone(path, metadata, backbone)
     if metadata.get("recipe") != recipe(sample, stamp):
         return None
     return replace(sample, fps=float(metadata["fps"]), encoded=tuple(sorted(names)))
 
 
-def check_backbone(path: Place, metadata: dict[str, str], fingerprint: str) -> None:
+def check_backbone(path: Place, metadata: dict[str, str], backbone: Fingerprinted) -> None:
     """DataError naming the file where its metadata tells of another backbone."""
     found = metadata.get("backbone_fingerprint")
-    if found != fingerprint:
+    if not backbone.accepts(found):
         name = metadata.get("backbone", "unknown")
         raise DataError(
             f"{path}: made for backbone {name!r} (fingerprint {found or 'missing'}), not for the one in use ("
-            f"fingerprint {fingerprint}). Choose that backbone, or prepare a set of another name with data=<name>"
+            f"fingerprint {backbone.fingerprint}). Choose that backbone, or prepare a set of another name with "
+            "data=<name>"
         )
 
 
-def read_encoded(set_dir: Location, sample: Sample, fingerprint: str, names: Sequence[str] | None = None) -> Encoded:
-    """Reads what is encoded of a sample, or only the tensors `names`; the text always.
+def read_encoded(
+    set_dir: Location, sample: Sample, backbone: Fingerprinted | None = None, names: Sequence[str] | None = None
+) -> Encoded:
+    """Reads what is encoded of a sample, or only the tensors `names`; what steers the backbone always.
+
+    `backbone` None: a file of any backbone.
 
     Raises:
         DataError: the file is missing, damaged, made for another backbone, lacks a tensor or holds NaN or infinity.
     """
     path = encoded_path(set_dir, sample.id)
     with open_tensors(path, "no such file, though samples.jsonl lists it; run `lofa prepare` again") as file:
-        check_backbone(path, file.metadata, fingerprint)
-        wanted = set(sample.encoded if names is None else names) | {TEXT}
+        if backbone is not None:
+            check_backbone(path, file.metadata, backbone)
+        extras = [name for name in sample.encoded if name.startswith(EXTRAS)]
+        wanted = {PROMPT.key, *extras, *(sample.encoded if names is None else names)}
         lacking = wanted - set(sample.encoded)
         if lacking:
             raise DataError(
@@ -238,9 +257,29 @@ def read_encoded(set_dir: Location, sample: Sample, fingerprint: str, names: Seq
     for name, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
             raise DataError(f"{path}: {name} holds NaN or infinity; delete the file and run `lofa prepare` again")
-    latents, pose = tensors.get(LATENTS), tensors.get(POSE)
+    tensors = {name: value.float() if value.is_floating_point() else value for name, value in tensors.items()}
     return Encoded(
-        latents=None if latents is None else latents.float(),
-        text=tensors[TEXT].float(),
-        pose=None if pose is None else pose.float(),
+        tensors.get(LATENTS),
+        {name: tensors[kind.key] for name, kind in CONDITIONS.items() if kind.key in tensors},
+        {name.removeprefix(EXTRAS): tensors[name] for name in extras},
     )
+
+
+def values_of(
+    set_dir: Location, samples: Sequence[Sample], backbone: Fingerprinted, kinds: Iterable[str]
+) -> dict[str, Any]:
+    """The samples' own conditions as `Predictor.predict` takes them: {"prompt": captions, "pose": joint arrays ...}.
+
+    Raises:
+        DataError: as `read_encoded`; a sample goes without one of the kinds.
+    """
+
+    def stored(sample: Sample, kind: str) -> Tensor:
+        return read_encoded(set_dir, sample, backbone, [CONDITIONS[kind].key]).conditions[kind]
+
+    return {
+        CONDITIONS[kind].argument: [
+            CONDITIONS[kind].own(sample.caption, partial(stored, sample, kind)) for sample in samples
+        ]
+        for kind in kinds
+    }

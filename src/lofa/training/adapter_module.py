@@ -8,13 +8,14 @@ from torch import Tensor, nn
 
 from lofa.adapters import Adapter, AdapterBatch, LowRankBatch, unstack
 from lofa.backbones import Backbone
+from lofa.conditions import ConditionEncoder
 from lofa.diffusion import NoiseDraw, draw_noise
 from lofa.errors import DataError
 from lofa.hypernets import AdapterNet, Prepared, Response, ResponseNet, WeightPrediction
 from lofa.training.agreement import Agreement, agreement, maps_of
 from lofa.training.batch import PairedBatch
 from lofa.training.losses import Pairs, delta_loss, gradient_shares
-from lofa.training.module import OptimizerFactory, PredictorModule, SchedulerFactory
+from lofa.training.module import OptimizerFactory, PredictorModule, SchedulerFactory, check_least
 
 __all__ = ["AdapterModule"]
 
@@ -42,7 +43,7 @@ class AdapterModule(PredictorModule):
     def __init__(
         self,
         network: AdapterNet,
-        encoder: nn.Module,
+        encoder: ConditionEncoder,
         response_network: ResponseNet,
         response_encoder: nn.Module,
         backbone: Backbone,
@@ -62,6 +63,8 @@ class AdapterModule(PredictorModule):
         self._response = (response_network, response_encoder)  # a tuple hides them from Lightning and its checkpoints
         self._prepared: list[Prepared] | None = None  # what stage I makes of the weights alone; both are frozen
         self.backbone = backbone
+        check_least(0, delta_scale=delta_scale, denoising_scale=denoising_scale)
+        check_least(1, noise_draws=noise_draws)
         self._scales = {"delta": delta_scale, "denoising": denoising_scale}
         self._alpha_in_delta = alpha_in_delta
         self._noise_weighted = noise_weighted
@@ -82,7 +85,7 @@ class AdapterModule(PredictorModule):
         if self._prepared is None:
             stacks = [[self.layer_names[index] for index in indices] for indices in self.frozen.shapes.values()]
             self._prepared = [network.prepare(*self.frozen(layers)) for layers in stacks]
-        read = encoder(batch.values, batch.lengths)
+        read = encoder(batch.inputs)
         for stack in batch.stacks:
             layers = self.frozen.number(stack.layers)
             prepared = self._prepared[self.frozen.stack_of[int(layers[0])]]
@@ -104,7 +107,7 @@ class AdapterModule(PredictorModule):
         `responses` saves computing stage I again.
         """
         tokens = self.response_tokens(batch) if responses is None else [response.tokens for response in responses]
-        read = self.encoder(batch.values, batch.lengths)
+        read = self.encoder(batch.inputs)
         return [
             self.network(*self.layers_of(stack, batch.ids), *read, own)
             for stack, own in zip(batch.stacks, tokens, strict=True)
@@ -121,7 +124,7 @@ class AdapterModule(PredictorModule):
         self.log_dict({f"train/{name}": term for name, term in terms.items()})
         self.log("train/alpha", torch.cat([part.alpha for part in prediction], 1).mean())
         if self.diagnostics_due(batch_idx):
-            self.log_now(self._shares(prediction, batch, draw))
+            self.log_now(self._shares(prediction, batch, draw) | self.condition_spread(batch.inputs))
         return loss
 
     def validation_step(self, batch: PairedBatch, batch_idx: int) -> None:

@@ -10,9 +10,8 @@ from hashlib import blake2b
 import torch
 
 from lofa.backbones import Backbone
-from lofa.conditions import Condition
 from lofa.data import Sample, ZooStore, encoded_path, read_encoded, read_samples
-from lofa.data.samples import LATENTS, find_encoded
+from lofa.data.samples import LATENTS, find_encoded, prompt_of
 from lofa.errors import DataError, LofaError
 from lofa.stores import Location, Place, locate
 from lofa.zoo.attempts import train_twice
@@ -66,7 +65,7 @@ def read_clips(set_dir: Location, samples: Sequence[Sample], backbone: Backbone)
     Raises:
         DataError: one is missing, damaged or foreign, or of another size than the first.
     """
-    encoded = [read_encoded(set_dir, sample, backbone.fingerprint, [LATENTS]) for sample in samples]
+    encoded = [read_encoded(set_dir, sample, backbone, [LATENTS]) for sample in samples]
     latents = [one.latents for one in encoded if one.latents is not None]
     for sample, one in zip(samples, latents, strict=True):
         if one.shape != latents[0].shape:
@@ -74,7 +73,7 @@ def read_clips(set_dir: Location, samples: Sequence[Sample], backbone: Backbone)
                 f"{encoded_path(set_dir, sample.id)}: latents {tuple(one.shape)}, but {samples[0].id!r} of the same "
                 f"size has {tuple(latents[0].shape)}; delete the file and run `lofa prepare` again"
             )
-    return Clips(torch.stack(latents), Condition.from_rows([one.text for one in encoded]))
+    return Clips(torch.stack(latents), prompt_of(encoded))
 
 
 def build_zoo(
@@ -108,7 +107,7 @@ def build_zoo(
     part, parts = options.shard_index
     mine = {plan.anchor.id: plan for plan in plan_zoo(read_samples(set_dir), options)[part - 1 :: parts]}
     for plan in list(mine.values())[:1]:
-        find_encoded(set_dir, plan.anchor, backbone.fingerprint)  # a foreign set is refused before anything is written
+        find_encoded(set_dir, plan.anchor, backbone)  # a foreign set is refused before anything is written
     with _memory_explained(backbone), claimed(store, shard):
         remove_leftovers(store, shard, [shard_plan_path(store, shard), *map(store.path, mine)])
         known = settled(store, backbone, options)

@@ -13,14 +13,14 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from lofa.cli.problems import nearest
 from lofa.errors import ConfigError
 
-__all__ = ["Part", "drop_leftovers"]
+__all__ = ["Blueprint", "drop_leftovers"]
 
 Made = TypeVar("Made")
 _TARGET = "_target_"
 
 
 @dataclass(frozen=True)
-class Part:
+class Blueprint:
     """A class with arguments, as the configuration has them, and what the program adds.
 
     key: where it stands. settings: the node. positional: how many arguments the program gives by place. added: the
