@@ -26,8 +26,8 @@ SIZES = {"num_layers": 4, "num_attention_heads": 4, "attention_head_dim": 24, "f
 TINY = {"transformer": SIZES}
 PRIMARY = sorted(COMMANDS)
 INSTANTIATED = {
-    "backbone", "baseline", "callbacks", "datamodule", "debug", "evaluation", "experiment", "hypernet", "logger", "metrics", "paths",
-    "strategy", "task", "trainer", "training",
+    "backbone", "baseline", "callbacks", "datamodule", "debug", "evaluation", "experiment", "hypernet", "logger",
+    "metrics", "paths", "strategy", "task", "trainer", "training",
 }  # fmt: skip
 
 
