@@ -7,8 +7,9 @@ import torch
 from omegaconf import OmegaConf
 
 from lofa.cli import objects
-from lofa.cli.objects import pick_device, place_training
+from lofa.cli.objects import place_training
 from lofa.errors import ConfigError
+from lofa.workflows import pick_device
 
 
 def config(device: str, accelerator: str = "auto", devices: Any = 1) -> Any:

@@ -6,9 +6,9 @@ from typing import Any
 
 from torch import Tensor
 
+from lofa import workflows
 from lofa.adapters import Adapter
-from lofa.cli.export import check_export, export_adapter
-from lofa.cli.objects import pick_device
+from lofa.cli.objects import check_export
 from lofa.data import Sample, export_reference
 from lofa.data.reference_export import EXPORTED
 from lofa.errors import ConfigError
@@ -26,9 +26,10 @@ def convert(config: Any) -> Adapter | list[Sample]:
         return _convert_set(config)
     if config.predictor is not None:
         raise ConfigError(f"predictor={config.predictor}: goes with the folder of a set; in={config.source} is none")
-    check_export(config)
+    dtype = check_export(config)
     adapter = Adapter.load(config.source)
-    print(f"{config.out}: {export_adapter(adapter, config)}")
+    written = workflows.export_adapter(adapter, config.out, config.format, dtype, config.rank, config.overwrite)
+    print(f"{config.out}: {written}")
     return adapter
 
 
@@ -40,7 +41,7 @@ def _convert_set(config: Any) -> list[Sample]:
     check_target(config.out, config.overwrite, EXPORTED)
     stage1 = None
     if config.predictor is not None:
-        predictor = Predictor.load(config.predictor, pick_device(config.device))
+        predictor = Predictor.load(config.predictor, workflows.pick_device(config.device))
         if "prompt" not in predictor.arguments:
             raise ConfigError(
                 f"predictor={config.predictor}: takes {', '.join(predictor.conditions)}; the format has prompts alone"

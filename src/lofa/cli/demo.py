@@ -15,10 +15,9 @@ from omegaconf import OmegaConf
 from rich.console import Console
 from rich.table import Table
 
-from lofa.cli.clips import side_by_side, write_clip
 from lofa.cli.commands import EvalConfig, TrainConfig
 from lofa.cli.evaluate import compare_methods
-from lofa.cli.objects import open_backbone, pick_device
+from lofa.cli.objects import open_backbone
 from lofa.cli.options import schema
 from lofa.cli.prepare import prepare_source
 from lofa.cli.runs import find_set
@@ -30,6 +29,7 @@ from lofa.evaluation import Evaluation
 from lofa.files import atomic_write
 from lofa.predict import Predictor
 from lofa.predict.stages import PREDICTOR
+from lofa.workflows import pick_device, side_by_side, write_clip
 
 __all__ = ["demo"]
 

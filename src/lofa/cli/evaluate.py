@@ -11,11 +11,11 @@ from rich.table import Table
 from transformers.utils.logging import disable_progress_bar
 
 from lofa.backbones import Backbone
-from lofa.cli.objects import check_conditions, open_backbone, pick_device
+from lofa.cli.objects import check_conditions, open_backbone
 from lofa.cli.options import build
 from lofa.cli.pipeline import BaselineConfig
 from lofa.cli.problems import nearest
-from lofa.cli.runs import find_run, find_set, new_run, read_run_config, start_run
+from lofa.cli.runs import find_set, new_run, read_run_config
 from lofa.data import read_samples
 from lofa.errors import ConfigError, DataError
 from lofa.evaluation import (
@@ -41,6 +41,7 @@ from lofa.files import write_json
 from lofa.metrics import load_clip, load_video_features
 from lofa.predict import Predictor
 from lofa.stores import Place
+from lofa.workflows import find_run, pick_device, start_run
 
 __all__ = ["compare_methods", "evaluation", "print_table"]
 
@@ -72,7 +73,7 @@ def compare_methods(config: Any, backbone: Backbone, run: Path) -> Evaluation:
     )
     methods = _build_methods(config, set_dir, backbone, cases, predictors)
     result = evaluate(set_dir, backbone, cases, methods, judges, protocol)
-    start_run(run, config)
+    start_run(run, OmegaConf.to_container(config, resolve=True))
     write_json(run / "metrics.json", result.metrics)
     write_report(
         run / "report.html",

@@ -3,48 +3,38 @@
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from lofa import workflows
 from lofa.adapters import Adapter
 from lofa.backbones import Backbone, load_backbone
-from lofa.cli.clips import check_clip_path, difference, side_by_side, write_clip
-from lofa.cli.objects import check_fingerprint, check_layers, load_predictor, pick_device
+from lofa.cli.objects import load_predictor
 from lofa.errors import ConfigError
 from lofa.targets import check_target
 
 __all__ = ["generate"]
 
+_SAMPLING = ("steps", "guidance", "frames", "height", "width", "negative_prompt")
+
 
 def generate(config: Any) -> Tensor:
     """Generates one clip, uint8 (T, H, W, 3), and writes it."""
     out = Path(config.out)
-    check_clip_path(out)
+    workflows.check_clip_path(out)
     check_target(out, config.overwrite)
     backbone, adapter = _load(config)
-    if config.compare and adapter is None:
+    sampling = {name: getattr(config, name) for name in _SAMPLING}
+    words = ""
+    if not config.compare:
+        clip = backbone.generate(config.prompt, adapter, config.strength, seed=config.seed, **sampling)[0].cpu()
+    elif adapter is None:
         raise ConfigError("compare=true: there is nothing to compare with; give adapter=<file> or predictor=<run>")
-    clips = backbone.generate(
-        config.prompt,
-        [None, adapter] if config.compare else adapter,
-        strength=config.strength,
-        seed=[config.seed] * (2 if config.compare else 1),
-        steps=config.steps,
-        guidance=config.guidance,
-        frames=config.frames,
-        height=config.height,
-        width=config.width,
-        negative_prompt=config.negative_prompt,
-    ).cpu()
-    told = ""
-    if config.compare:
-        change, factor = difference(*clips)
-        clips = torch.stack([*clips, change])
-        mean = (clips[0].float() - clips[1].float()).abs().mean()
-        told = f", base | adapted | difference x{factor}; mean change {mean:.2f} of 255 grey levels"
-    clip = side_by_side(*clips)
-    write_clip(out, clip, config.fps or backbone.sampling.fps)
-    print(f"{out}: {len(clip)} frames of {clip.shape[2]}x{clip.shape[1]}{told}")
+    else:
+        seen = workflows.compare_clips(backbone, config.prompt, adapter, config.strength, config.seed, **sampling)
+        clip, change = seen.clip, f"mean change {seen.change:.2f} of 255 grey levels"
+        words = f", base | adapted | difference x{seen.factor}; {change}"
+    workflows.write_clip(out, clip, config.fps or backbone.sampling.fps)
+    print(f"{out}: {len(clip)} frames of {clip.shape[2]}x{clip.shape[1]}{words}")
     return clip
 
 
@@ -57,8 +47,8 @@ def _load(config: Any) -> tuple[Backbone, Adapter | None]:
         return predictor.backbone, predictor.predict(prompt=config.prompt)
     adapter = None if config.adapter is None else Adapter.load(config.adapter)
     known = {} if adapter is None else adapter.metadata
-    backbone = load_backbone(config.model or known.get("backbone") or "tiny-wan", pick_device(config.device))
+    device = workflows.pick_device(config.device)
+    backbone = load_backbone(config.model or known.get("backbone") or "tiny-wan", device)
     if adapter is not None:
-        check_fingerprint(config.adapter, adapter, backbone)
-        check_layers(f"adapter={config.adapter}", adapter, backbone)
+        workflows.check_adapter(f"adapter={config.adapter}", adapter, backbone)
     return backbone, adapter

@@ -5,9 +5,9 @@ from typing import Any
 
 from lofa.adapters import Adapter
 from lofa.backbones import backbone_folder, check_merge_target, load_backbone, merge_adapter
-from lofa.cli.objects import check_fingerprint
 from lofa.errors import BackboneError, ConfigError
 from lofa.files import digest
+from lofa.workflows import check_made_for
 
 __all__ = ["merge"]
 
@@ -20,7 +20,7 @@ def merge(config: Any) -> Path:
         raise ConfigError(f"adapter={config.adapter}: does not say which backbone it is for; give backbone=<folder>")
     folder, out = backbone_folder(model), Path(config.out)
     check_merge_target(folder, out, config.overwrite)
-    check_fingerprint(config.adapter, adapter, load_backbone(model))
+    check_made_for(f"adapter={config.adapter}", adapter, load_backbone(model))
     file = Path(config.adapter)
     note = {"adapter": file.name} | ({"sha256": digest(file)} if file.is_file() else {})
     try:

@@ -11,54 +11,29 @@ from hydra.utils import get_class
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
-from lofa.adapters import Adapter
+from lofa.adapters.formats import check_adapter_target
 from lofa.backbones import Backbone, BackboneConfig, by_shape, known_backbones, load_backbone, read_config
 from lofa.cli.problems import nearest
-from lofa.cli.runs import find_run
 from lofa.conditions import CONDITIONS, ConditionEncoder, compose
-from lofa.errors import BackboneError, ConfigError
+from lofa.errors import ConfigError
 from lofa.hypernets import AdapterNet, ResponseNet, compile_blocks, use_attention
 from lofa.interop.quirks import add_quirks
 from lofa.predict import Predictor
+from lofa.workflows.devices import ACCELERATORS, pick_device, pick_dtype
+from lofa.workflows.runs import find_run
 
 __all__ = [
     "build_encoder",
     "build_network",
     "check_conditions",
-    "check_fingerprint",
-    "check_layers",
+    "check_export",
     "load_predictor",
     "open_backbone",
-    "pick_device",
-    "pick_dtype",
     "place_training",
     "task_conditions",
 ]
 
 Made = TypeVar("Made", bound=nn.Module)
-
-_ACCELERATORS = {"cpu": "cpu", "cuda": "gpu", "mps": "gpu"}
-"""Kind of device -> Lightning's word for it."""
-
-
-def pick_device(name: str) -> torch.device:
-    """The device of that name; "auto" is a GPU where there is one.
-
-    Raises:
-        ConfigError: no such device here.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        if device.type not in _ACCELERATORS:
-            raise RuntimeError(f"no model runs on {device.type}")
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(
-            f"device={name}: {str(error).splitlines()[0]}; give cpu, cuda, cuda:<number> or auto"
-        ) from None
-    return device
 
 
 def place_training(config: Any) -> Any:
@@ -76,7 +51,7 @@ def place_training(config: Any) -> Any:
     if config.device == "auto":
         return config
     device = pick_device(config.device)
-    accelerator, chosen = _ACCELERATORS[device.type], config.trainer.accelerator
+    accelerator, chosen = ACCELERATORS[device.type], config.trainer.accelerator
     if chosen not in ("auto", accelerator, device.type):
         raise ConfigError(
             f"device={config.device} and trainer.accelerator={chosen} contradict each other: leave one of them out, "
@@ -92,35 +67,17 @@ def place_training(config: Any) -> Any:
     return OmegaConf.merge(config, {"trainer": {"accelerator": accelerator}, "strategy": {"devices": devices}})
 
 
-def pick_dtype(name: str | None) -> torch.dtype | None:
-    """The floating-point type of that name, None for None (ConfigError for another name)."""
-    types = {
-        "float32": torch.float32,
-        "bfloat16": torch.bfloat16,
-        "float16": torch.float16,
-        "float8_e4m3fn": torch.float8_e4m3fn,
-    }
-    if name is not None and name not in types:
-        raise ConfigError(f"dtype={name}: {nearest(name, types)}")
-    return None if name is None else types[name]
+def check_export(config: Any) -> torch.dtype | None:
+    """Refuses a wrong `dtype`, `rank` or `format` and an `out` that is not to be replaced; gives the precision.
 
-
-def check_layers(given: str, adapter: Adapter, backbone: Backbone) -> None:
-    """Refuses an adapter, `given` as key=value, of other layers than the backbone's (BackboneError)."""
-    try:
-        backbone.adapter_batch(adapter)
-    except BackboneError as error:
-        raise BackboneError(f"{given}: {error}") from None
-
-
-def check_fingerprint(path: str, adapter: Adapter, backbone: Backbone) -> None:
-    """Refuses an adapter, read from `path`, whose header names another backbone (BackboneError)."""
-    made_for = adapter.metadata.get("backbone_fingerprint")
-    if made_for is not None and not backbone.accepts(made_for):
-        raise BackboneError(
-            f"{path}: made for the backbone {adapter.metadata.get('backbone')!r} ({made_for}), not for "
-            f"{backbone.name!r} ({backbone.fingerprint}); give the right one by backbone=<name or folder>"
-        )
+    Raises:
+        ConfigError, AdapterFormatError, TargetError: what is wrong.
+    """
+    dtype = pick_dtype(config.dtype)
+    if config.rank is not None and config.rank < 1:
+        raise ConfigError(f"rank={config.rank}: an adapter has a rank of at least 1; leave it out to keep the rank")
+    check_adapter_target(config.out, config.format, config.overwrite)
+    return dtype
 
 
 def load_predictor(config: Any) -> Predictor:

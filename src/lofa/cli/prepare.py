@@ -3,11 +3,12 @@
 from typing import Any
 
 from lofa.backbones import Backbone
-from lofa.cli.objects import open_backbone, pick_device
+from lofa.cli.objects import open_backbone
 from lofa.cli.options import build
 from lofa.cli.runs import find_set
 from lofa.data import PrepareOptions, PrepareReport
 from lofa.data import prepare as prepare_set
+from lofa.workflows import pick_device
 
 __all__ = ["prepare", "prepare_source"]
 

@@ -26,17 +26,7 @@ from lofa.cli.objects import (
     task_conditions,
 )
 from lofa.cli.options import check_values, schema
-from lofa.cli.progress import StepBar
-from lofa.cli.runs import (
-    CHECKPOINTS,
-    CONFIG,
-    find_run,
-    find_set,
-    finish_run,
-    new_run,
-    read_run_config,
-    start_run,
-)
+from lofa.cli.runs import find_set, new_run, read_run_config
 from lofa.cli.text import literal
 from lofa.cli.trainer import (
     TrainingParts,
@@ -53,7 +43,8 @@ from lofa.predict import Stage, load_response, save_predictor
 from lofa.processes import is_first_process
 from lofa.resources import conf_dir
 from lofa.stores import Place
-from lofa.training import LAST, PredictorModule, SampleClips, StopRequest, TrainingDiverged, TrainingStopped
+from lofa.training import LAST, PredictorModule, SampleClips, StepBar, StopRequest, TrainingDiverged, TrainingStopped
+from lofa.workflows.runs import CHECKPOINTS, CONFIG, find_run, finish_run, start_run
 
 __all__ = ["Trained", "train", "train_stage"]
 
@@ -142,7 +133,7 @@ def _train_stage(config: Any, run: Path, checkpoint: Path | None, stop: StopRequ
         callbacks.append(SampleClips(captions, stage.clips, stage.clips_every, backbone.sampling.fps, config.seed))
     checkpoints = build_checkpoints(config, stage, run, data, stop)
     trainer = build_trainer(parts, placed, stage, run, checkpoints, callbacks)
-    start_run(run, config)
+    start_run(run, OmegaConf.to_container(config, resolve=True))
     trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
     metrics = keep_best(trainer, checkpoints, module, data)
     trained = Stage(module.network, module.encoder)

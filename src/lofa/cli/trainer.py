@@ -14,10 +14,10 @@ from lightning.pytorch.strategies import Strategy
 from omegaconf import OmegaConf
 
 from lofa.cli.blueprints import Blueprint
-from lofa.cli.runs import CHECKPOINTS
 from lofa.data import LoFADataModule
 from lofa.errors import ConfigError
 from lofa.training import AtomicCheckpointIO, Checkpoints, PredictorModule, StopOnNonFinite, StopRequest
+from lofa.workflows.runs import CHECKPOINTS
 
 __all__ = ["TrainingParts", "build_checkpoints", "build_trainer", "keep_best", "quieten_lightning", "training_parts"]
 

@@ -22,10 +22,10 @@ from lightning.pytorch.profilers import Profiler
 from lightning.pytorch.strategies import Strategy
 
 import lofa.training
-from lofa.cli.runs import CHECKPOINTS
 from lofa.errors import ConfigError, DataError
 from lofa.files import read_torch
 from lofa.training import LAST, PredictorModule
+from lofa.workflows.runs import CHECKPOINTS
 
 __all__ = ["check_checkpoints", "check_targets", "targets"]
 

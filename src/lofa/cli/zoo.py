@@ -7,11 +7,12 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from lofa.backbones import Backbone
-from lofa.cli.objects import open_backbone, pick_device
+from lofa.cli.objects import open_backbone
 from lofa.cli.options import build
 from lofa.cli.problems import nearest
 from lofa.cli.runs import find_set
 from lofa.errors import ConfigError, DataError
+from lofa.workflows import pick_device
 from lofa.zoo import ZooAudit, ZooReport, build_zoo, verify_zoo
 
 __all__ = ["check_zoo", "train_zoo", "zoo"]

@@ -1,0 +1,39 @@
+"""Workflows: what the commands do, as functions over objects, to be called from a script or notebook as well."""
+
+from typing import TYPE_CHECKING
+
+from lofa.lazy import lazy
+
+if TYPE_CHECKING:
+    from lofa.workflows.clips import check_clip_path, difference, side_by_side, write_clip
+    from lofa.workflows.devices import pick_device, pick_dtype
+    from lofa.workflows.export import export_adapter
+    from lofa.workflows.finetuning import FineTuning, curve_files, finetune
+    from lofa.workflows.generation import Comparison, check_adapter, check_made_for, compare_clips
+    from lofa.workflows.inspection import inspect
+    from lofa.workflows.runs import find_run, finish_run, read_settings, reserve_run, start_run
+else:
+    __getattr__, __dir__ = lazy(__name__, "clips devices export finetuning generation inspection runs")
+
+__all__ = [
+    "Comparison",
+    "FineTuning",
+    "check_adapter",
+    "check_clip_path",
+    "check_made_for",
+    "compare_clips",
+    "curve_files",
+    "difference",
+    "export_adapter",
+    "find_run",
+    "finetune",
+    "finish_run",
+    "inspect",
+    "pick_device",
+    "pick_dtype",
+    "read_settings",
+    "reserve_run",
+    "side_by_side",
+    "start_run",
+    "write_clip",
+]
