@@ -11,7 +11,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from lightning import Callback, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from lofa.cli import COMMANDS, main
 from lofa.cli.blueprints import Blueprint, drop_leftovers
@@ -28,6 +28,11 @@ def parts_of(*values: str) -> TrainingParts:
     COMMANDS["train"].register()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         config = compose("train", list(values))
+    return bound(config, *values)
+
+
+def bound(config: DictConfig, *values: str) -> TrainingParts:
+    """The parts of a configuration that was composed with these values."""
     drop_leftovers(config, OverridesParser.create().parse_overrides(list(values)))
     parts = training_parts(config)
     parts.check()

@@ -64,7 +64,7 @@ def test_help_names_every_key_and_its_meaning(name: str, capsys: pytest.CaptureF
     page = capsys.readouterr().out
     shown = {field: alias for alias, field in command.aliases.items()}
     for item in list_options(command.schema):
-        if "." not in item.name:
+        if "." not in item.name and item.help:
             assert f"  {shown.get(item.name, item.name)} " in page
             assert item.help.split()[0] in page
     assert all(example in page for example in command.examples)

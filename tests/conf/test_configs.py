@@ -19,7 +19,7 @@ from lofa.hypernets import AdapterNet, ResponseNet
 from lofa.resources import conf_dir
 from lofa.training import AdapterModule, ResponseModule
 from lofa.zoo import LoraOptions, ZooOptions
-from tests.cli.test_blueprints import parts_of
+from tests.cli.test_blueprints import bound
 
 BLOCKS = {"tiny-wan": (4, 96), "wan2.1-t2v-1.3b": (30, 1536), "wan2.1-t2v-14b": (40, 5120)}
 SIZES = {"num_layers": 4, "num_attention_heads": 4, "attention_head_dim": 24, "ffn_dim": 192, "text_dim": 64}
@@ -104,7 +104,7 @@ def test_task(task: str) -> None:
 @pytest.mark.parametrize("training", options("training"))
 def test_training(training: str) -> None:
     place = "s1" if training.startswith("response") else "s2"
-    parts = parts_of(f"stage={place[1]}", f"training@stages.{place}={training}")
+    parts = bound(compose("train", [f"stage={place[1]}", f"training@stages.{place}={training}"]))
     optimizer = parts.optimizer.make(torch.optim.Optimizer, [torch.nn.Parameter(torch.zeros(1))])
     scheduler = parts.scheduler.make(torch.optim.lr_scheduler.LRScheduler, optimizer)
     assert 0 < scheduler.get_last_lr()[0] <= parts.optimizer.settings["lr"]
@@ -113,7 +113,7 @@ def test_training(training: str) -> None:
 
 @pytest.mark.parametrize("strategy", options("strategy"))
 def test_strategy(strategy: str) -> None:
-    parts = parts_of("stage=1", f"strategy={strategy}", "trainer=cpu")
+    parts = bound(compose("train", ["stage=1", f"strategy={strategy}", "trainer=cpu"]))
     plugin = "auto" if parts.strategy is None else parts.strategy.partial()()
     made = parts.trainer.make(Trainer, devices=1 if parts.strategy is None else 2, strategy=plugin, logger=False)
     assert (strategy == "single") == (parts.strategy is None) and made.num_nodes == 1
@@ -121,14 +121,14 @@ def test_strategy(strategy: str) -> None:
 
 @pytest.mark.parametrize("trainer", options("trainer"))
 def test_trainer(trainer: str) -> None:
-    part = parts_of("stage=1", f"trainer={trainer}").trainer
+    part = bound(compose("train", ["stage=1", f"trainer={trainer}"])).trainer
     here = "cpu" if part.settings["accelerator"] == "gpu" and not torch.cuda.is_available() else None
     assert isinstance(part.partial()(**({"accelerator": here} if here else {}), logger=False), Trainer)
 
 
 @pytest.mark.parametrize("logger", [name for name in options("logger") if name != "wandb"])
 def test_logger(logger: str, tmp_path: Path) -> None:
-    part = parts_of("stage=1", f"logger={logger}").logger
+    part = bound(compose("train", ["stage=1", f"logger={logger}"])).logger
     if part is not None:
         assert Path(part.partial()(save_dir=str(tmp_path)).log_dir) == tmp_path / part.settings["version"]
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from hydra.core.override_parser.types import Override
-from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 
@@ -56,8 +55,8 @@ class Blueprint:
         """
         try:
             made = self.partial()(*args, **kwargs)
-        except (TypeError, ValueError, IndexError, ImportError, InstantiationException) as error:
-            raise ConfigError(f"{self.key}: {_first_line(error)}") from None
+        except Exception as error:  # whatever a class raises that is given wrong values
+            raise ConfigError(f"{self.key}: {_first_line(error)}") from error
         if not isinstance(made, kind):
             raise ConfigError(f"{self.key}: gives a {type(made).__name__}, where a {kind.__name__} is needed")
         return made
