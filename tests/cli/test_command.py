@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 from lofa.cli import COMMANDS, main
 from lofa.cli.command import run
 from lofa.cli.options import list_options
+from lofa.cli.pages import read_header
 from tests.cli.test_text import NASTY
 
 
@@ -67,7 +68,7 @@ def test_help_names_every_key_and_its_meaning(name: str, capsys: pytest.CaptureF
         if "." not in item.name and item.help:
             assert f"  {shown.get(item.name, item.name)} " in page
             assert item.help.split()[0] in page
-    assert all(example in page for example in command.examples)
+    assert all(example in page for example in read_header(name)[1])
 
 
 @pytest.mark.parametrize("arguments", [[], ["--help"]])

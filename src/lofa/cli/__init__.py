@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from lofa.cli.command import run
 from lofa.cli.commands import COMMANDS
+from lofa.cli.pages import read_header
 from lofa.cli.problems import nearest
 
 __all__ = ["COMMANDS", "main"]
@@ -18,7 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(
             "lofa: predict LoRA weights for frozen video generators\n\nUsage: lofa <command> key=value ...\n\nCommands:"
         )
-        print("\n".join(f"  {name:<{width}}{command.summary}" for name, command in COMMANDS.items()))
+        print("\n".join(f"  {name:<{width}}{read_header(name)[0]}" for name in COMMANDS))
         print("\n`lofa <command> --help` lists the keys of a command.")
         return 0
     name, *rest = arguments

@@ -38,17 +38,15 @@ class Command:
     """A command: `conf/<name>.yaml` checked against `schema`, given to `task`.
 
     The schema enters the composition as the config `<name>_schema`, first in the defaults list of the yaml file.
-    task: a function, or where it lies, imported only when it runs. summary: one line. examples: whole command lines.
-    sections: parts of the configuration that the command reads, for the help page. aliases: keys as users write them ->
-    fields, for keys that are no names in Python. program: how a user calls it.
+    The comment that the yaml file begins with says what the command is for, and shows whole command lines.
+    task: a function, or where it lies, imported only when it runs. sections: parts of the configuration that the help
+    page shows. aliases: keys as users write them -> fields. program: how a user calls it, where it is not lofa <name>.
     """
 
     name: str
     schema: type
     task: str | Callable[[Any], object]
-    summary: str
-    examples: tuple[str, ...]
-    sections: tuple[str, ...] = ()
+    sections: str = ""
     aliases: Mapping[str, str] = field(default_factory=dict)
     program: str = ""
 

@@ -13,6 +13,8 @@ from lofa.zoo import LoraOptions
 
 __all__ = ["COMMANDS"]
 
+_BACKBONE = {"backbone": "model"}  # the name of a group is none of a key to Hydra
+
 
 @dataclass(frozen=True, kw_only=True)
 class _Writing(Options):
@@ -83,7 +85,7 @@ class EvalConfig(PipelineConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class PredictConfig(_Writing):
-    """Keys of lofa predict; `backbone` is the name of a group in Hydra, so its field is called `model`."""
+    """Keys of lofa predict."""
 
     predictor: str | None = text(None, "run directory of train.py stage=2; none: the one finished last in `runs`")
     prompt: str | None = text(None, "what the adapter is for, in words")
@@ -114,7 +116,7 @@ class FinetuneConfig(PipelineConfig, _Writing):
 
 @dataclass(frozen=True, kw_only=True)
 class GenerateConfig(_Writing):
-    """Keys of lofa generate; `backbone` is the name of a group in Hydra, so its field is called `model`."""
+    """Keys of lofa generate."""
 
     prompt: str = text(REQUIRED, "what the clip shows")
     out: str = text("clip.mp4", "file to write: .mp4 or .gif")
@@ -140,7 +142,7 @@ class GenerateConfig(_Writing):
 
 @dataclass(frozen=True, kw_only=True)
 class ConvertConfig(_Writing):
-    """Keys of lofa convert; `in` is no name in Python, so its field is called `source`."""
+    """Keys of lofa convert."""
 
     source: str | None = text(
         None, "adapter file, or folder of PEFT; its format is seen from its content. Or the folder of a set"
@@ -157,7 +159,7 @@ class ConvertConfig(_Writing):
 
 @dataclass(frozen=True, kw_only=True)
 class MergeConfig(_Writing):
-    """Keys of lofa merge; `backbone` is the name of a group in Hydra, so its field is called `model`."""
+    """Keys of lofa merge."""
 
     adapter: str = text(REQUIRED, "adapter file of any format, or folder of PEFT")
     out: str = text(REQUIRED, "folder to write; must not exist")
@@ -167,7 +169,7 @@ class MergeConfig(_Writing):
 
 @dataclass(frozen=True, kw_only=True)
 class InspectConfig(_Writing):
-    """Keys of lofa inspect; `backbone` is the name of a group in Hydra, so its field is called `model`."""
+    """Keys of lofa inspect."""
 
     path: str = text(REQUIRED, "adapter file or PEFT folder, .safetensors file, data set, run, predictor or model")
     layers: bool = option(False, "also one line a layer or tensor")
@@ -187,154 +189,30 @@ class PretrainConfig(Options):
 
 
 _ALL = (
-    Command(
-        "demo",
-        DemoConfig,
-        "lofa.cli.demo.demo",
-        "the whole way once: world, prepare, zoo, stage 1, stage 2, predict, eval",
-        ("lofa demo", "lofa demo experiment=smoke            the same way in at most two minutes"),
-        sections=("prepare", "zoo", "stages", "hypernet", "evaluation", "backbone", "paths"),
-    ),
-    Command(
-        "prepare",
-        PrepareConfig,
-        "lofa.cli.prepare.prepare",
-        "decode clips, encode latents and conditions once: a data set",
-        (
-            "lofa prepare source=world data=world",
-            "lofa prepare source=videos/ data=mine            captions in captions.csv, or clip.txt beside clip.mp4",
-            "lofa prepare source=reference:zoo/ data=theirs   a zoo of the published code, LoRAs and all",
-            "lofa prepare source=poses.npz data=poses prepare.held_out_labels=[wave,run]",
-        ),
-        sections=("prepare", "backbone", "paths"),
-    ),
-    Command(
-        "zoo",
-        ZooConfig,
-        "lofa.cli.zoo.zoo",
-        "train many LoRAs at once on a data set; finished ones are kept",
-        (
-            "lofa zoo data=world",
-            "lofa zoo data=world zoo.rank=8 zoo.steps=300",
-            "lofa zoo -m data=world shard=1/4,2/4,3/4,4/4 hydra/launcher=joblib",
-            "lofa zoo action=verify data=world",
-        ),
-        sections=("zoo", "backbone", "paths"),
-    ),
+    Command("demo", DemoConfig, "lofa.cli.demo.demo", "prepare zoo stages hypernet evaluation backbone paths"),
+    Command("prepare", PrepareConfig, "lofa.cli.prepare.prepare", "prepare backbone paths"),
+    Command("zoo", ZooConfig, "lofa.cli.zoo.zoo", "zoo backbone paths"),
     Command(
         "train",
         TrainConfig,
         "lofa.cli.train.train",
-        "train a stage of the predictor on a data set with its LoRA zoo",
-        (
-            "python train.py stage=1 data=<set>",
-            "python train.py stage=2 data=<set>       after the newest stage 1 of the same data, task and backbone",
-            "python train.py -m stage=1 hypernet.lora_rank=2,4   two runs",
-            "python train.py resume=<run>",
-        ),
-        sections=(
-            "stages",
-            "hypernet",
-            "task",
-            "datamodule",
-            "strategy",
-            "trainer",
-            "logger",
-            "callbacks",
-            "backbone",
-            "paths",
-        ),
+        "stages hypernet task datamodule strategy trainer logger callbacks backbone paths",
         program="train.py",
     ),
     Command(
         "eval",
         EvalConfig,
         "lofa.cli.evaluate.evaluation",
-        "compare base, per-sample LoRA and LoFA on held-out prompts",
-        (
-            "python eval.py data=<set> methods=[base,lora,lofa]",
-            "python eval.py data=<set> predictor=<run> methods=[base,lofa,lofa_shuffled]",
-            "python eval.py data=<set> methods=[base,lofa,single] +predictors.single=<run>",
-        ),
-        sections=("evaluation", "baseline", "metrics", "task", "backbone", "paths"),
+        "evaluation baseline metrics task backbone paths",
         program="eval.py",
     ),
-    Command(
-        "predict",
-        PredictConfig,
-        "lofa.cli.predict.predict",
-        "predict an adapter file from a prompt or a pose sequence",
-        (
-            'lofa predict predictor=<run> prompt="a figure waves the left arm" out=wave.safetensors',
-            "lofa predict predictor=<run> pose=poses.npy out=wave.safetensors format=comfyui",
-        ),
-        aliases={"backbone": "model"},
-    ),
-    Command(
-        "finetune",
-        FinetuneConfig,
-        "lofa.cli.finetune.finetune",
-        "a short training on one class, from a predicted adapter or from nothing",
-        (
-            "lofa finetune data=mine group=wave init=wave.safetensors out=tuned.safetensors",
-            "lofa finetune data=mine group=wave init=wave.safetensors finetune.steps=48 compare=true",
-        ),
-        sections=("finetune", "backbone", "paths"),
-    ),
-    Command(
-        "generate",
-        GenerateConfig,
-        "lofa.cli.generate.generate",
-        "generate a clip from a prompt, with or without an adapter",
-        (
-            'lofa generate prompt="a figure waves the left arm" adapter=wave.safetensors out=wave.mp4 compare=true',
-            'lofa generate prompt="a figure waves the left arm" predictor=<run> out=wave.gif',
-        ),
-        aliases={"backbone": "model"},
-    ),
-    Command(
-        "convert",
-        ConvertConfig,
-        "lofa.cli.convert.convert",
-        "write an adapter file in another format",
-        (
-            "lofa convert in=wave.safetensors out=wave-comfyui.safetensors format=comfyui",
-            "lofa convert in=wave.safetensors out=wave-small.safetensors format=kohya dtype=float8_e4m3fn rank=2",
-            "lofa convert in=data/demo out=published format=reference          a whole set, for the published code",
-        ),
-        aliases={"in": "source"},
-    ),
-    Command(
-        "merge",
-        MergeConfig,
-        "lofa.cli.merge.merge",
-        "write a backbone with an adapter merged in, as a diffusers folder",
-        (
-            "lofa merge adapter=wave.safetensors out=tiny-wan-waves",
-            "lofa merge adapter=wave.safetensors out=wan-waves backbone=<folder> strength=0.8",
-        ),
-        aliases={"backbone": "model"},
-    ),
-    Command(
-        "inspect",
-        InspectConfig,
-        "lofa.cli.inspect.inspect",
-        "show what an adapter, sample, data set or run holds",
-        (
-            "lofa inspect path=wave.safetensors out=wave.png",
-            "lofa inspect path=data/world",
-            "lofa inspect path=runs/demo/stage2-...",
-        ),
-        aliases={"backbone": "model"},
-    ),
-    Command(
-        "pretrain",
-        PretrainConfig,
-        "lofa.cli.pretrain.pretrain",
-        "make the shipped tiny models from nothing (about an hour on two cores)",
-        ("lofa pretrain out=pretrained", "lofa pretrain out=quick recipe.transformer.steps=100"),
-        sections=("recipe",),
-    ),
+    Command("predict", PredictConfig, "lofa.cli.predict.predict", aliases=_BACKBONE),
+    Command("finetune", FinetuneConfig, "lofa.cli.finetune.finetune", "finetune backbone paths"),
+    Command("generate", GenerateConfig, "lofa.cli.generate.generate", aliases=_BACKBONE),
+    Command("convert", ConvertConfig, "lofa.cli.convert.convert", aliases={"in": "source"}),
+    Command("merge", MergeConfig, "lofa.cli.merge.merge", aliases=_BACKBONE),
+    Command("inspect", InspectConfig, "lofa.cli.inspect.inspect", aliases=_BACKBONE),
+    Command("pretrain", PretrainConfig, "lofa.cli.pretrain.pretrain", "recipe"),
 )
 
 COMMANDS = {command.name: command for command in _ALL}

@@ -5,6 +5,7 @@ file of conf/ that sets it, as a comment.
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import takewhile
 from pathlib import Path
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ from lofa.resources import conf_dir
 if TYPE_CHECKING:
     from lofa.cli.command import Command
 
-__all__ = ["command_page", "list_groups"]
+__all__ = ["command_page", "list_groups", "read_header"]
 
 _FLAGS = """\
 Flags:
@@ -40,6 +41,13 @@ def list_groups(config_name: str) -> Iterator[tuple[str, list[str]]]:
         yield group, sorted(path.stem for path in (conf_dir() / group.partition("@")[0]).glob("*.yaml"))
 
 
+def read_header(name: str) -> tuple[str, list[str]]:
+    """What a command is for, and whole command lines, as conf/<name>.yaml begins."""
+    lines = (conf_dir() / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
+    summary, *examples = [line.removeprefix("# ") for line in takewhile(lambda line: line.startswith("#"), lines)]
+    return summary, [example.strip() for example in examples]
+
+
 def command_page(command: "Command", overrides: Sequence[str]) -> str:
     """The help page of a command, with the values that it would use with these overrides."""
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
@@ -48,12 +56,13 @@ def command_page(command: "Command", overrides: Sequence[str]) -> str:
     options = list(list_options(command.schema))
     known = [item for item in options if "." not in item.name and item.help]
     for item in options:
-        if item.name.partition(".")[0] in command.sections and ("." in item.name or not item.help):
+        if item.name.partition(".")[0] in command.sections.split() and ("." in item.name or not item.help):
             known += [item] if item.help else _arguments(config, item.name, choices)
     shown = {name: alias for alias, name in command.aliases.items()}
     width = max(len(item.name) for item in known) + 2
-    title = f"{command.program or f'lofa {command.name}'}: {command.summary}"
-    lines = [title, "", "Usage:", *(f"  {example}" for example in command.examples), "", "Keys:"]
+    summary, examples = read_header(command.name)
+    title = f"{command.program or f'lofa {command.name}'}: {summary}"
+    lines = [title, "", "Usage:", *(f"  {example}" for example in examples), "", "Keys:"]
     for item in known:
         value = OmegaConf.select(config, item.name, default=MISSING)
         lines += _entry(shown.get(item.name, item.name), item, value, width)
