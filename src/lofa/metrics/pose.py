@@ -36,8 +36,7 @@ class PoseAccuracy(ClipMetric):
             ValueError: the estimator's joints have another shape than `joints`, or `joints` are not finite.
         """
         found = _found(self.estimator, generated, joints)
-        size = (joints.amax(-2) - joints.amin(-2)).amax(-1)
-        near = (found - joints).norm(dim=-1) <= self.threshold * size[..., None]
+        near = (found - joints).norm(dim=-1) <= self.threshold * _size(joints)
         return near.double().mean((1, 2))
 
 
@@ -60,9 +59,13 @@ class PoseError(ClipMetric):
     def rows(self, generated: Tensor, joints: Tensor) -> Tensor:
         """Mean distances (B,) in pixels; arguments and errors as of `PoseAccuracy.rows`."""
         found = _found(self.estimator, generated, joints)
-        size = (joints.amax(-2) - joints.amin(-2)).amax(-1)[..., None]
         distance = (found - joints).norm(dim=-1)
-        return distance.where(distance.isfinite(), size).double().mean((1, 2))
+        return distance.where(distance.isfinite(), _size(joints)).double().mean((1, 2))
+
+
+def _size(joints: Tensor) -> Tensor:
+    """Of the figure (B, T, 1): the longer side of the box around its joints."""
+    return (joints.amax(-2) - joints.amin(-2)).amax(-1, keepdim=True)
 
 
 @torch.no_grad()
