@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from lofa.adapters import Adapter, LowRank, LowRankBatch, stack_adapters, unstack
+from lofa.adapters import Adapter, LoraBatch, LowRank, LowRankBatch, merge_batches, stack_adapters, unstack
 
 
 def pair(rank: int, out: int = 5, inner: int = 7, alpha: float = 0.3, seed: int = 0) -> LowRank:
@@ -98,3 +98,24 @@ def test_moving_keeps_alpha_exact() -> None:
     moved = Adapter({"c.x": pair(2)}).to(dtype=torch.bfloat16)["c.x"]
     assert moved.A.dtype == moved.B.dtype == torch.bfloat16
     assert torch.equal(moved.alpha, torch.tensor(0.3))
+
+
+def test_adapters_on_layers_of_one_shape_are_the_adapters_of_each_layer() -> None:
+    adapters = [
+        Adapter({name: pair(2, alpha=0.1 * n + 0.2, seed=n + i) for i, name in enumerate("xyz")}) for n in (3, 4)
+    ]
+    batch = stack_adapters(adapters)
+    chosen = LoraBatch.stack(batch, ["z", "x"])
+    assert chosen.A.shape == (2, 2, 2, 7) and chosen.shape == (5, 7) and chosen.layers == ("z", "x")
+    other = LoraBatch.stack(batch, ["y"])
+    views = merge_batches([chosen, other])
+    assert list(views) == ["z", "x", "y"]
+    for name, own in views.items():
+        assert own.A.untyped_storage().data_ptr() in {one.A.untyped_storage().data_ptr() for one in (chosen, other)}
+        for n, adapter in enumerate(adapters):
+            torch.testing.assert_close(own[n].delta_weight(), adapter.delta_weight(name))
+    torch.testing.assert_close(chosen.delta_weight()[1, 0], adapters[1].delta_weight("z"))
+    with pytest.raises(ValueError, match=r"LoraBatch needs A \(N, L, r, in\)"):
+        LoraBatch(chosen.A[0], chosen.B[0], chosen.alpha[0], ("z", "x"))
+    with pytest.raises(ValueError, match="1 names for 2 layers"):
+        LoraBatch(chosen.A, chosen.B, chosen.alpha, ("z",))

@@ -49,15 +49,15 @@ def test_stage_one_reads_the_layers_it_draws(zoo_set: Path, backbone: Backbone) 
         for batch in batches:
             P = len(batch)
             (part,) = batch.stacks
-            assert batch.latents is None and part.layers.shape == (3,) and len(set(part.layers.tolist())) == 3
+            assert batch.latents is None and len(part.layers) == len(set(part.layers)) == 3
             assert part.A.shape == (P, 3, 2, 96) and part.B.shape == (P, 3, 96, 2) and part.alpha.shape == (P, 3)
             for row, name in enumerate(batch.ids):
                 whole = Adapter.load(ZooStore(zoo_set).path(name))
-                for i, layer in enumerate(part.layers.tolist()):
+                for i, layer in enumerate(part.layers):
                     delta = part.alpha[row, i] * part.B[row, i] @ part.A[row, i]
-                    torch.testing.assert_close(delta, whole.delta_weight(backbone.layers[layer].name))
-            drawn.update(part.layers.tolist())
-    assert drawn == set(range(len(backbone.layers)))
+                    torch.testing.assert_close(delta, whole.delta_weight(layer))
+            drawn.update(part.layers)
+    assert drawn == {layer.name for layer in backbone.layers}
 
 
 def test_stage_two_reads_everything(zoo_set: Path, backbone: Backbone) -> None:
@@ -65,7 +65,7 @@ def test_stage_two_reads_everything(zoo_set: Path, backbone: Backbone) -> None:
     by_id = {sample.id: sample for sample in read_samples(zoo_set)}
     ids = []
     for batch in epoch(data):
-        assert batch.stacks[0].layers.tolist() == list(range(len(backbone.layers))) and batch.latents is not None
+        assert batch.stacks[0].layers == tuple(layer.name for layer in backbone.layers) and batch.latents is not None
         for i, name in enumerate(batch.ids):
             encoded = read_encoded(zoo_set, by_id[name], backbone.fingerprint)
             assert encoded.latents is not None and torch.equal(batch.latents[i], encoded.latents)
@@ -169,19 +169,18 @@ def test_every_shape_is_drawn_in_every_batch_and_every_layer_in_turn(
         ZooStore(set_dir).add(adapter, ZooEntry(name, "ok", 0.2, 0.1), "1-of-1", header)
     data = LoFADataModule(set_dir, MIXED, backbone.fingerprint, batch_size=1, layers_per_sample=2)
     data.setup()
-    drawn: list[list[int]] = []
+    drawn: list[list[str]] = []
     for batches in epochs(data, 10):
         drawn.append([])
         for batch in batches:
-            assert [tuple(stack.layers.shape) for stack in batch.stacks] == [(1,), (1,)]
+            assert [len(stack.layers) for stack in batch.stacks] == [1, 1]
             whole = Adapter.load(ZooStore(set_dir).path(batch.ids[0]))
             for stack in batch.stacks:
-                layer = int(stack.layers)
                 delta = stack.alpha[0, 0] * stack.B[0, 0] @ stack.A[0, 0]
-                torch.testing.assert_close(delta, whole.delta_weight(MIXED[layer].name))
-            assert int(batch.stacks[1].layers) == 5
-            drawn[-1].append(int(batch.stacks[0].layers))
-    assert {layer for layers in drawn for layer in layers} == set(range(5))
+                torch.testing.assert_close(delta, whole.delta_weight(stack.layers[0]))
+            assert batch.stacks[1].layers == (MIXED[5].name,)
+            drawn[-1].append(batch.stacks[0].layers[0])
+    assert {layer for layers in drawn for layer in layers} == {layer.name for layer in MIXED[:5]}
     assert len({tuple(layers) for layers in drawn}) > 1, "another epoch draws other layers"
     assert any(len(set(layers)) > 1 for layers in drawn), "another batch draws other layers"
 
@@ -198,7 +197,7 @@ def test_batches_are_the_same_with_and_without_workers(zoo_set: Path, backbone: 
 
 def same(one: ZooBatch, other: ZooBatch) -> bool:
     tensors = (
-        (*batch.prompt.tokens, batch.values, batch.lengths, *(t for s in batch.stacks for t in (s.layers, s.A, s.B)))
+        (*batch.prompt.tokens, batch.values, batch.lengths, *(t for s in batch.stacks for t in (s.A, s.B)))
         for batch in (one, other)
     )
     return one.ids == other.ids and all(torch.equal(a, b) for a, b in zip(*tensors, strict=True))

@@ -8,11 +8,11 @@ from lightning import LightningDataModule
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from lofa.adapters import Adapter, LowRank, LowRankBatch, Slots, stack_adapters
+from lofa.adapters import Adapter, LoraBatch, LowRank, LowRankBatch, Slots, stack_adapters
 from lofa.backbones import by_shape
 from lofa.conditions import Condition, TextEncoder
-from lofa.data import LayerStack
 from lofa.data.sampler import BatchKey, BatchPlan, EndlessBatches
+from lofa.diffusion import FlowMatching
 from lofa.hypernets import AdapterNet, ResponseNet
 from lofa.training import AdapterModule, ResponseModule, warmup_schedule
 
@@ -35,7 +35,7 @@ class ToyBackbone:
     """
 
     name, fingerprint, condition_width, device = "toy", "toy-fingerprint", CONTEXT, torch.device("cpu")
-    noise_shift, dtype = 5.0, torch.float32
+    process, dtype = FlowMatching(5.0), torch.float32
 
     def __init__(self, mixed: bool = False) -> None:
         generator = torch.Generator().manual_seed(5)
@@ -106,7 +106,7 @@ class ToyBatch:
     lengths: Tensor
     prompt: Condition
     latents: Tensor | None
-    stacks: list[LayerStack]
+    stacks: list[LoraBatch]
 
     def to(self, device: torch.device, **_: bool) -> "ToyBatch":
         assert device.type == "cpu"
@@ -133,7 +133,7 @@ def batch_of(rows: list[int], backbone: ToyBackbone, latents: bool = True) -> To
             )
         )
         clips.append(draw(*LATENT))
-    stacked = list(stack_adapters(adapters).values())
+    stacked = stack_adapters(adapters)
     prompt = backbone.encode_prompt([captions(row + 1)[row] for row in rows])
     return ToyBatch(
         ids=[f"s{row}" for row in rows],
@@ -142,10 +142,7 @@ def batch_of(rows: list[int], backbone: ToyBackbone, latents: bool = True) -> To
         prompt=prompt,
         latents=torch.stack(clips) if latents else None,
         stacks=[
-            LayerStack(
-                torch.tensor(indices),
-                *(torch.stack([getattr(stacked[i], key) for i in indices], 1) for key in ("A", "B", "alpha")),
-            )
+            LoraBatch.stack(stacked, [backbone.layers[i].name for i in indices])
             for indices in by_shape(backbone.layers).values()
         ],
     )

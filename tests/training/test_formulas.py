@@ -11,7 +11,8 @@ from lightning.pytorch.loggers import Logger
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from lofa.training import AdapterModule, NoiseSchedule, PredictorModule
+from lofa.diffusion import draw_noise
+from lofa.training import AdapterModule, PredictorModule
 from lofa.training.adapter_module import VALIDATION_DRAWS, VALIDATION_SEED
 from tests.training.pieces import LATENT, ToyBackbone, ToyBatch, adapter_module, batch_of, loader, response_module
 
@@ -53,9 +54,9 @@ def one(batch: ToyBatch) -> DataLoader[ToyBatch]:
 def changes(parts: list, backbone: ToyBackbone, batch: ToyBatch, row: int) -> dict[str, Tensor]:
     """Layer -> alpha B A (out, in) of one prompt."""
     return {
-        backbone.layers[layer].name: part.alpha[row, i] * part.B[row, i] @ part.A[row, i]
+        layer: part.alpha[row, i] * part.B[row, i] @ part.A[row, i]
         for part, stack in zip(parts, batch.stacks, strict=True)
-        for i, layer in enumerate(stack.layers.tolist())
+        for i, layer in enumerate(stack.layers)
     }
 
 
@@ -66,7 +67,7 @@ def denoising(
     backbone = ToyBackbone(mixed=True)
     for layer, linear in zip(backbone.layers, backbone.net, strict=True):
         linear.weight += change.get(layer.name, 0)
-    draw = NoiseSchedule(backbone.noise_shift).draw([batch.ids[row]], LATENT, seed=seed, step=step, draws=draws)
+    draw = draw_noise(backbone.process, [batch.ids[row]], LATENT, seed=seed, step=step, draws=draws)
     alone = batch.prompt[torch.tensor([row])]
     latents = batch.latents[row : row + 1]
     losses = [
@@ -158,7 +159,7 @@ def test_the_loss_of_stage_one_is_cross_entropy_and_penalty() -> None:
     logits, targets, factors = [], [], {"A": [], "B": []}
     with torch.no_grad():
         for response, stack in zip(module(batch), batch.stacks, strict=True):
-            W = torch.stack([MIXED.net[layer].weight for layer in stack.layers.tolist()])
+            W = MIXED.weights(stack.layers)
             delta_w = torch.einsum("pl,plor,plri->ploi", stack.alpha, stack.B, stack.A)
             targets.append((delta_w.abs() / (W.abs() + 1e-8) > 0.02).float().flatten())
             logits.append(((torch.einsum("plor,plri->ploi", response.B, response.A) - 0.02) / 0.1).flatten())

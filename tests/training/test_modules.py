@@ -142,7 +142,7 @@ def test_predicted_adapters_are_those_the_loss_saw(mixed: bool) -> None:
     for row, adapter in enumerate(module.predict_adapters(batch)):
         assert set(adapter) == {layer.name for layer in backbone.layers}
         for stack, part in zip(batch.stacks, prediction, strict=True):
-            stacked = torch.stack([adapter.delta_weight(backbone.layers[i].name) for i in stack.layers.tolist()])
+            stacked = torch.stack([adapter.delta_weight(name) for name in stack.layers])
             torch.testing.assert_close(stacked, part.delta_weight()[row])
 
 
@@ -185,10 +185,10 @@ def test_weights_of_a_batch_are_those_of_its_layers_and_all_of_them_are_no_copy(
     frozen = response_module(backbone).frozen
     for indices in frozen.shapes.values():
         for chosen in (indices, indices[::-1], indices[:1]):
-            weight, depth, kind = frozen(torch.tensor(chosen))
             names = tuple(backbone.layers[index].name for index in chosen)
+            weight, depth, kind = frozen(names)
             assert torch.equal(weight, backbone.weights(names))
             assert depth.tolist() == backbone.depth_ids[chosen].tolist()
             assert kind.tolist() == backbone.kind_ids[chosen].tolist()
-    whole = torch.tensor(next(iter(frozen.shapes.values())))
+    whole = [backbone.layers[index].name for index in next(iter(frozen.shapes.values()))]
     assert frozen(whole)[0].data_ptr() == frozen.weight_0.data_ptr()

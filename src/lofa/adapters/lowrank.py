@@ -1,25 +1,72 @@
-"""Low-rank weight updates of one linear layer: `delta_w = alpha * B @ A`.
+"""Low-rank weight updates of linear layers: `delta_w = alpha * B @ A`.
 
-| symbol  | meaning                                   | one adapter | N adapters  |
-|---------|-------------------------------------------|-------------|-------------|
-| `A`     | down projection                           | (r, in)     | (N, r, in)  |
-| `B`     | up projection                             | (out, r)    | (N, out, r) |
-| `alpha` | the multiplier itself (not divided by r)  | ()          | (N,)        |
+| symbol  | meaning                                   | one layer   | N adapters  | N adapters, L layers of one shape |
+|---------|-------------------------------------------|-------------|-------------|-----------------------------------|
+| `A`     | down projection                           | (r, in)     | (N, r, in)  | (N, L, r, in)                     |
+| `B`     | up projection                             | (out, r)    | (N, out, r) | (N, L, out, r)                    |
+| `alpha` | the multiplier itself (not divided by r)  | ()          | (N,)        | (N, L)                            |
+|         |                                           | `LowRank`   | `LowRankBatch` | `LoraBatch`                    |
 
-This is the one definition of the delta weight; every file format and every forward pass agrees with it.
+This is the one definition of the delta weight; every file format and every forward pass agrees with it. Adapters always
+come before layers.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
 
-__all__ = ["AdapterBatch", "LowRank", "LowRankBatch"]
+__all__ = ["AdapterBatch", "LoraBatch", "LowRank", "LowRankBatch", "merge_batches"]
 
 
 @dataclass(frozen=True, eq=False)
-class LowRank:
+class _Pairs:
+    """Low-rank pairs with `len(axes)` leading axes, which are the same for A, B and alpha."""
+
+    A: Tensor
+    B: Tensor
+    alpha: Tensor
+
+    axes: ClassVar[tuple[str, ...]] = ()
+
+    def __post_init__(self) -> None:
+        leading, count = self.alpha.shape, len(self.axes)
+        fits = len(leading) == count and self.A.ndim == self.B.ndim == count + 2
+        fits = fits and self.A.shape[:-2] == self.B.shape[:-2] == leading and self.A.shape[-2] == self.B.shape[-1]
+        if not fits:
+            A, B = (", ".join((*self.axes, *own)) for own in (("r", "in"), ("out", "r")))
+            raise ValueError(
+                f"a {type(self).__name__} needs A ({A}), B ({B}), alpha {self._alpha()}; got A {tuple(self.A.shape)}, "
+                f"B {tuple(self.B.shape)}, alpha {tuple(self.alpha.shape)}"
+            )
+
+    def _alpha(self) -> str:
+        return f"({', '.join(self.axes)}{',' if len(self.axes) == 1 else ''})"
+
+    @property
+    def rank(self) -> int:
+        """r."""
+        return self.A.shape[-2]
+
+    @property
+    def scaled_B(self) -> Tensor:  # noqa: N802  the symbol of the mathematics
+        """`alpha * B`; with alpha 1 it stands for the same delta weight, bit for bit."""
+        return (self.alpha[..., None, None] if self.axes else self.alpha) * self.B
+
+    def delta_weight(self) -> Tensor:
+        """`alpha * B @ A` (..., out, in), in the precision of the pairs also under autocast."""
+        with torch.autocast(self.A.device.type, enabled=False):
+            return self.scaled_B @ self.A
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
+        """Moves the pairs; `dtype` is that of A and B, alpha keeps its own (half precision would move it by 0.4 %)."""
+        return replace(self, A=self.A.to(device, dtype), B=self.B.to(device, dtype), alpha=self.alpha.to(device))
+
+
+@dataclass(frozen=True, eq=False)
+class LowRank(_Pairs):
     """The low-rank pair of one layer.
 
     Attributes:
@@ -31,33 +78,11 @@ class LowRank:
         ValueError: shapes that don't fit.
     """
 
-    A: Tensor
-    B: Tensor
-    alpha: Tensor
-
     def __post_init__(self) -> None:
         if not isinstance(self.alpha, Tensor):
             alpha_dtype = torch.promote_types(self.A.dtype, torch.float32)
             object.__setattr__(self, "alpha", torch.tensor(self.alpha, dtype=alpha_dtype, device=self.A.device))
-        if self.A.ndim != 2 or self.B.ndim != 2 or self.A.shape[0] != self.B.shape[1] or self.alpha.shape != ():
-            raise ValueError(
-                f"a LowRank needs A (r, in), B (out, r), alpha (); got A {tuple(self.A.shape)}, "
-                f"B {tuple(self.B.shape)}, alpha {tuple(self.alpha.shape)}"
-            )
-
-    @property
-    def rank(self) -> int:
-        """r."""
-        return self.A.shape[0]
-
-    @property
-    def scaled_B(self) -> Tensor:  # noqa: N802  the symbol of the mathematics
-        """`alpha * B` (out, r); with alpha 1 it stands for the same delta weight, bit for bit."""
-        return self.alpha * self.B
-
-    def delta_weight(self) -> Tensor:
-        """`alpha * B @ A` (out, in)."""
-        return self.scaled_B @ self.A
+        super().__post_init__()
 
     def norm(self) -> float:
         """Frobenius norm of the delta weight, without making it."""
@@ -92,13 +117,9 @@ class LowRank:
         Q_A, R_A = torch.linalg.qr(self.A.double().T)
         return Q_B, R_B @ R_A.T, Q_A
 
-    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "LowRank":
-        """Moves the pair; `dtype` is that of A and B, alpha keeps its own (half precision would move it by 0.4 %)."""
-        return LowRank(self.A.to(device, dtype), self.B.to(device, dtype), self.alpha.to(device))
 
-
-@dataclass(eq=False)
-class LowRankBatch:
+@dataclass(frozen=True, eq=False)
+class LowRankBatch(_Pairs):
     """N low-rank pairs of one layer, side by side; the tensors may be parameters or a network's output.
 
     Attributes:
@@ -110,17 +131,7 @@ class LowRankBatch:
         ValueError: shapes that don't fit.
     """
 
-    A: Tensor
-    B: Tensor
-    alpha: Tensor
-
-    def __post_init__(self) -> None:
-        fits = self.A.ndim == 3 and self.B.ndim == 3 and self.A.shape[:2] == (self.B.shape[0], self.B.shape[2])
-        if not fits or self.alpha.shape != self.A.shape[:1]:
-            raise ValueError(
-                f"a LowRankBatch needs A (N, r, in), B (N, out, r), alpha (N,); got A {tuple(self.A.shape)}, "
-                f"B {tuple(self.B.shape)}, alpha {tuple(self.alpha.shape)}"
-            )
+    axes = ("N",)
 
     def __len__(self) -> int:
         return self.A.shape[0]
@@ -128,14 +139,54 @@ class LowRankBatch:
     def __getitem__(self, index: int) -> LowRank:
         return LowRank(self.A[index], self.B[index], self.alpha[index])
 
-    def delta_weight(self) -> Tensor:
-        """`alpha * B @ A` (N, out, in)."""
-        return (self.alpha[:, None, None] * self.B) @ self.A
-
-    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "LowRankBatch":
-        """Moves the batch; `dtype` is that of A and B, alpha keeps its own."""
-        return LowRankBatch(self.A.to(device, dtype), self.B.to(device, dtype), self.alpha.to(device))
-
 
 AdapterBatch = Mapping[str, LowRankBatch]
 """N adapters: layer name -> their N pairs."""
+
+
+@dataclass(frozen=True, eq=False)
+class LoraBatch(_Pairs):
+    """N adapters on L layers of one shape.
+
+    Attributes:
+        A: (N, L, r, in)
+        B: (N, L, out, r)
+        alpha: (N, L)
+        layers: names of the L layers
+
+    Raises:
+        ValueError: shapes that don't fit.
+    """
+
+    layers: tuple[str, ...]
+
+    axes = ("N", "L")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(self.layers) != self.alpha.shape[1]:
+            raise ValueError(f"{len(self.layers)} names for {self.alpha.shape[1]} layers")
+
+    @classmethod
+    def stack(cls, batch: AdapterBatch, layers: Sequence[str]) -> Self:
+        """N adapters on some of the layers of a batch, which are of one shape and rank."""
+        pairs = [batch[name] for name in layers]
+        A, B, alpha = (torch.stack([getattr(pair, part) for pair in pairs], 1) for part in ("A", "B", "alpha"))
+        return cls(A, B, alpha, tuple(layers))
+
+    def __len__(self) -> int:
+        return self.A.shape[0]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(out, in) of the layers."""
+        return self.B.shape[2], self.A.shape[3]
+
+    def by_layer(self) -> dict[str, LowRankBatch]:
+        """The N pairs of each layer, as views."""
+        return {name: LowRankBatch(self.A[:, i], self.B[:, i], self.alpha[:, i]) for i, name in enumerate(self.layers)}
+
+
+def merge_batches(parts: Sequence[LoraBatch]) -> dict[str, LowRankBatch]:
+    """N adapters whose layers come shape by shape, as slots take them: views."""
+    return {name: pair for part in parts for name, pair in part.by_layer().items()}

@@ -1,6 +1,6 @@
 """Data: from clips and captions to encoded samples, and from samples and their LoRAs to training batches."""
 
-from lofa.data.batch import LayerStack, ZooBatch
+from lofa.data.batch import ZooBatch
 from lofa.data.module import LoFADataModule
 from lofa.data.prepare import PrepareReport, clip_shape, open_source, prepare
 from lofa.data.reference_export import export_reference
@@ -12,7 +12,6 @@ from lofa.data.zoo_store import ZooEntry, ZooStore
 __all__ = [
     "ClipShape",
     "Encoded",
-    "LayerStack",
     "LoFADataModule",
     "PrepareOptions",
     "PrepareReport",

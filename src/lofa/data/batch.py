@@ -5,23 +5,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from lofa.adapters import LoraBatch
 from lofa.conditions import Condition
 
-__all__ = ["LayerStack", "ZooBatch"]
-
-
-@dataclass(frozen=True)
-class LayerStack:
-    """LoRAs of P samples on L layers of one shape; smaller ranks are padded with zeros."""
-
-    layers: Tensor
-    """(L,) int64, indices into the data module's layers"""
-    A: Tensor
-    """(P, L, r, in)"""
-    B: Tensor
-    """(P, L, out, r)"""
-    alpha: Tensor
-    """(P, L)"""
+__all__ = ["ZooBatch"]
 
 
 @dataclass(frozen=True)
@@ -38,8 +25,8 @@ class ZooBatch:
     """the backbone's text condition of the same P clips"""
     latents: Tensor | None
     """(P, C, T, H, W); None where only LoRAs are asked for (stage I)"""
-    stacks: list[LayerStack]
-    """the LoRAs, the layers of each shape by themselves"""
+    stacks: list[LoraBatch]
+    """the LoRAs, the layers of each shape by themselves; smaller ranks are padded with zeros"""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -56,5 +43,5 @@ class ZooBatch:
             lengths=move(self.lengths),
             prompt=self.prompt.to(device),
             latents=None if self.latents is None else move(self.latents),
-            stacks=[LayerStack(move(s.layers), move(s.A), move(s.B), move(s.alpha)) for s in self.stacks],
+            stacks=[replace(s, A=move(s.A), B=move(s.B), alpha=move(s.alpha)) for s in self.stacks],
         )

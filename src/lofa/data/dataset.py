@@ -31,7 +31,7 @@ class ZooDataset(Dataset[ZooBatch]):
         set_dir: folder of the set
         anchors: the samples whose LoRAs are the items
         pool: samples that may lend prompts and latents; the anchors belong to it
-        layers: the backbone's, which `LayerStack.layers` counts
+        layers: the backbone's
         fingerprint: of the backbone in use
         condition: "text" or "pose", what the hypernetwork is given
         layers_per_sample: layers drawn for each batch, at least one of each shape; None for all
@@ -92,15 +92,14 @@ class ZooDataset(Dataset[ZooBatch]):
             values, lengths = pad_rows([one.pose for one in encoded if one.pose is not None])
         latents = [one.latents for one in encoded if one.latents is not None]
         drawn = self._draw_layers(key)
-        groups = [chosen for shape in self.shapes if (chosen := [index for index in shape if index in drawn])]
-        names = [layer.name for layer in self.layers]
+        groups = [[self.layers[index].name for index in shape if index in drawn] for shape in self.shapes]
         return ZooBatch(
             ids=[anchor.id for anchor in anchors],
             values=values,
             lengths=lengths,
             prompt=prompt,
             latents=torch.stack(latents) if latents else None,
-            stacks=self.store.stacks([anchor.id for anchor in anchors], names, groups, self.fingerprint),
+            stacks=self.store.stacks([anchor.id for anchor in anchors], groups, self.fingerprint),
         )
 
     def _draw_layers(self, key: BatchKey) -> set[int]:

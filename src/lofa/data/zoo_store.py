@@ -10,8 +10,7 @@ from pathlib import Path
 
 import torch
 
-from lofa.adapters import Adapter, LowRank, LowRankBatch, stack_adapters
-from lofa.data.batch import LayerStack
+from lofa.adapters import Adapter, LoraBatch, LowRank, stack_adapters
 from lofa.data.samples import check_backbone
 from lofa.errors import DataError
 from lofa.files import append_jsonl, atomic_write, digest, local_copy, read_jsonl
@@ -139,24 +138,21 @@ class ZooStore:
             raise DataError(f"{path}: layer {bad} holds NaN or infinity; delete the file and run `lofa zoo` again")
         return chosen
 
-    def stacks(
-        self, sample_ids: Sequence[str], names: Sequence[str], groups: Iterable[Sequence[int]], fingerprint: str
-    ) -> list[LayerStack]:
+    def stacks(self, sample_ids: Sequence[str], groups: Iterable[Sequence[str]], fingerprint: str) -> list[LoraBatch]:
         """LoRAs of several samples on groups of layers, each group of one shape; a file is read once.
 
         Args:
             sample_ids: whose LoRAs
-            names: of all layers that indices count
-            groups: indices of the layers of each stack
+            groups: names of the layers of each stack
             fingerprint: of the backbone in use
 
         Raises:
             DataError: as in `read`.
         """
-        groups = [list(group) for group in groups]
-        wanted = [names[index] for group in groups for index in group]
+        groups = list(groups)
+        wanted = [name for group in groups for name in group]
         batch = stack_adapters([self.read(sample_id, wanted, fingerprint) for sample_id in sample_ids])
-        return [_stack(group, [batch[names[index]] for index in group]) for group in groups]
+        return [LoraBatch.stack(batch, group) for group in groups]
 
 
 def _slices(file: TensorFile, layers: Sequence[str]) -> dict[str, LowRank]:
@@ -186,8 +182,3 @@ def _check_layers(path: Place, there: Collection[str], layers: Sequence[str]) ->
             f"{path}: no LoRA for {len(lacking)} of the backbone's {len(layers)} layers (the first: {lacking[0]}); "
             f"it has {len(there)}. Set backbone.kinds to the kinds the zoo was built with, or build a zoo anew"
         )
-
-
-def _stack(layers: Sequence[int], pairs: Sequence[LowRankBatch]) -> LayerStack:
-    A, B, alpha = (torch.stack(part, 1) for part in zip(*((pair.A, pair.B, pair.alpha) for pair in pairs), strict=True))
-    return LayerStack(torch.tensor(layers), A, B, alpha)

@@ -11,12 +11,12 @@ from torch import Tensor
 from lofa.adapters import Adapter, stack_adapters
 from lofa.backbones import Backbone
 from lofa.data.samples import POSE, Sample, read_encoded
+from lofa.diffusion import draw_noise
 from lofa.errors import ConfigError
 from lofa.evaluation.cases import Case, Protocol
 from lofa.evaluation.methods import Method
 from lofa.metrics import ClipMetric, SetMetric, find_metrics
 from lofa.stores import Location, locate
-from lofa.training import NoiseSchedule
 from lofa.zoo import Clips, read_clips
 
 __all__ = ["Metrics", "Scorer", "Scores", "check_needs"]
@@ -89,7 +89,6 @@ class Scorer:
         self.scored = [(place, sample) for place, case in enumerate(cases) for sample in case.score]
         self.generated = [(place, sample) for place, case in enumerate(cases) for sample in case.score[:most]]
         self.shown = {case.score[0].id for case in self.cases[: protocol.pictures]}
-        self.schedule = NoiseSchedule(shift=backbone.noise_shift, weighted=False)
 
     def units(self, metric: str | None = None) -> Tensor:
         """Case index of each row of a metric; of each loss where none is named."""
@@ -162,7 +161,8 @@ class Scorer:
         """Denoising loss (rows,), the mean over the clip's own fixed levels and noise."""
         clips, levels, device = self._read(rows), self.protocol.noise_levels, self.backbone.device
         ids = [sample.id for _, sample in rows]
-        draw = self.schedule.draw(ids, clips.latents.shape[1:], seed=self.protocol.seed, step=0, draws=levels)
+        shape = clips.latents.shape[1:]
+        draw = draw_noise(self.backbone.process, ids, shape, seed=self.protocol.seed, step=0, draws=levels)
         repeated = torch.arange(len(rows)).repeat_interleave(levels)
         adapters = self._adapters(method, rows)
         losses = self.backbone.denoising_loss(

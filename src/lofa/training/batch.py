@@ -5,21 +5,10 @@ from typing import Protocol
 
 from torch import Tensor
 
+from lofa.adapters import LoraBatch
 from lofa.conditions import Condition
-from lofa.training.losses import Pairs
 
-__all__ = ["LayerStack", "PairedBatch"]
-
-
-class LayerStack(Pairs, Protocol):
-    """True adapters of P prompts on L layers of one shape: A (P, L, r, in), B (P, L, out, r), alpha (P, L).
-
-    Attributes:
-        layers: (L,) int64, indices into the backbone's layers
-    """
-
-    @property
-    def layers(self) -> Tensor: ...
+__all__ = ["PairedBatch"]
 
 
 class PairedBatch(Protocol):
@@ -45,4 +34,4 @@ class PairedBatch(Protocol):
     @property
     def latents(self) -> Tensor | None: ...
     @property
-    def stacks(self) -> Sequence[LayerStack]: ...
+    def stacks(self) -> Sequence[LoraBatch]: ...

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from lofa.adapters import LoraBatch
 from lofa.backbones import Backbone, by_shape
 from lofa.errors import DataError
 from lofa.hypernets import AdapterNet, ResponseNet
 from lofa.hypernets.tiling import check_weights
-from lofa.training.batch import LayerStack
 from lofa.training.sharding import shard
 
 __all__ = ["OptimizerFactory", "PredictorModule", "SchedulerFactory"]
@@ -37,6 +37,7 @@ class FrozenLayers(nn.Module):
     def __init__(self, backbone: Backbone) -> None:
         super().__init__()
         self.shapes = by_shape(backbone.layers)
+        self._numbers = {layer.name: index for index, layer in enumerate(backbone.layers)}
         self.stack_of = [0] * len(backbone.layers)
         place = torch.zeros(len(backbone.layers), dtype=torch.long)
         for number, indices in enumerate(self.shapes.values()):
@@ -54,8 +55,13 @@ class FrozenLayers(nn.Module):
         self.register_buffer("kind", backbone.kind_ids, persistent=False)
         self.register_buffer("place", place, persistent=False)
 
-    def forward(self, layers: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """W (L, out, in), depth (L,), kind (L,) of layers (L,) of one shape; all W in order are not copied."""
+    def number(self, layers: Sequence[str]) -> Tensor:
+        """(L,) indices of the layers of these names."""
+        return torch.tensor([self._numbers[name] for name in layers], device=self.depth.device)
+
+    def forward(self, names: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:
+        """W (L, out, in), depth (L,), kind (L,) of layers of one shape; all W in order are not copied."""
+        layers = self.number(names)
         weight: Tensor = getattr(self, f"weight_{self.stack_of[int(layers[0])]}")
         place = self.place[layers]
         if len(place) != len(weight) or not bool((place.diff() > 0).all()):
@@ -94,17 +100,16 @@ class PredictorModule(LightningModule):
         self._diagnostics_every = diagnostics_every
         self._sharded = False
 
-    def layers_of(self, stack: LayerStack, ids: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:
+    def layers_of(self, stack: LoraBatch, ids: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:
         """W (L, out, in), depth (L,), kind (L,) of the layers of a stack.
 
         Raises:
             DataError: the adapters, of the samples `ids`, are for layers of another size.
         """
         weight, depth, kind = self.frozen(stack.layers)
-        found = (stack.B.shape[2], stack.A.shape[3])
-        if found != weight.shape[1:]:
+        if stack.shape != weight.shape[1:]:
             raise DataError(
-                f"the adapters of {', '.join(ids[:3])} are for layers of {found}, "
+                f"the adapters of {', '.join(ids[:3])} are for layers of {stack.shape}, "
                 f"the backbone's are {tuple(weight.shape[1:])}; build the zoo for this backbone"
             )
         return weight, depth, kind

@@ -3,10 +3,11 @@
 import torch
 from torch import Tensor, nn
 
+from lofa.adapters import LoraBatch
 from lofa.backbones import Backbone
 from lofa.hypernets import Response, ResponseNet
 from lofa.training.agreement import Agreement, agreement, maps_of
-from lofa.training.batch import LayerStack, PairedBatch
+from lofa.training.batch import PairedBatch
 from lofa.training.losses import response_loss
 from lofa.training.module import OptimizerFactory, PredictorModule, SchedulerFactory
 
@@ -58,7 +59,7 @@ class ResponseModule(PredictorModule):
         values = {"val/loss": loss, **self._agreement(responses, batch).named("val/response")}
         self.log_dict(values, batch_size=len(batch.ids), sync_dist=True)
 
-    def _parts(self, responses: list[Response], batch: PairedBatch) -> list[tuple[Response, Tensor, LayerStack]]:
+    def _parts(self, responses: list[Response], batch: PairedBatch) -> list[tuple[Response, Tensor, LoraBatch]]:
         """Prediction, W and truth of each stack."""
         pairs = zip(responses, batch.stacks, strict=True)
         return [(response, self.frozen(stack.layers)[0], stack) for response, stack in pairs]
