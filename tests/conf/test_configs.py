@@ -167,7 +167,7 @@ def test_method(method: str) -> None:
         (["method.lora.rank=many"], "method.lora: rank='many'"),
         (["method.lora.repeats=0"], "method.lora: .*repeats=0"),
         (["+method.mine.rank=3"], "method.mine: .*_target_"),
-        (["method.lofa._target_=lofa.nothing.Here"], "method.lofa: .*lofa.nothing"),
+        (["method.lofa._target_=lofa.nothing.Here"], "method.lofa: _target_=lofa.nothing.Here: no such class"),
     ],
 )
 def test_a_recipe_that_can_not_be_built_is_refused(values: list[str], message: str) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -182,7 +183,7 @@ def test_a_metric_is_one_class_and_one_line_of_the_table(
     assert "brightness" in outcome.metrics["real"] and "brightness" in outcome.metrics["differences"]["lofa-lora"]
     write_report(tmp_path / "report.html", outcome)
     assert "brightness ↑" in (tmp_path / "report.html").read_text(encoding="utf-8")
-    console = Console(record=True, width=200, quiet=True)
+    console = Console(record=True, width=200, file=StringIO())
     console.print(closing_table(outcome))
     assert "brightness ↑" in console.export_text() and "steering margin" in console.export_text()
 

@@ -134,7 +134,11 @@ def by_hand(
     comparison = replace(comparison, cases=some_cases)
     trained = ClassLora(rank=2, steps=12, lr=0.1, warmup=0, repeats=1).make("lora", comparison).adapters
     scored = [sample for case in some_cases for sample in case.score]
-    strong = {sample.id: random_adapter(backbone.layers, alpha=8.0, seed=n) for n, sample in enumerate(scored)}
+    strong = {
+        sample.id: random_adapter(backbone.layers, alpha=8.0 + turn, seed=place)
+        for place, case in enumerate(some_cases)
+        for turn, sample in enumerate(case.score)
+    }
     methods = {"base": None, "lora": trained, "lofa": strong}
     a1, a2, b, c1, c2 = (sample.id for sample in scored)
     behind = {a1: b, a2: b, b: c1, c1: a1, c2: a2}

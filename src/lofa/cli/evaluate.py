@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from pydoc import locate as find_class
 from typing import Any
 
-from hydra.utils import get_class, instantiate
+from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
@@ -121,12 +122,15 @@ def _recipe(key: str, node: Any, seed: int) -> Recipe:
         values: Any = OmegaConf.to_container(node, resolve=True)
         if "_target_" not in values:
             raise ConfigError("names no _target_: a recipe such as those of conf/method")
-        kind = get_class(values.pop("_target_"))
+        target = values.pop("_target_")
+        kind: Any = find_class(target)
+        if kind is None:
+            raise ConfigError(f"_target_={target}: no such class")
         typed = OmegaConf.merge(OmegaConf.structured(section(kind)), values)
         return build(kind, typed, **({"seed": seed} if "seed" in typed else {}))
     except OmegaConfBaseException as error:
         raise ConfigError(f"{key}: {explain(error)}") from None
-    except (ConfigError, ImportError, TypeError, ValueError) as error:
+    except (ConfigError, TypeError, ValueError) as error:
         raise ConfigError(f"{key}: {str(error).strip().splitlines()[0]}") from None
 
 
