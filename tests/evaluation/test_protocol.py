@@ -14,7 +14,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from lofa.adapters import Adapter, LowRank
 from lofa.backbones import Backbone
-from lofa.data.samples import POSE, read_encoded
+from lofa.data.samples import values_of
 from lofa.errors import ConfigError, DataError
 from lofa.evaluation import (
     Case,
@@ -185,7 +185,8 @@ def test_a_metric_is_one_class_and_one_line_of_the_table(
     assert "brightness ↑" in (tmp_path / "report.html").read_text(encoding="utf-8")
     console = Console(record=True, width=200, file=StringIO())
     console.print(closing_table(outcome))
-    assert "brightness ↑" in console.export_text() and "steering margin" in console.export_text()
+    printed = console.export_text()
+    assert "brightness ↑" in printed and "steering margin ↑" in printed
 
 
 def test_metrics_that_need_what_a_set_lacks_are_refused(
@@ -210,8 +211,8 @@ def test_pose_metrics_look_for_the_joints_asked_for_in_pixels(
 ) -> None:
     """An estimator that gives each real clip's own joints, three pixels off, in the order of the clips."""
     poses = [
-        read_encoded(world_set, case.score[0], backbone.fingerprint, [POSE]).pose * torch.tensor([32.0, 32.0])
-        for case in cases
+        torch.as_tensor(pose) * torch.tensor([32.0, 32.0])
+        for pose in values_of(world_set, [case.score[0] for case in cases], backbone.fingerprint, ["pose"])["pose"]
     ]
     estimator = lambda clips: torch.stack(poses)[: len(clips)] + torch.tensor([0.0, 3.0])  # noqa: E731
     made = build_metrics(["mpjpe", "pose_accuracy"], {"pose": estimator})

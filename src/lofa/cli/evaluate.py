@@ -16,7 +16,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from lofa.backbones import Backbone
 from lofa.cli.command import Command
-from lofa.cli.objects import open_backbone, pick_device
+from lofa.cli.objects import open_backbone, pick_device, task_conditions
 from lofa.cli.options import build, option, section, text
 from lofa.cli.problems import explain
 from lofa.cli.runs import find_run, find_set, new_run, read_run_config, start_run
@@ -73,7 +73,7 @@ def compare_methods(config: Any, backbone: Backbone, run: Path) -> Evaluation:
         LofaError: an unknown method, no predictor, no held-out clips, or anything that does not belong together.
     """
     recipes = build_recipes(config)
-    task = Task(config.task.name, (config.task.condition,), tuple(config.task.metrics), config.task.prompt)
+    task = Task(config.task.name, tuple(task_conditions(config.task)), tuple(config.task.metrics), config.task.prompt)
     protocol: Protocol = build(Protocol, config.evaluation, seed=config.seed)
     set_dir = find_set(config)
     disable_progress_bar()  # of loading weights, a blink each

@@ -19,9 +19,13 @@ def new_key(key: str) -> str:
 def renew(config: DictConfig) -> DictConfig:
     """A run's configuration with its old keys renamed.
 
+    task.condition, task.encoder -> task.conditions.<condition>
     baseline -> method.lora
     """
     loose: Any = config
+    task: Any = config.get("task")
+    if task is not None and "condition" in task:
+        task["conditions"] = {task.pop("condition"): task.pop("encoder", {})}
     if "baseline" in loose:
         loose["method"] = {"lora": loose.pop("baseline")}
     return config

@@ -20,7 +20,7 @@ import torch
 
 from lofa.adapters import Adapter
 from lofa.backbones import Backbone
-from lofa.data.samples import LATENTS, POSE, Sample, read_encoded
+from lofa.data.samples import LATENTS, Sample, values_of
 from lofa.errors import ConfigError, LofaError
 from lofa.evaluation.cases import Case
 from lofa.predict import Predictor
@@ -268,17 +268,18 @@ class Predicted:
     def check(self, name: str, comparison: Comparison) -> None:
         """There is a predictor, and it reads the task's conditions (ConfigError otherwise)."""
         predictor, task = comparison.load(self.predictor), comparison.task
-        if (predictor.condition,) != task.conditions:
+        if set(predictor.conditions) != set(task.conditions):
+            takes, gives = (", ".join(kinds) for kinds in (predictor.conditions, task.conditions))
+            folder = predictor.description.folder
             raise ConfigError(
-                f"method {name}: its predictor {predictor.description.folder} takes {predictor.condition}, but "
-                f"task={task.name} gives {', '.join(task.conditions)}"
+                f"method {name}: its predictor {folder} takes {takes}, but task={task.name} gives {gives}"
             )
 
     def make(self, name: str, comparison: Comparison) -> Method:
         """Predicts one adapter for every prompt that is asked with.
 
         Raises:
-            DataError: a predictor of poses and a clip without joints.
+            DataError: a clip without a condition that the predictor takes.
         """
         predictor = comparison.load(self.predictor)
         prompt = self.prompt or comparison.task.prompt
@@ -289,15 +290,15 @@ class Predicted:
         prompts = prompts_of(comparison.set_dir, predictor, samples)
         made: Any = predictor.predict(**prompts)
         adapters = dict(zip((sample.id for sample in samples), made, strict=True))
-        ((kind, inputs),) = prompts.items()
 
         def one(turn: int) -> object:
-            return predictor.predict(**{kind: inputs[turn % len(inputs)]})
+            return predictor.predict(**{argument: values[turn % len(values)] for argument, values in prompts.items()})
 
         for turn in range(2):
             one(turn)
         seconds = _measure(one, self.repeats, predictor.backbone)
-        how = f"{predictor.condition} prompt to adapter, warm, one prompt at a time, median of {self.repeats}"
+        kinds = " and ".join(predictor.conditions)
+        how = f"{kinds} prompt to adapter, warm, one prompt at a time, median of {self.repeats}"
         return Method(
             name,
             {scored: adapters[sample.id] for scored, sample in asked.items()},
@@ -346,15 +347,12 @@ def make_methods(
 
 
 def prompts_of(set_dir: Location, predictor: Predictor, samples: Sequence[Sample]) -> dict[str, Any]:
-    """What `predictor` takes of each sample, as its argument: {"prompt": captions} or {"pose": joint arrays}.
+    """What `predictor` takes of each sample, as its arguments: {"prompt": captions, "pose": joint arrays ...}.
 
     Raises:
-        DataError: a predictor of poses and a sample without joints.
+        DataError: a sample without a condition that the predictor takes.
     """
-    if predictor.condition == "text":
-        return {"prompt": [sample.caption for sample in samples]}
-    fingerprint = predictor.backbone.fingerprint
-    return {"pose": [read_encoded(set_dir, sample, fingerprint, [POSE]).pose for sample in samples]}
+    return values_of(set_dir, samples, predictor.backbone.fingerprint, predictor.conditions)
 
 
 def shuffled(method: Method, cases: Sequence[Case]) -> Method:

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from lofa.adapters import Adapter, stack_adapters
 from lofa.backbones import Backbone
-from lofa.data.samples import POSE, Sample, read_encoded
+from lofa.conditions import CONDITIONS
+from lofa.data.samples import Sample, values_of
 from lofa.diffusion import draw_noise
 from lofa.errors import ConfigError
 from lofa.evaluation.cases import Case, Protocol
@@ -24,6 +25,8 @@ __all__ = ["Metrics", "Scorer", "Scores", "check_needs"]
 Metrics = Mapping[str, ClipMetric | SetMetric]
 """Key of `lofa.metrics.METRICS` -> the metric, as `build_metrics` makes them."""
 Row = tuple[int, Sample]
+_JOINTS = CONDITIONS["pose"]
+"""Where the joints lie that a metric asks for."""
 
 
 def check_needs(names: Sequence[str], cases: Sequence[Case]) -> None:
@@ -32,7 +35,7 @@ def check_needs(names: Sequence[str], cases: Sequence[Case]) -> None:
         for need in metric.needs:
             if need not in ("losses", "prompts", "real", "joints"):
                 raise ConfigError(f"metric {name} needs {need} of every scored clip, which no prepared set has")
-            lacking = next((one for case in cases for one in case.score if POSE not in one.encoded), None)
+            lacking = next((one for case in cases for one in case.score if _JOINTS.key not in one.encoded), None)
             if need == "joints" and lacking is not None:
                 raise ConfigError(f"metric {name} needs the joints of every scored clip, and {lacking.id!r} has none")
 
@@ -136,8 +139,8 @@ class Scorer:
 
     def _joints(self, sample: Sample) -> Tensor:
         """(T, J, 2) in pixels; a set holds them as shares of width and height."""
-        pose = read_encoded(self.set_dir, sample, self.backbone.fingerprint, [POSE]).pose
-        assert pose is not None
+        (values,) = values_of(self.set_dir, [sample], self.backbone.fingerprint, [_JOINTS.name])[_JOINTS.argument]
+        pose = torch.as_tensor(values)
         height, width = sample.size
         return pose * pose.new_tensor([width, height])
 
