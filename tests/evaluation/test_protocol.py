@@ -212,7 +212,7 @@ def test_pose_metrics_look_for_the_joints_asked_for_in_pixels(
     """An estimator that gives each real clip's own joints, three pixels off, in the order of the clips."""
     poses = [
         torch.as_tensor(pose) * torch.tensor([32.0, 32.0])
-        for pose in values_of(world_set, [case.score[0] for case in cases], backbone.fingerprint, ["pose"])["pose"]
+        for pose in values_of(world_set, [case.score[0] for case in cases], backbone, ["pose"])["pose"]
     ]
     estimator = lambda clips: torch.stack(poses)[: len(clips)] + torch.tensor([0.0, 3.0])  # noqa: E731
     made = build_metrics(["mpjpe", "pose_accuracy"], {"pose": estimator})

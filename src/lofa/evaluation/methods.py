@@ -352,7 +352,7 @@ def prompts_of(set_dir: Location, predictor: Predictor, samples: Sequence[Sample
     Raises:
         DataError: a sample without a condition that the predictor takes.
     """
-    return values_of(set_dir, samples, predictor.backbone.fingerprint, predictor.conditions)
+    return values_of(set_dir, samples, predictor.backbone, predictor.conditions)
 
 
 def shuffled(method: Method, cases: Sequence[Case]) -> Method:

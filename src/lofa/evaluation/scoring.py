@@ -139,7 +139,7 @@ class Scorer:
 
     def _joints(self, sample: Sample) -> Tensor:
         """(T, J, 2) in pixels; a set holds them as shares of width and height."""
-        (values,) = values_of(self.set_dir, [sample], self.backbone.fingerprint, [_JOINTS.name])[_JOINTS.argument]
+        (values,) = values_of(self.set_dir, [sample], self.backbone, [_JOINTS.name])[_JOINTS.argument]
         pose = torch.as_tensor(values)
         height, width = sample.size
         return pose * pose.new_tensor([width, height])
