@@ -64,9 +64,9 @@ class Options:
                 object.__setattr__(self, item.name, tuple(value))
             for entry in value if isinstance(value, list | tuple) else [value]:
                 words = wanted(entry, item.metadata)
-                self.check(item.name, not words, words)
+                self.require(item.name, not words, words)
 
-    def check(self, name: str, holds: bool, wanted: str) -> None:
+    def require(self, name: str, holds: bool, wanted: str) -> None:
         """Refuses the value of a field in the words "must be `wanted`"."""
         if not holds:
             raise ConfigError(f"{name}={getattr(self, name)}: must be {wanted}")

@@ -9,7 +9,7 @@ from hydra.core.override_parser.types import Override
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from lofa.cli.problems import nearest
+from lofa.cli.problems import first_line, nearest
 from lofa.errors import ConfigError
 
 __all__ = ["Blueprint", "drop_leftovers"]
@@ -56,7 +56,7 @@ class Blueprint:
         try:
             made = self.partial()(*args, **kwargs)
         except Exception as error:  # whatever a class raises that is given wrong values
-            raise ConfigError(f"{self.key}: {_first_line(error)}") from error
+            raise ConfigError(f"{self.key}: {first_line(error)}") from error
         if not isinstance(made, kind):
             raise ConfigError(f"{self.key}: gives a {type(made).__name__}, where a {kind.__name__} is needed")
         return made
@@ -84,7 +84,7 @@ def _signature(key: str, target: object) -> inspect.Signature | None:
     try:
         found = get_object(str(target))
     except Exception as error:  # whatever a module raises when it is imported
-        raise ConfigError(f"{key}.{_TARGET}={target}: {_first_line(error)}") from None
+        raise ConfigError(f"{key}.{_TARGET}={target}: {first_line(error)}") from None
     if not callable(found):
         raise ConfigError(f"{key}.{_TARGET}={target}: no class or function")
     try:
@@ -128,7 +128,3 @@ def drop_leftovers(config: DictConfig, overrides: Sequence[Override]) -> None:
             if f"{place}.{name}" not in given:
                 with open_dict(node):
                     del node[name]
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

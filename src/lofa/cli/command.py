@@ -20,6 +20,7 @@ from hydra.types import RunMode
 from hydra.utils import get_method
 from omegaconf import DictConfig, OmegaConf
 
+from lofa.cli.old_keys import new_key
 from lofa.cli.options import check_values, list_options, schema
 from lofa.cli.pages import command_page
 from lofa.cli.problems import explain
@@ -116,7 +117,7 @@ def _explained(error: Exception, verbose: bool) -> LofaError:
 
 def _rename(argument: str, aliases: Mapping[str, str]) -> str:
     key, equals, value = argument.partition("=")
-    return f"{aliases.get(key, key)}{equals}{value}"
+    return f"{aliases.get(key, new_key(key))}{equals}{value}"
 
 
 def _start(arguments: Sequence[str]) -> list[str]:

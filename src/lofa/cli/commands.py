@@ -74,13 +74,15 @@ class EvalConfig(PipelineConfig):
     """Keys of eval.py."""
 
     methods: tuple[str, ...] = option(
-        ("base", "lora", "lofa"),
-        "base, lora, lofa, a name in `predictors`; with _shuffled behind: its adapters, mixed up",
+        ("base", "lora", "lora_shared", "lofa", "lofa_shuffled", "lofa_sibling"),
+        "names in `method` or `predictors`; with _shuffled behind: its adapters, mixed up",
     )
     predictor: str | None = text(
         None, "run of train.py stage=2; none: the newest finished one of this data, task and backbone"
     )
-    predictors: dict[str, str] = text({}, "further predictors: +predictors.<name>=<run>")
+    predictors: dict[str, str] = text(
+        {}, "further predictors: +predictors.<name>=<run>, as methods <name> and <name>_sibling"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,7 +205,7 @@ _ALL = (
         "eval",
         EvalConfig,
         "lofa.cli.evaluate.evaluation",
-        "evaluation baseline metrics task backbone paths",
+        "evaluation method metrics task backbone paths",
         program="eval.py",
     ),
     Command("predict", PredictConfig, "lofa.cli.predict.predict", aliases=_BACKBONE),

@@ -1,189 +1,97 @@
-"""eval.py: base, per-sample LoRA, LoFA and variants on held-out prompts -> metrics.json, report.html, a table."""
+"""eval.py: base, LoRAs, LoFA and variants on held-out prompts -> metrics.json, report.html, a table."""
 
-import logging
-from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from hydra.utils import get_object, instantiate
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
-from rich.table import Table
-from transformers.utils.logging import disable_progress_bar
 
+from lofa import workflows
 from lofa.backbones import Backbone
-from lofa.cli.objects import check_conditions, open_backbone
-from lofa.cli.options import build
-from lofa.cli.pipeline import BaselineConfig
-from lofa.cli.problems import nearest
-from lofa.cli.runs import find_set, new_run, read_run_config
-from lofa.data import read_samples
+from lofa.cli.objects import open_backbone, task_conditions
+from lofa.cli.options import build, schema
+from lofa.cli.problems import explain, first_line
+from lofa.cli.runs import find_set, new_run
 from lofa.errors import ConfigError, DataError
-from lofa.evaluation import (
-    METRICS,
-    Case,
-    Curves,
-    Evaluation,
-    Judges,
-    LayerMaps,
-    Method,
-    Protocol,
-    base_method,
-    evaluate,
-    lofa_method,
-    lora_method,
-    plan_cases,
-    read_curves,
-    response_maps,
-    shuffled,
-    write_report,
-)
-from lofa.files import write_json
-from lofa.metrics import load_clip, load_video_features
+from lofa.evaluation import Evaluation, Predicted, Protocol, Recipe, closing_table
 from lofa.predict import Predictor
 from lofa.stores import Place
-from lofa.workflows import find_run, pick_device, start_run
+from lofa.tasks import Task
 
-__all__ = ["compare_methods", "evaluation", "print_table"]
-
-_SHUFFLED = "_shuffled"
+__all__ = ["build_recipes", "compare_methods", "evaluation"]
 
 
 def evaluation(config: Any) -> Evaluation:
     """Compares the methods of the configuration in a run directory of its own."""
-    backbone = open_backbone(config.backbone, pick_device(config.device))
+    backbone = open_backbone(config.backbone, workflows.pick_device(config.device))
     with new_run(config, "eval") as run:
         return compare_methods(config, backbone, run)
 
 
 def compare_methods(config: Any, backbone: Backbone, run: Path) -> Evaluation:
-    """Scores the methods and writes metrics.json and report.html into `run`.
-
-    Raises:
-        LofaError: an unknown method, no predictor, no held-out clips, or anything that does not belong together.
-    """
-    set_dir = find_set(config)
-    samples = read_samples(set_dir)
+    """Scores the methods and writes metrics.json and report.html into `run` (errors as `workflows.evaluate`)."""
+    recipes = build_recipes(config)
     protocol: Protocol = build(config, "evaluation")
-    cases = plan_cases(samples, protocol)
-    predictors = _load_predictors(config, set_dir, backbone)
-    disable_progress_bar()  # of loading weights, a blink each
-    judges = Judges(
-        load_clip(config.metrics.clip, str(backbone.device)),
-        load_video_features(config.metrics.video, str(backbone.device)),
+    set_dir = find_set(config)
+
+    @cache
+    def load(chosen: str | None) -> Predictor:
+        chosen = chosen or config.predictor or _newest_predictor(config, set_dir, backbone)
+        return Predictor.load(chosen, str(backbone.device), backbone)
+
+    result = workflows.evaluate(
+        set_dir,
+        backbone,
+        Task(config.task.name, tuple(task_conditions(config.task)), tuple(config.task.metrics), config.task.prompt),
+        config.methods,
+        recipes,
+        load=load,
+        networks=instantiate(config.metrics, _convert_="all"),
+        protocol=protocol,
     )
-    methods = _build_methods(config, set_dir, backbone, cases, predictors)
-    result = evaluate(set_dir, backbone, cases, methods, judges, protocol)
-    start_run(run, OmegaConf.to_container(config, resolve=True))
-    write_json(run / "metrics.json", result.metrics)
-    write_report(
-        run / "report.html",
-        result,
-        maps=_maps(set_dir, predictors, cases, methods),
-        curves=_curves(predictors),
-        facts={"data": str(set_dir), "backbone": backbone.name, "seed": str(config.seed), "protocol": str(protocol)},
-        fps=backbone.sampling.fps,
-    )
-    print_table(result.metrics)
+    workflows.start_run(run, OmegaConf.to_container(config, resolve=True))
+    workflows.write_evaluation(run, result, set_dir, backbone, protocol)
+    Console().print(closing_table(result))
     print(f"{run / 'metrics.json'}, {run / 'report.html'}")
     return result
 
 
-def _load_predictors(config: Any, set_dir: Place, backbone: Backbone) -> dict[str, Predictor]:
-    """The predictors that the methods name."""
-    wanted = dict.fromkeys(name.removesuffix(_SHUFFLED) for name in config.methods)
-    runs: dict[str, str | None] = {"lofa": config.predictor, **config.predictors}
-    unknown = next((name for name in wanted if name not in ("base", "lora", *runs)), None)
-    if unknown is not None:
-        raise ConfigError(f"methods: no method {unknown!r}; {nearest(unknown, ['base', 'lora', *runs])}")
-    loaded = {}
-    for name in wanted:
-        if name in runs:
-            run = runs[name] or _newest_predictor(config, set_dir, backbone)
-            loaded[name] = Predictor.load(run, str(backbone.device), backbone)
-            check_conditions(str(run), loaded[name].conditions, config.task)
-    return loaded
+def build_recipes(config: Any) -> dict[str, Recipe]:
+    """What `method` and `predictors` describe, by name."""
+    recipes = {str(name): _recipe(f"method.{name}", node, config.seed) for name, node in config.method.items()}
+    for name, run in config.get("predictors", {}).items():
+        recipes |= {name: Predicted(run), f"{name}_sibling": Predicted(run, "sibling")}
+    return recipes
+
+
+def _recipe(key: str, node: Any, seed: int) -> Recipe:
+    """The recipe that a node of conf/method describes, its values checked against the types of its fields."""
+    values: Any = OmegaConf.to_container(node, resolve=True)
+    target = values.pop("_target_", None) if isinstance(values, dict) else None
+    if target is None:
+        raise ConfigError(f"{key}: names no _target_: a recipe such as those of conf/method")
+    try:
+        typed = schema(get_object(target))
+    except Exception as error:  # whatever a module raises when it is imported, and what is no class of options
+        raise ConfigError(f"{key}: _target_={target}: {first_line(error)}") from None
+    try:
+        return OmegaConf.to_object(OmegaConf.merge(typed, {"seed": seed} if "seed" in typed else {}, values))
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{key}: {explain(error)}") from None
+    except ConfigError as error:
+        raise ConfigError(f"{key}: {error}") from None
 
 
 def _newest_predictor(config: Any, set_dir: Place, backbone: Backbone) -> str:
-    wanted = {
-        "stage": 2,
-        "data": str(set_dir.resolve()),
-        "task": config.task.name,
-    }
+    wanted = {"stage": 2, "data": str(set_dir.resolve()), "task": config.task.name}
     try:
-        run = find_run(config.paths.runs, wanted, backbone)
+        run = workflows.find_run(config.paths.runs, wanted, backbone)
     except DataError as error:
         raise DataError(
             f"method lofa needs a predictor: {error}. Run train.py stage=2, or give predictor=<run>"
         ) from None
     print(f"predictor: {run} (the newest finished one; choose another with predictor=<run>)")
     return str(run)
-
-
-def _build_methods(
-    config: Any, set_dir: Place, backbone: Backbone, cases: Sequence[Case], predictors: dict[str, Predictor]
-) -> list[Method]:
-    made: dict[str, Method] = {}
-    for name in dict.fromkeys(name.removesuffix(_SHUFFLED) for name in config.methods):
-        with Console().status(f"adapters of {name}"):
-            if name == "base":
-                made[name] = base_method()
-            elif name == "lora":
-                options: BaselineConfig = build(config, "baseline")
-                made[name] = lora_method(
-                    set_dir, backbone, cases, options, held_out=options.held_out, repeats=options.repeats
-                )
-            else:
-                made[name] = lofa_method(set_dir, predictors[name], cases, name=name)
-    return [
-        shuffled(made[name.removesuffix(_SHUFFLED)], cases) if name.endswith(_SHUFFLED) else made[name]
-        for name in config.methods
-    ]
-
-
-def _maps(
-    set_dir: Place, predictors: dict[str, Predictor], cases: Sequence[Case], methods: Sequence[Method], shown: int = 2
-) -> dict[str, list[LayerMaps]]:
-    """True and predicted response maps of the first prompts, where both a LoRA and LoFA were made."""
-    adapters = {method.name: method.adapters for method in methods}
-    true, predicted = adapters.get("lora"), adapters.get("lofa")
-    if true is None or predicted is None:
-        return {}
-    return {
-        case.anchor.caption: response_maps(set_dir, predictors["lofa"], case, true[case.id], predicted[case.id])
-        for case in cases[:shown]
-    }
-
-
-def _curves(predictors: dict[str, Predictor]) -> list[Curves]:
-    """Training curves of both stages of LoFA, as far as they were logged."""
-    if "lofa" not in predictors:
-        return []
-    logging.getLogger("tensorboard").setLevel(logging.WARNING)  # it tells of every file that it opens
-    run = predictors["lofa"].description.folder.parent
-    curves = []
-    try:
-        response = OmegaConf.select(read_run_config(run), "response")  # none: a demo's folder, with a copy alone
-        stages = {"stage 1": Path(response), "stage 2": run} if isinstance(response, str) else {}
-        for title, folder in stages.items():
-            curves += read_curves(folder, title)
-    except DataError:
-        return curves  # a predictor without the run around it has no log
-    return curves
-
-
-def print_table(metrics: dict[str, Any]) -> None:
-    """The closing table: every method, and every difference with its 95 % interval."""
-    held_out = metrics["held_out"]
-    table = Table(title=f"{held_out['prompts']} held-out prompts of {held_out['classes']} classes, 95 % intervals")
-    for name in ("", *METRICS):
-        table.add_column(name, justify="left" if not name else "right")
-    for name, row in {**metrics["methods"], **metrics["differences"]}.items():
-        if name in metrics["differences"] and name == next(iter(metrics["differences"])):
-            table.add_section()
-        table.add_row(name, *(_cell(row[key]) for key in METRICS))
-    Console().print(table)
-
-
-def _cell(value: dict[str, float]) -> str:
-    return f"{value['value']:.3g}\n[{value['low']:.3g}, {value['high']:.3g}]"

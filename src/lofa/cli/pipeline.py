@@ -14,9 +14,9 @@ from lofa.backbones import BackboneConfig
 from lofa.data import PrepareOptions
 from lofa.evaluation import Protocol
 from lofa.options import LARGEST_SEED, REQUIRED, Options, option, text
-from lofa.zoo import LoraOptions, ZooOptions
+from lofa.zoo import ZooOptions
 
-__all__ = ["BaselineConfig", "PipelineConfig"]
+__all__ = ["PipelineConfig"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +37,8 @@ class TaskConfig(Options):
         "kind (text, pose) -> constructor values of its encoder, and _target_ for a class of one's own; "
         "+task.conditions.<kind>={} adds one",
     )
+    metrics: tuple[str, ...] = option((), "what eval reports: names in lofa.metrics.METRICS")
+    prompt: str = option("own", "whose prompt method lofa is asked with: own (that of the generated clip) or sibling")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,20 +123,11 @@ class StrategyConfig(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class MetricsConfig(Options):
-    """conf/metrics: the networks that judge generated clips."""
+    """conf/metrics: the networks that metrics look with."""
 
     clip: str | None = text(None, "CLIP folder with tokenizer and preprocessor; none: the shipped one")
     video: str | None = text(None, "VideoMAE folder with preprocessor, for FVD; none: the shipped one")
-
-
-@dataclass(frozen=True, kw_only=True)
-class BaselineConfig(LoraOptions):
-    """conf/baseline: the per-sample LoRA that eval compares with."""
-
-    held_out: int = option(
-        0, "adapt clips of each class kept aside to choose the best step (with validate_every)", least=0
-    )
-    repeats: int = option(3, "LoRAs trained by themselves to measure their time", least=1)
+    pose: Any = option(None, "pose estimator by _target_: uint8 clips (B, T, H, W, 3) -> joints (B, T, J, 2) in pixels")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,6 +150,6 @@ class PipelineConfig(Options):
     logger: dict[str, Any] = field(default_factory=dict)
     callbacks: dict[str, Any] = field(default_factory=dict)
     evaluation: Protocol = MISSING
-    baseline: BaselineConfig = MISSING
+    method: dict[str, Any] = field(default_factory=dict)
     metrics: MetricsConfig = MISSING
     paths: PathsConfig = MISSING

@@ -21,6 +21,7 @@ from lightning.pytorch.plugins.environments import ClusterEnvironment
 from lightning.pytorch.profilers import Profiler
 from lightning.pytorch.strategies import Strategy
 
+import lofa.evaluation
 import lofa.training
 from lofa.errors import ConfigError, DataError
 from lofa.files import read_torch
@@ -35,6 +36,10 @@ _OWN = (None, "lofa.training.warmup_schedule")
 
 _ALLOWED: dict[str, tuple[Any, tuple[type, ...]]] = {
     "lofa.training": (lofa.training, (PredictorModule, lightning.Callback, Logger)),
+    "lofa.evaluation": (
+        lofa.evaluation,
+        (lofa.evaluation.Base, lofa.evaluation.ClassLora, lofa.evaluation.SharedLora, lofa.evaluation.Predicted),
+    ),
     "torch.optim": (torch.optim, (torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler)),
     "lightning": (
         lightning,

@@ -18,7 +18,7 @@ class Protocol(Options):
         1, "cases a class; each has its own anchor and its own part of the class's score clips", least=1
     )
     clips_per_prompt: int = option(0, "score clips a case at most, 0 for all", least=0)
-    generated_per_prompt: int = option(0, "how many of these are generated (FVD, CLIP-T) too, 0 for all", least=0)
+    generated_per_prompt: int = option(0, "how many of these are generated too, 0 for all", least=0)
     noise_levels: int = option(
         4, "stratified noise levels of the denoising loss of each clip, the same for all methods", least=1
     )

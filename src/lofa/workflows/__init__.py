@@ -7,13 +7,14 @@ from lofa.lazy import lazy
 if TYPE_CHECKING:
     from lofa.workflows.clips import check_clip_path, difference, side_by_side, write_clip
     from lofa.workflows.devices import pick_device, pick_dtype
+    from lofa.workflows.evaluation import evaluate, write_evaluation
     from lofa.workflows.export import export_adapter
     from lofa.workflows.finetuning import FineTuning, curve_files, finetune
     from lofa.workflows.generation import Comparison, check_adapter, check_made_for, compare_clips
     from lofa.workflows.inspection import inspect
     from lofa.workflows.runs import find_run, finish_run, read_settings, reserve_run, start_run
 else:
-    __getattr__, __dir__ = lazy(__name__, "clips devices export finetuning generation inspection runs")
+    __getattr__, __dir__ = lazy(__name__, "clips devices evaluation export finetuning generation inspection runs")
 
 __all__ = [
     "Comparison",
@@ -24,6 +25,7 @@ __all__ = [
     "compare_clips",
     "curve_files",
     "difference",
+    "evaluate",
     "export_adapter",
     "find_run",
     "finetune",
@@ -36,4 +38,5 @@ __all__ = [
     "side_by_side",
     "start_run",
     "write_clip",
+    "write_evaluation",
 ]

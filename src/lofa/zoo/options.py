@@ -54,10 +54,10 @@ class LoraOptions(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.check(
+        self.require(
             "accumulate", self.accumulate <= self.clips_per_step, f"at most clips_per_step={self.clips_per_step}"
         )
-        self.check("patience", not self.patience or self.validate_every > 0, "0 while validate_every is 0")
+        self.require("patience", not self.patience or self.validate_every > 0, "0 while validate_every is 0")
 
     def learning_rate(self, step: int) -> float:
         """The rate of step `step` (0-based): linear warm-up, then constant or cosine to 0."""
@@ -89,10 +89,10 @@ class ZooOptions(LoraOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.check("held_out", not self.held_out or self.validate_every > 0, "0 while validate_every is 0")
+        self.require("held_out", not self.held_out or self.validate_every > 0, "0 while validate_every is 0")
         first, slash, last = self.shard.partition("/")
         numbers = first.isdecimal() and last.isdecimal() and bool(slash)
-        self.check("shard", numbers and 1 <= int(first) <= int(last), '"i/n" with 1 <= i <= n')
+        self.require("shard", numbers and 1 <= int(first) <= int(last), '"i/n" with 1 <= i <= n')
 
     @property
     def shard_index(self) -> tuple[int, int]:
