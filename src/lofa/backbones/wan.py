@@ -5,7 +5,9 @@ sees `max_prompt_tokens` condition tokens: it has no mask, and a zero token is n
 """
 
 from collections.abc import Sequence
+from functools import partial
 from textwrap import shorten
+from threading import Lock
 
 import torch
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
@@ -14,8 +16,9 @@ from torch import Tensor, nn
 
 from lofa.adapters import AdapterBatch
 from lofa.adapters.names import WAN, join_name
-from lofa.backbones.base import Backbone, Sampling
+from lofa.backbones.base import Backbone, OnStep, Sampling
 from lofa.backbones.networks import LayerSpec
+from lofa.backbones.wan_sampler import sample
 from lofa.conditions import Condition
 from lofa.diffusion import FlowMatching, seeded_noise
 from lofa.errors import BackboneError
@@ -31,6 +34,7 @@ WAN_SAMPLING = Sampling(frames=81, height=480, width=832, steps=50, guidance=5.0
 _COMPONENTS = ("transformer", "transformer_2")
 _MAX_TOKENS = 512  # WanPipeline's default, where the tokenizer doesn't say
 _SHIFT = 5.0  # LoFA's training shift (the published code), where the scheduler doesn't say
+_ONE_AT_A_TIME = Lock()  # diffusers' VAE keeps features between frames in itself, a fast tokenizer its padding
 _DECODE_ROWS = 8  # clips decoded at once: the decoder's activations are the largest of all
 
 
@@ -100,18 +104,23 @@ class WanBackbone(Backbone):
         if not prompts:
             raise ValueError("no prompts to encode")
         tokenizer = self.pipeline.tokenizer
-        lengths = [
-            len(tokenizer(prompt_clean(prompt), truncation=False, verbose=False).input_ids) for prompt in prompts
-        ]
+        with _ONE_AT_A_TIME:
+            lengths = [
+                len(tokenizer(prompt_clean(prompt), truncation=False, verbose=False).input_ids) for prompt in prompts
+            ]
         for prompt, length in zip(prompts, lengths, strict=True):
             if length > self.max_prompt_tokens:
                 raise BackboneError(
                     f"the prompt {shorten(prompt, 60, placeholder='...')!r} has {length} tokens, {self.name} takes at "
                     f"most {self.max_prompt_tokens}: shorten it"
                 )
-        tokens, _ = self.pipeline.encode_prompt(
-            prompts, do_classifier_free_guidance=False, max_sequence_length=self.max_prompt_tokens, device=self.device
-        )
+        with _ONE_AT_A_TIME:
+            tokens, _ = self.pipeline.encode_prompt(
+                prompts,
+                do_classifier_free_guidance=False,
+                max_sequence_length=self.max_prompt_tokens,
+                device=self.device,
+            )
         return Condition(tokens[:, : max(lengths)], torch.tensor(lengths, device=tokens.device))
 
     @torch.no_grad()
@@ -122,7 +131,8 @@ class WanBackbone(Backbone):
         self._check_size(*clips.shape[1:4])
         pixels = clips.to(vae.device).permute(0, 4, 1, 2, 3).to(vae.dtype) / 127.5 - 1
         mean, std = self._latent_statistics()
-        latents = [(vae.encode(part).latent_dist.mode() - mean) / std for part in pixels.split(_DECODE_ROWS)]
+        with _ONE_AT_A_TIME:
+            latents = [(vae.encode(part).latent_dist.mode() - mean) / std for part in pixels.split(_DECODE_ROWS)]
         return torch.cat(latents).float()
 
     @torch.no_grad()
@@ -131,7 +141,8 @@ class WanBackbone(Backbone):
         mean, std = self._latent_statistics()
         clips = []
         for part in latents.to(vae.device, vae.dtype).split(_DECODE_ROWS):
-            pixels = vae.decode(part * std + mean).sample.float()
+            with _ONE_AT_A_TIME:
+                pixels = vae.decode(part * std + mean).sample.float()
             clips.append(((pixels + 1) * 127.5).clamp(0, 255).round().to(torch.uint8).permute(0, 2, 3, 4, 1))
         return torch.cat(clips).contiguous()
 
@@ -158,23 +169,19 @@ class WanBackbone(Backbone):
                 f"{factors[1]}; got {frames} frames of {height} x {width}"
             )
 
-    def predict(
-        self, x_t: Tensor, level: Tensor, condition: Condition, batch: AdapterBatch, rows: Tensor | None
-    ) -> Tensor:
+    def predict(self, x_t: Tensor, level: Tensor, condition: Condition, batch: AdapterBatch, rows: Tensor) -> Tensor:
         tokens = self._padded(condition).expand(x_t.shape[0], -1, -1)
         boundary = self.pipeline.config["boundary_ratio"]
         if boundary is None or len(self._transformers) == 1:
             with self.slots.attached(batch, rows):
                 return self._denoise(self._transformers[0][1], x_t, level, tokens)
-        if rows is None:
-            count = len(next(iter(batch.values()))) if batch else 1
-            rows = torch.arange(x_t.shape[0], device=x_t.device) * count // x_t.shape[0]
-        predicted = torch.empty_like(x_t)
-        for chosen, (_, model) in zip((level >= boundary, level < boundary), self._transformers, strict=True):
+        predicted, on_cpu = torch.empty_like(x_t), level.cpu()
+        for chosen, (_, model) in zip((on_cpu >= boundary, on_cpu < boundary), self._transformers, strict=True):
             if chosen.any():
-                with self.slots.attached(batch, rows[chosen]):
+                with self.slots.attached(batch, rows.cpu()[chosen]):
                     part = self._denoise(model, x_t[chosen], level[chosen], tokens[chosen])
-                predicted = predicted.index_put((chosen.nonzero()[:, 0],), part.to(predicted.dtype))
+                places = chosen.nonzero()[:, 0].to(predicted.device)
+                predicted = predicted.index_put((places,), part.to(predicted.dtype))
         return predicted
 
     def _denoise(self, model: nn.Module, x_t: Tensor, level: Tensor, tokens: Tensor) -> Tensor:
@@ -192,7 +199,14 @@ class WanBackbone(Backbone):
         return nn.functional.pad(condition.tokens.to(self.device, self.dtype), (0, 0, 0, missing))
 
     def _sample(
-        self, prompts: list[str], negative_prompt: str, batch: AdapterBatch, seeds: list[int], sampling: Sampling
+        self,
+        prompts: list[str],
+        negative_prompt: str,
+        batch: AdapterBatch,
+        rows: tuple[Tensor, Tensor],
+        seeds: list[int],
+        sampling: Sampling,
+        on_step: OnStep | None,
     ) -> Tensor:
         self._check_size(sampling.frames, sampling.height, sampling.width)
         shape = (
@@ -201,24 +215,26 @@ class WanBackbone(Backbone):
             sampling.height // self.pipeline.vae_scale_factor_spatial,
             sampling.width // self.pipeline.vae_scale_factor_spatial,
         )
-        noise = seeded_noise(seeds, shape)
-        guided = sampling.guidance > 1
-        tokens = self._padded(self.encode_prompt(prompts))
-        negative = self._padded(self.encode_prompt([negative_prompt])).expand(tokens.shape) if guided else None
-        with self.slots.attached(batch):
-            latents: Tensor = self.pipeline(
-                prompt_embeds=tokens,
-                negative_prompt_embeds=negative,
-                latents=noise,
-                height=sampling.height,
-                width=sampling.width,
-                num_frames=sampling.frames,
-                num_inference_steps=sampling.steps,
-                guidance_scale=sampling.guidance,
-                output_type="latent",
-                return_dict=False,
-            )[0]
-        return latents
+        tokens = [self._padded(self.encode_prompt(prompts))]
+        if sampling.guidance > 1:
+            tokens.append(self._padded(self.encode_prompt([negative_prompt])).expand(tokens[0].shape))
+        sides = [partial(self._side, own, batch, of_rows) for own, of_rows in zip(tokens, rows, strict=False)]
+        noise = seeded_noise(seeds, shape).to(self.device)
+        return sample(self.pipeline.scheduler, sides, noise, sampling.steps, sampling.guidance, on_step)
+
+    def _side(self, tokens: Tensor, batch: AdapterBatch, rows: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+        """Velocity of all rows at one of the scheduler's timesteps (), by the expert that diffusers' pipeline takes."""
+        config, trained = self.pipeline.config, self.pipeline.scheduler.config.num_train_timesteps
+        high = config["boundary_ratio"] is None or t >= config["boundary_ratio"] * trained
+        if config["expand_timesteps"]:  # Wan 2.2 of 5 B takes one for each token
+            frames, height, width = x_t.shape[2:]
+            timestep = t.expand(len(x_t), frames * -(-height // 2) * -(-width // 2))
+        else:
+            timestep = t.expand(len(x_t))
+        with self.slots.attached(batch, rows):
+            model = self._transformers[0 if high else -1][1]
+            velocity: Tensor = model(x_t.to(self.dtype), timestep, tokens, return_dict=False)[0]
+        return velocity
 
     def enable_gradient_checkpointing(self) -> None:
         for _, model in self._transformers:
