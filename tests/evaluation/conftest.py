@@ -71,5 +71,5 @@ def predictor(tmp_path_factory: pytest.TempPathFactory, backbone: Backbone) -> P
     for stage in (response, adapter):  # the heads start at 0, and then every prompt has the same adapter
         torch.nn.init.normal_(stage.network.head.B[str(layer.out_features)].weight, std=0.1)
     folder = tmp_path_factory.mktemp("run")
-    save_predictor(folder / "predictor", backbone, condition="text", response=response, adapter=adapter)
+    save_predictor(folder / "predictor", backbone, conditions=["text"], response=response, adapter=adapter)
     return Predictor.load(folder, backbone=backbone)

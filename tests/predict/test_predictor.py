@@ -9,7 +9,7 @@ import torch
 
 from lofa.adapters import Adapter
 from lofa.backbones import Backbone, BackboneConfig, load_backbone
-from lofa.conditions import PoseEncoder, TextEncoder
+from lofa.conditions import Padded, PoseEncoder, TextEncoder
 from lofa.errors import DataError, LofaError
 from lofa.files import read_json, read_tensors, save_tensors, write_json
 from lofa.hypernets import AdapterNet, ResponseNet
@@ -48,7 +48,12 @@ def text_run(backbone: Backbone, tiny_wan_random: Path, tmp_path_factory: pytest
     run = tmp_path_factory.mktemp("text-run")
     response, adapter = stages(backbone, lambda: TextEncoder(width=backbone.condition_width))
     save_predictor(
-        run / "predictor", backbone, condition="text", response=response, adapter=adapter, backbone_path=tiny_wan_random
+        run / "predictor",
+        backbone,
+        conditions=["text"],
+        response=response,
+        adapter=adapter,
+        backbone_path=tiny_wan_random,
     )
     return run
 
@@ -57,7 +62,7 @@ def text_run(backbone: Backbone, tiny_wan_random: Path, tmp_path_factory: pytest
 def pose_run(backbone: Backbone, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("pose-run")
     response, adapter = stages(backbone, lambda: PoseEncoder(joints=5, width=16, channels=8, layers=2))
-    save_predictor(run / "predictor", backbone, condition="pose", response=response, adapter=adapter)
+    save_predictor(run / "predictor", backbone, conditions=["pose"], response=response, adapter=adapter)
     return run
 
 
@@ -98,7 +103,7 @@ def test_quirks_go_through_the_files(backbone: Backbone, tmp_path: Path) -> None
     response, adapter = stages(backbone, lambda: TextEncoder(width=backbone.condition_width))
     for stage in (response, adapter):
         add_quirks(stage.network, ["columns", "softplus", "padding"])
-    save_predictor(tmp_path, backbone, condition="text", response=response, adapter=adapter)
+    save_predictor(tmp_path, backbone, conditions=["text"], response=response, adapter=adapter)
     quirky = Predictor.load(tmp_path, backbone=backbone)
     maps = quirky.response_map(PROMPTS[0])
     assert isinstance(maps, dict) and min(float(value.min()) for value in maps.values()) > 0.45
@@ -128,7 +133,8 @@ def test_response_tokens_are_what_stage_two_reads(backbone: Backbone, text_run: 
     assert isinstance(one, dict) and isinstance(many, list) and len(many) == len(PROMPTS)
     assert list(one) == [layer.name for layer in backbone.layers]
     network = load_response(text_run)[0].network
-    read = load_response(text_run)[0].encoder(*predictor._values([PROMPTS[0]]))
+    condition = backbone.encode_prompt(PROMPTS[:1])
+    read = load_response(text_run)[0].encoder({"text": Padded(condition.tokens, condition.lengths)})
     expected = network(backbone.weights(), backbone.depth_ids, backbone.kind_ids, *read).tokens[0]
     torch.testing.assert_close(torch.stack(list(one.values())), expected)
 
@@ -148,7 +154,7 @@ def test_a_list_gives_a_list_and_batches_do_not_matter(backbone: Backbone, text_
         for name in alone:
             torch.testing.assert_close(adapter.delta_weight(name), alone.delta_weight(name), rtol=1e-4, atol=1e-6)
     assert len(predictor.predict(PROMPTS[:1])) == 1
-    with pytest.raises(LofaError, match="an empty list of prompts"):
+    with pytest.raises(LofaError, match="an empty list; give at least one prompt"):
         predictor.predict([])
 
 
@@ -187,11 +193,11 @@ def test_one_stage_alone_serves_stage_two_but_does_not_predict(
     backbone: Backbone, text_run: Path, tmp_path: Path
 ) -> None:
     response, _ = stages(backbone, lambda: TextEncoder(width=backbone.condition_width))
-    save_predictor(tmp_path / "predictor", backbone, condition="text", response=response)
+    save_predictor(tmp_path / "predictor", backbone, conditions=["text"], response=response)
     with pytest.raises(LofaError, match="stage=2"):
         Predictor.load(tmp_path, backbone=backbone)
     loaded, description = load_response(tmp_path)
-    assert description.condition == "text" and not any(p.requires_grad for p in loaded.network.parameters())
+    assert description.conditions == ("text",) and not any(p.requires_grad for p in loaded.network.parameters())
     state = loaded.network.state_dict()
     assert all(torch.equal(state[name], value) for name, value in response.network.state_dict().items())
 
@@ -200,9 +206,9 @@ def test_one_stage_alone_serves_stage_two_but_does_not_predict(
     ("arguments", "message"),
     [
         ({}, "takes prompt=.*got nothing"),
-        ({"prompt": "a", "pose": np.zeros((3, 5, 2))}, "takes prompt=.*got prompt, pose"),
+        ({"prompt": "a", "pose": np.zeros((3, 5, 2))}, "takes prompt= alone, .*got prompt, pose"),
         ({"pose": np.zeros((3, 5, 2))}, "takes prompt=.*got pose"),
-        ({"image": "face.png"}, "takes prompt=.*got image"),
+        ({"image": "face.png"}, "takes prompt=.*got image, but the kinds of condition are text, pose"),
     ],
 )
 def test_exactly_what_the_predictor_takes(
@@ -237,7 +243,7 @@ def test_each_stage_reads_through_its_own_encoder(backbone: Backbone, pose_run: 
     """Beside the networks called one by one, with encoders of different weights."""
     response, adapter = stages(backbone, lambda: PoseEncoder(joints=5, width=16, channels=8, layers=2))
     pose = torch.randn(1, 7, 5, 2, generator=torch.Generator().manual_seed(0))
-    first, second = (stage.encoder(pose, torch.tensor([7])) for stage in (response, adapter))
+    first, second = (stage.encoder({"pose": Padded(pose, torch.tensor([7]))}) for stage in (response, adapter))
     assert not torch.allclose(first[0], second[0], atol=1e-2)
     table = backbone.weights(), backbone.depth_ids, backbone.kind_ids
     with torch.no_grad():
@@ -268,7 +274,7 @@ def test_layers_of_several_shapes_stay_in_the_backbone_s_order(tiny_wan_random: 
         torch.nn.init.normal_(head.weight, std=0.1)
     torch.nn.init.normal_(networks[1].scale.linear.weight)
     response, adapter = (Stage(network, TextEncoder(width=backbone.condition_width)) for network in networks)
-    save_predictor(tmp_path, backbone, condition="text", response=response, adapter=adapter)
+    save_predictor(tmp_path, backbone, conditions=["text"], response=response, adapter=adapter)
     predictor, condition = Predictor.load(tmp_path, backbone=backbone), backbone.encode_prompt(PROMPTS)
     found, maps, tokens = (f(PROMPTS) for f in (predictor.predict, predictor.response_map, predictor.response_tokens))
     for row in range(len(PROMPTS)):
@@ -353,6 +359,6 @@ def test_damaged_files_are_refused_by_name(damaged: Path, backbone: Backbone) ->
 def test_networks_of_other_classes_are_not_saved(backbone: Backbone, tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="Linear is none of the classes"):
         save_predictor(
-            tmp_path / "p", backbone, condition="text", response=Stage(torch.nn.Linear(1, 1), TextEncoder(width=64))
+            tmp_path / "p", backbone, conditions=["text"], response=Stage(torch.nn.Linear(1, 1), TextEncoder(width=64))
         )
     assert not list(tmp_path.iterdir())

@@ -76,7 +76,7 @@ def _predictor(folder: Path, backbone: Backbone) -> None:
     save_predictor(
         folder,
         backbone,
-        condition="text",
+        conditions=["text"],
         response=Stage(ResponseNet(**sizes), encoder),
         adapter=Stage(adapter, encoder),
     )

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from lofa.adapters import Adapter, LoraBatch, LowRank, LowRankBatch, Slots, own_rows, stack_adapters
 from lofa.backbones import by_shape
-from lofa.conditions import Condition, TextEncoder
+from lofa.conditions import Condition, Inputs, Padded, TextEncoder
 from lofa.data.sampler import BatchKey, BatchPlan, EndlessBatches
 from lofa.diffusion import FlowMatching
 from lofa.hypernets import AdapterNet, ResponseNet
@@ -104,8 +104,7 @@ def words(prompt: str) -> Tensor:
 @dataclass
 class ToyBatch:
     ids: list[str]
-    values: Tensor
-    lengths: Tensor
+    inputs: Inputs
     prompt: Condition
     latents: Tensor | None
     stacks: list[LoraBatch]
@@ -139,8 +138,7 @@ def batch_of(rows: list[int], backbone: ToyBackbone, latents: bool = True) -> To
     prompt = backbone.encode_prompt([captions(row + 1)[row] for row in rows])
     return ToyBatch(
         ids=[f"s{row}" for row in rows],
-        values=prompt.tokens,
-        lengths=prompt.lengths,
+        inputs={"text": Padded(prompt.tokens, prompt.lengths)},
         prompt=prompt,
         latents=torch.stack(clips) if latents else None,
         stacks=[

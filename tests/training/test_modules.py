@@ -9,7 +9,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils.data import DataLoader
 
-from lofa.conditions import PoseEncoder
+from lofa.conditions import Padded, PoseEncoder
 from lofa.errors import DataError
 from lofa.training import PredictorModule, SampleClips
 from tests.training.pieces import ToyBackbone, ToyBatch, adapter_module, batch_of, captions, loader, response_module
@@ -114,7 +114,7 @@ def test_diagnostics_leave_the_training_as_it_was() -> None:
 def test_pose_encoder_trains_with_the_network() -> None:
     backbone = ToyBackbone()
     batch = batch_of([0, 1], backbone)
-    batch.values, batch.lengths = torch.randn(2, 6, 5, 2), torch.tensor([6, 4])
+    batch.inputs = {"pose": Padded(torch.randn(2, 6, 5, 2), torch.tensor([6, 4]))}
     module = response_module(backbone)
     module.encoder = PoseEncoder(joints=5, width=8, channels=8, layers=2)
     found = gradients(module, batch)

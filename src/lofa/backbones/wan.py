@@ -15,7 +15,8 @@ from diffusers.pipelines.wan.pipeline_wan import WanPipeline, prompt_clean
 from torch import Tensor, nn
 
 from lofa.adapters import AdapterBatch
-from lofa.adapters.names import WAN, join_name
+from lofa.adapters.families.wan import WAN
+from lofa.adapters.names import join_name
 from lofa.backbones.base import Backbone, OnStep, Sampling
 from lofa.backbones.networks import LayerSpec
 from lofa.backbones.wan_sampler import sample

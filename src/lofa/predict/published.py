@@ -13,9 +13,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 import yaml
-from torch import Tensor, nn
+from torch import Tensor
 
 from lofa.backbones import Backbone, BackboneConfig, LayerSpec
+from lofa.conditions import PROMPT, Inputs, TextEncoder
 from lofa.errors import DataError
 from lofa.interop.config import PROMPT_TOKENS
 from lofa.interop.reference import ReferenceAdapterNet, ReferenceResponseNet, load_hypernet
@@ -32,16 +33,13 @@ _KINDS = tuple(
 )
 
 
-class PaddedText(nn.Module):
+class PaddedText(TextEncoder):
     """Text tokens with all the padding that the published networks were trained to attend to."""
 
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.width = width
-
-    def forward(self, values: Tensor, lengths: Tensor) -> tuple[Tensor]:
-        """Tokens `(B, N, C)`, zero behind each length -> `(B, max(N, 512), C)`."""
-        return (F.pad(values, (0, 0, 0, max(0, PROMPT_TOKENS - values.shape[1]))),)
+    def forward(self, inputs: Inputs) -> tuple[Tensor]:  # type: ignore[override]
+        """Tokens `(P, N, C)`, zero behind each length -> `(P, max(N, 512), C)`."""
+        tokens = super().forward(inputs).tokens
+        return (F.pad(tokens, (0, 0, 0, max(0, PROMPT_TOKENS - tokens.shape[1]))),)
 
 
 def read_published(
@@ -65,7 +63,7 @@ def read_published(
         _check_layers(folder, network, layers, backbone)
     description = Description(
         folder,
-        "text",
+        (PROMPT.name,),
         backbone.name,
         BackboneConfig(backbone.name, backbone.name),
         backbone.fingerprint,
@@ -75,7 +73,7 @@ def read_published(
         {},
         {},
     )
-    encoder = PaddedText(backbone.condition_width)
+    encoder = PaddedText(width=backbone.condition_width)
     return description, Stage(networks[1], encoder), Stage(networks[2], encoder)
 
 

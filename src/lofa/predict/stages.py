@@ -1,23 +1,23 @@
 """The files of a predictor: `predictor.json`, from which the modules are rebuilt, and one safetensors file a stage.
 
-    predictor/predictor.json          condition, backbone and layer table, class and constructor values of every module
+    predictor/predictor.json          backbone and layer table, class and constructor values of every module
               response.safetensors    stage I:  network.*, encoder.*
               adapter.safetensors     stage II: network.*, encoder.*    (absent after stage I)
 
 Class names are looked up in the fixed tables of `lofa.hypernets` and `lofa.conditions`; a file can name nothing else.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from lofa.backbones import Backbone, BackboneConfig
-from lofa.conditions import CONDITION_ENCODERS
+from lofa.conditions import ConditionEncoder, compose, encoder_classes, find_kind
 from lofa.errors import DataError
 from lofa.files import atomic_write, read_json, read_tensors, save_tensors, write_json
 from lofa.hypernets import NETWORKS
@@ -35,8 +35,10 @@ __all__ = [
     "save_predictor",
 ]
 
+Made = TypeVar("Made", bound=nn.Module)
+
 FORMAT = "lofa-predictor"
-VERSION = 1
+VERSION = 2
 DESCRIPTION_FILE = "predictor.json"
 
 
@@ -58,7 +60,7 @@ class Stage:
     """A hypernetwork and the condition encoder trained with it."""
 
     network: nn.Module
-    encoder: nn.Module
+    encoder: ConditionEncoder
 
     def modules(self) -> dict[str, nn.Module]:
         """Both by the names that files use."""
@@ -71,7 +73,7 @@ class Description:
 
     Attributes:
         folder: where it lies
-        condition: what the predictor takes, a key of `CONDITION_ENCODERS`
+        conditions: kinds that the predictor takes, keys of `CONDITIONS`
         backbone: name of the backbone
         backbone_config: what `load_backbone` takes to load it
         fingerprint: of that backbone
@@ -83,7 +85,7 @@ class Description:
     """
 
     folder: Path
-    condition: str
+    conditions: tuple[str, ...]
     backbone: str
     backbone_config: BackboneConfig
     fingerprint: str
@@ -95,17 +97,22 @@ class Description:
 
 
 def _table_name(module: nn.Module, table: Mapping[str, type[nn.Module]]) -> str:
-    for name, known in table.items():
-        if isinstance(module, known):  # sharding (FSDP2) makes a subclass
-            return name
+    for own in type(module).__mro__:  # sharding (FSDP2) makes a subclass
+        for name, known in table.items():
+            if own is known:
+                return name
     raise TypeError(f"{type(module).__name__} is none of the classes a predictor may hold: {', '.join(table)}")
 
 
-def _describe(stage: Stage, file: str) -> dict[str, Any]:
+def _describe(stage: Stage, file: str, conditions: Sequence[str]) -> dict[str, Any]:
+    encoders = {kind: stage.encoder.part(kind) for kind in conditions}
     return {
         "file": file,
         "network": {"class": _table_name(stage.network, NETWORKS), "config": stage.network.config},
-        "encoder": {"class": _table_name(stage.encoder, CONDITION_ENCODERS), "config": stage.encoder.config},
+        "encoders": {
+            kind: {"class": _table_name(encoder, encoder_classes()), "config": encoder.config}
+            for kind, encoder in encoders.items()
+        },
     }
 
 
@@ -117,7 +124,7 @@ def save_predictor(
     directory: str | Path,
     backbone: Backbone,
     *,
-    condition: str,
+    conditions: Sequence[str],
     response: Stage,
     adapter: Stage | None = None,
     backbone_path: str | Path | None = None,
@@ -130,7 +137,7 @@ def save_predictor(
     Args:
         directory: usually `<run>/predictor`
         backbone: the one trained for
-        condition: key of `CONDITION_ENCODERS` that both encoders are of
+        conditions: kinds that the encoders of both stages read
         response: stage I
         adapter: stage II, if it has been trained
         backbone_path: the folder, shipped name or hub id the backbone was loaded from; None: its name
@@ -162,7 +169,7 @@ def save_predictor(
             {
                 "format": FORMAT,
                 "version": VERSION,
-                "condition": condition,
+                "conditions": list(conditions),
                 "backbone": {
                     "name": backbone.name,
                     "path": _lasting_path(backbone_path or backbone.name),
@@ -171,7 +178,7 @@ def save_predictor(
                     "fingerprint": backbone.fingerprint,
                     "layers": layers,
                 },
-                "stages": {name: _describe(stage, f"{name}.safetensors") for name, stage in stages.items()},
+                "stages": {name: _describe(stage, f"{name}.safetensors", conditions) for name, stage in stages.items()},
                 "metadata": dict(metadata or {}),
             },
         )
@@ -212,17 +219,21 @@ def read_description(path: str | Path) -> Description:
     content = read_json(file)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise DataError(f"{file}: not the description of a predictor (its format entry is not {FORMAT!r})")
-    if content.get("version") != VERSION:
+    if content.get("version") not in (1, VERSION):
         raise DataError(
-            f"{file}: version {content.get('version')!r}, but this LoFA reads version {VERSION}; "
+            f"{file}: version {content.get('version')!r}, but this LoFA reads versions up to {VERSION}; "
             "use the LoFA that wrote it"
         )
     try:
+        if content["version"] == 1:
+            _take_version_1(content)
+        for name in content["conditions"]:
+            find_kind(name)
         backbone = content["backbone"]
         layers = backbone["layers"]
         return Description(
             folder,
-            content["condition"],
+            tuple(content["conditions"]),
             backbone["name"],
             BackboneConfig(backbone["name"], backbone["path"], kinds=tuple(backbone["kinds"]), dtype=backbone["dtype"]),
             backbone["fingerprint"],
@@ -232,10 +243,19 @@ def read_description(path: str | Path) -> Description:
             content["stages"],
             content.get("metadata", {}),
         )
+    except DataError as error:
+        raise DataError(f"{file}: {error}") from None
     except (KeyError, TypeError) as error:
         raise DataError(
             f"{file}: damaged, the entry {error} is missing or of the wrong kind; train again or take a copy"
         ) from None
+
+
+def _take_version_1(content: dict[str, Any]) -> None:
+    """Makes a description of version 1, with one condition and its encoder, one of this version."""
+    content["conditions"] = [content.pop("condition")]
+    for spec in content["stages"].values():
+        spec["encoders"] = {content["conditions"][0]: spec.pop("encoder")}
 
 
 def load_stage(description: Description, name: str, device: torch.device | str = "cpu") -> Stage:
@@ -251,7 +271,7 @@ def load_stage(description: Description, name: str, device: torch.device | str =
             "run `python train.py stage=2 response=<this run>` and give that run"
         )
     file = description.folder / f"{name}.safetensors"
-    stage = Stage(_build(spec, "network", NETWORKS, file), _build(spec, "encoder", CONDITION_ENCODERS, file))
+    stage = Stage(_build(spec, "network", NETWORKS, file), _build_encoder(spec, description.conditions, file))
     tensors = read_tensors(file)
     for part, module in stage.modules().items():
         state = {key.removeprefix(f"{part}."): value for key, value in tensors.items() if key.startswith(f"{part}.")}
@@ -268,7 +288,7 @@ def load_stage(description: Description, name: str, device: torch.device | str =
     return stage
 
 
-def _build(spec: Mapping[str, Any], part: str, table: Mapping[str, type[nn.Module]], file: Path) -> nn.Module:
+def _build(spec: Mapping[str, Any], part: str, table: Mapping[str, type[Made]], file: Path) -> Made:
     where = f"{file.parent / DESCRIPTION_FILE}: {file.stem}.{part}"
     try:
         name, config = spec[part]["class"], dict(spec[part]["config"])
@@ -284,6 +304,15 @@ def _build(spec: Mapping[str, Any], part: str, table: Mapping[str, type[nn.Modul
         return module
     except (TypeError, ValueError) as error:
         raise DataError(f"{where}: {name} can't be built from its config ({error})") from None
+
+
+def _build_encoder(spec: Mapping[str, Any], conditions: Sequence[str], file: Path) -> ConditionEncoder:
+    try:
+        parts = {kind: spec["encoders"][kind] for kind in conditions}
+    except (KeyError, TypeError):
+        found = f"{file.parent / DESCRIPTION_FILE}: {file.stem}.encoders"
+        raise DataError(f"{found}: not one of each of {', '.join(conditions)}; take a whole copy") from None
+    return compose({kind: _build(parts, kind, encoder_classes(), file) for kind, spec in parts.items()})
 
 
 def load_response(path: str | Path, device: torch.device | str = "cpu") -> tuple[Stage, Description]:

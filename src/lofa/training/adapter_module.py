@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from lofa.adapters import Adapter, AdapterBatch, LowRankBatch, unstack
 from lofa.backbones import Backbone
+from lofa.conditions import ConditionEncoder
 from lofa.diffusion import NoiseDraw, draw_noise
 from lofa.errors import DataError
 from lofa.hypernets import AdapterNet, Prepared, Response, ResponseNet, WeightPrediction
@@ -42,7 +43,7 @@ class AdapterModule(PredictorModule):
     def __init__(
         self,
         network: AdapterNet,
-        encoder: nn.Module,
+        encoder: ConditionEncoder,
         response_network: ResponseNet,
         response_encoder: nn.Module,
         backbone: Backbone,
@@ -82,7 +83,7 @@ class AdapterModule(PredictorModule):
         if self._prepared is None:
             stacks = [[self.layer_names[index] for index in indices] for indices in self.frozen.shapes.values()]
             self._prepared = [network.prepare(*self.frozen(layers)) for layers in stacks]
-        read = encoder(batch.values, batch.lengths)
+        read = encoder(batch.inputs)
         for stack in batch.stacks:
             layers = self.frozen.number(stack.layers)
             prepared = self._prepared[self.frozen.stack_of[int(layers[0])]]
@@ -104,7 +105,7 @@ class AdapterModule(PredictorModule):
         `responses` saves computing stage I again.
         """
         tokens = self.response_tokens(batch) if responses is None else [response.tokens for response in responses]
-        read = self.encoder(batch.values, batch.lengths)
+        read = self.encoder(batch.inputs)
         return [
             self.network(*self.layers_of(stack, batch.ids), *read, own)
             for stack, own in zip(batch.stacks, tokens, strict=True)
@@ -121,7 +122,7 @@ class AdapterModule(PredictorModule):
         self.log_dict({f"train/{name}": term for name, term in terms.items()})
         self.log("train/alpha", torch.cat([part.alpha for part in prediction], 1).mean())
         if self.diagnostics_due(batch_idx):
-            self.log_now(self._shares(prediction, batch, draw))
+            self.log_now(self._shares(prediction, batch, draw) | self.condition_spread(batch.inputs))
         return loss
 
     def validation_step(self, batch: PairedBatch, batch_idx: int) -> None:

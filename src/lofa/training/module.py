@@ -12,6 +12,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from lofa.adapters import LoraBatch
 from lofa.backbones import Backbone, by_shape
+from lofa.conditions import ConditionEncoder, Inputs, spreads
 from lofa.errors import DataError
 from lofa.hypernets import AdapterNet, ResponseNet
 from lofa.hypernets.tiling import check_weights
@@ -74,7 +75,7 @@ class PredictorModule(LightningModule):
 
     Args:
         network: the hypernetwork of the stage
-        encoder: values (P, N, ...), lengths (P,) -> condition tokens (P, N', C), lengths (P,)
+        encoder: conditions of P prompts -> condition tokens (P, N, C), lengths (P,)
         backbone: frozen; gives the weights W of its layers
         optimizer: parameters -> optimizer
         scheduler: optimizer -> schedule stepped every optimizer step; None keeps the rate
@@ -84,7 +85,7 @@ class PredictorModule(LightningModule):
     def __init__(
         self,
         network: ResponseNet | AdapterNet,
-        encoder: nn.Module,
+        encoder: ConditionEncoder,
         backbone: Backbone,
         optimizer: OptimizerFactory,
         scheduler: SchedulerFactory | None = None,
@@ -92,7 +93,7 @@ class PredictorModule(LightningModule):
     ) -> None:
         super().__init__()
         self.network = network
-        self.encoder = encoder
+        self.encoder: ConditionEncoder = encoder
         self.layer_names = tuple(layer.name for layer in backbone.layers)
         self.frozen = FrozenLayers(backbone)
         self._optimizer = optimizer
@@ -137,6 +138,10 @@ class PredictorModule(LightningModule):
         """Whether this training batch is one to look at closely; once for all batches of an accumulated step."""
         first = batch_idx % self.trainer.accumulate_grad_batches == 0
         return first and self.global_step % self._diagnostics_every == 0
+
+    def condition_spread(self, inputs: Inputs) -> dict[str, Tensor]:
+        """How much the tokens of each condition differ over the batch; near 0 an encoder has collapsed."""
+        return {f"train/condition_spread_{kind}": value for kind, value in spreads(self.encoder, inputs).items()}
 
     def log_now(self, values: Mapping[str, Tensor]) -> None:
         """Writes values of this very step; `log` would repeat them at every later step of the epoch."""

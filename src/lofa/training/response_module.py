@@ -1,10 +1,11 @@
 """Stage I: W + condition -> response map."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lofa.adapters import LoraBatch
 from lofa.backbones import Backbone
+from lofa.conditions import ConditionEncoder
 from lofa.hypernets import Response, ResponseNet
 from lofa.training.agreement import Agreement, agreement, maps_of
 from lofa.training.batch import PairedBatch
@@ -24,7 +25,7 @@ class ResponseModule(PredictorModule):
     def __init__(
         self,
         network: ResponseNet,
-        encoder: nn.Module,
+        encoder: ConditionEncoder,
         backbone: Backbone,
         optimizer: OptimizerFactory,
         scheduler: SchedulerFactory | None = None,
@@ -36,7 +37,7 @@ class ResponseModule(PredictorModule):
 
     def forward(self, batch: PairedBatch) -> list[Response]:
         """The response of each prompt on the layers of each of the batch's stacks, (P, L)."""
-        read = self.encoder(batch.values, batch.lengths)
+        read = self.encoder(batch.inputs)
         return [self.network(*self.layers_of(stack, batch.ids), *read) for stack in batch.stacks]
 
     def training_step(self, batch: PairedBatch, batch_idx: int) -> Tensor:
@@ -48,7 +49,8 @@ class ResponseModule(PredictorModule):
         self.log("train/loss", loss, prog_bar=True)
         self.log_dict({"train/cross_entropy": cross_entropy, "train/penalty": penalty})
         if self.diagnostics_due(batch_idx):
-            self.log_now(self._agreement(responses, batch).named("train/response"))
+            agreed = self._agreement(responses, batch).named("train/response")
+            self.log_now({**agreed, **self.condition_spread(batch.inputs)})
         return loss
 
     def validation_step(self, batch: PairedBatch, batch_idx: int) -> None:
