@@ -129,7 +129,7 @@ def test_two_threads_generate_with_two_adapters_on_one_backbone(backbone: Backbo
     barrier, found = threading.Barrier(2), {}
 
     def meet(*_: object) -> None:
-        barrier.wait(timeout=60)
+        barrier.wait(timeout=20)
 
     for block in backbone.pipeline.transformer.blocks:  # both are in the same block whenever either is
         block.register_forward_pre_hook(meet)
