@@ -1,6 +1,7 @@
 """Wan's sampling loop against diffusers' pipeline, and what it does beyond it."""
 
 import copy
+import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -11,11 +12,9 @@ from diffusers import FlowMatchEulerDiscreteScheduler, SchedulerMixin, UniPCMult
 from torch import Tensor, nn
 
 from lofa.adapters import Adapter
-from lofa.backbones import Backbone, Sampling, load_backbone
-from lofa.backbones.wan import WanBackbone
+from lofa.backbones import Backbone, load_backbone
 from tests.helpers.adapters import random_adapter
 from tests.helpers.threads import in_threads
-from tests.helpers.tiny_wan import SAMPLING
 
 EULER = FlowMatchEulerDiscreteScheduler(shift=5.0)
 UNIPC = UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0)
@@ -51,19 +50,20 @@ def sampled(backbone: Backbone, adapter: Adapter | None, guidance: float = GUIDA
 @pytest.mark.parametrize("kind", ["one transformer", "two transformers", "a timestep for each token"])
 @pytest.mark.parametrize("scheduler", [EULER, UNIPC], ids=["euler", "unipc"])
 def test_it_is_the_pipeline_bit_for_bit(
-    scheduler: SchedulerMixin, kind: str, guidance: float, tiny_wan_random: Path
+    scheduler: SchedulerMixin, kind: str, guidance: float, tiny_wan_random: Path, tmp_path: Path
 ) -> None:
-    parts = WanPipeline.from_pretrained(tiny_wan_random).components | {"scheduler": copy.deepcopy(scheduler)}
+    parts = WanPipeline.from_pretrained(tiny_wan_random).components | {"scheduler": scheduler}
     if kind == "two transformers":
         parts["transformer_2"] = copy.deepcopy(parts["transformer"])
         nn.init.normal_(parts["transformer_2"].proj_out.weight, std=0.1, generator=torch.Generator().manual_seed(0))
     boundary, expand = 0.875 if kind == "two transformers" else None, kind == "a timestep for each token"
-    pipeline = WanPipeline(**parts, boundary_ratio=boundary, expand_timesteps=expand)
-    backbone = WanBackbone("x", pipeline, sampling=Sampling(**SAMPLING))
+    WanPipeline(**parts, boundary_ratio=boundary, expand_timesteps=expand).save_pretrained(tmp_path)
+    shutil.copy(tiny_wan_random / "lofa.json", tmp_path)
+    backbone = load_backbone(tmp_path)
     adapter = random_adapter(backbone.layers, seed=1)
     found = sampled(backbone, adapter, guidance)
     with backbone.slots.attached(backbone.adapter_batch(adapter), torch.zeros(2, dtype=torch.int64)):
-        expected = pipeline(
+        expected = backbone.pipeline(
             PROMPTS,
             negative_prompt=["right"] * 2,
             latents=noise(),
@@ -83,7 +83,7 @@ def by_hand(backbone: Backbone, adapter: Adapter | None, negative: Adapter | Non
     """Euler's steps down the shifted levels, the adapters of both sides merged into copies of the transformer."""
     sides = []
     for prompts, own in ((PROMPTS, adapter), (["right"] * 2, negative)):
-        model = copy.deepcopy(backbone.pipeline.transformer)
+        model = copy.deepcopy(backbone.denoiser["transformer"])
         for name, pair in (own or {}).items():
             model.get_submodule(name.removeprefix("transformer.")).weight.data += pair.delta_weight()
         tokens = backbone.encode_prompt(prompts).tokens
@@ -131,7 +131,7 @@ def test_two_threads_generate_with_two_adapters_on_one_backbone(backbone: Backbo
     def meet(*_: object) -> None:
         barrier.wait(timeout=20)
 
-    for block in backbone.pipeline.transformer.blocks:  # both are in the same block whenever either is
+    for block in backbone.denoiser["transformer"].blocks:  # both are in the same block whenever either is
         block.register_forward_pre_hook(meet)
 
     def run(n: int) -> Callable[[], None]:

@@ -35,7 +35,7 @@ def load_with_pictures(source: WorldSource, samples: list) -> list:
 @pytest.fixture
 def backbone(tiny_wan_random: Path) -> Backbone:
     loaded = load_backbone(tiny_wan_random)
-    loaded.pipeline.tokenizer.model_max_length = 200
+    loaded.max_prompt_tokens = 200
     return loaded
 
 
@@ -59,7 +59,7 @@ def stage(network: partial, encoder: ConditionEncoder, **values: object) -> Stag
 @pytest.mark.parametrize("conditions", [{"image": {"width": 64}}, {"text": {}, "image": {"width": 64}}])
 def test_it_goes_from_pictures_to_an_adapter(conditions: dict, pictures: Path, backbone: Backbone) -> None:
     data = LoFADataModule(
-        pictures, backbone.layers, backbone.fingerprint, conditions=list(conditions), batch_size=3, drop=0.5
+        pictures, backbone.layers, backbone, conditions=list(conditions), batch_size=3, drop=0.5
     )
     data.setup()
     batch = next(iter(data.train_dataloader()))
@@ -83,9 +83,9 @@ def test_it_goes_from_pictures_to_an_adapter(conditions: dict, pictures: Path, b
     predictor = Predictor.load(folder, backbone=backbone)
     assert predictor.conditions == tuple(conditions)
     one = next(sample for sample in read_samples(pictures) if sample.split == "test")
-    asked = values_of(pictures, [one], backbone.fingerprint, conditions)
+    asked = values_of(pictures, [one], backbone, conditions)
     assert asked.keys() == {CONDITIONS[kind].argument for kind in conditions}
-    frames = read_encoded(pictures, one, backbone.fingerprint).conditions["image"].numpy()
+    frames = read_encoded(pictures, one, backbone).conditions["image"].numpy()
     given = {**asked, "image": [list(frames)]}
     (found,) = predictor.predict(**given)
     changed = {**given, "image": [[np.zeros_like(frames[0])]]}

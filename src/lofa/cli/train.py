@@ -126,7 +126,7 @@ def _train_stage(config: Any, run: Path, checkpoint: Path | None, stop: StopRequ
     data = LoFADataModule(
         set_dir,
         backbone.layers,
-        backbone.fingerprint,
+        backbone,
         conditions=task_conditions(config.task),
         stage=config.stage,
         batch_size=stage.batch_size,
@@ -167,7 +167,12 @@ def _train_stage(config: Any, run: Path, checkpoint: Path | None, stop: StopRequ
     )
     finish_run(
         run,
-        {**_identity(config, set_dir, backbone, config.stage), "steps": trainer.global_step, "metrics": metrics},
+        {
+            **_identity(config, set_dir, config.stage),
+            "backbone_fingerprint": backbone.fingerprint,
+            "steps": trainer.global_step,
+            "metrics": metrics,
+        },
     )
     return Trained(run, metrics, module)
 
@@ -197,13 +202,12 @@ def _check_stage(stage: int | None) -> None:
         raise ConfigError(f"{given}: give stage=1 (response map) or, after it, stage=2 (adapter)")
 
 
-def _identity(config: Any, set_dir: Place, backbone: Backbone, stage: int) -> dict[str, object]:
+def _identity(config: Any, set_dir: Place, stage: int) -> dict[str, object]:
     """What a later command finds a run by."""
     return {
         "stage": stage,
         "data": str(set_dir.resolve()),
         "task": config.task.name,
-        "backbone_fingerprint": backbone.fingerprint,
     }
 
 
@@ -237,7 +241,7 @@ def _choose_response(config: Any, set_dir: Place, backbone: Backbone) -> Path:
     if config.response is not None:
         return Path(config.response)
     try:
-        run = find_run(config.paths.runs, _identity(config, set_dir, backbone, stage=1))
+        run = find_run(config.paths.runs, _identity(config, set_dir, stage=1), backbone)
     except DataError as error:
         raise DataError(
             f"stage=2 needs a run of stage 1: {error}. Run train.py stage=1 first, or give response=<run>"
@@ -249,7 +253,7 @@ def _choose_response(config: Any, set_dir: Place, backbone: Backbone) -> Path:
 
 def _load_response(config: Any, backbone: Backbone) -> Stage:
     stage, description = load_response(config.response)
-    if description.fingerprint != backbone.fingerprint:
+    if not backbone.accepts(description.fingerprint):
         raise ConfigError(
             f"response={config.response}: trained for backbone {description.backbone!r} ({description.fingerprint}), "
             f"not for {backbone.name!r} ({backbone.fingerprint})"

@@ -8,8 +8,8 @@ scheduler is a copy, so several samplings of one pipeline may run at the same ti
 
 import copy
 from collections.abc import Callable, Sequence
+from typing import Any
 
-from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from torch import Tensor
 
 from lofa.backbones.base import OnStep
@@ -18,7 +18,7 @@ __all__ = ["sample"]
 
 
 def sample(
-    scheduler: SchedulerMixin,
+    scheduler: Any,
     sides: Sequence[Callable[[Tensor, Tensor], Tensor]],
     noise: Tensor,
     steps: int,
