@@ -7,7 +7,7 @@ from lofa.lazy import lazy
 if TYPE_CHECKING:
     from lofa.adapters.adapter import Adapter, stack_adapters, unstack
     from lofa.adapters.lowrank import AdapterBatch, LoraBatch, LowRank, LowRankBatch, merge_batches
-    from lofa.adapters.slots import SlotLinear, Slots
+    from lofa.adapters.slots import SlotLinear, Slots, own_rows
 else:
     __getattr__, __dir__ = lazy(__name__, "names adapter lowrank slots")
 
@@ -20,6 +20,7 @@ __all__ = [
     "SlotLinear",
     "Slots",
     "merge_batches",
+    "own_rows",
     "stack_adapters",
     "unstack",
 ]
