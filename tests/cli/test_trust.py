@@ -15,8 +15,8 @@ import yaml
 from lightning.pytorch.strategies import SingleDeviceStrategy
 
 from lofa.cli import main
-from lofa.cli.trust import check_checkpoints, check_targets, targets
 from lofa.errors import ConfigError, DataError
+from lofa.workflows.trust import check_checkpoints, check_targets, targets
 
 HARMLESS = (
     None,

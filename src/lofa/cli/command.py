@@ -20,7 +20,6 @@ from hydra.types import RunMode
 from hydra.utils import get_method
 from omegaconf import DictConfig, OmegaConf
 
-from lofa.cli.old_keys import new_key
 from lofa.cli.options import check_values, list_options, schema
 from lofa.cli.pages import command_page
 from lofa.cli.problems import explain
@@ -28,6 +27,7 @@ from lofa.cli.text import plain_arguments, quote_text
 from lofa.errors import ConfigError, Interrupted, LofaError
 from lofa.processes import is_first_process
 from lofa.resources import conf_dir
+from lofa.workflows.old_keys import new_key
 
 __all__ = ["Command", "current_overrides", "run"]
 

@@ -138,6 +138,7 @@ class GenerateConfig(_Writing):
     width: int | None = option(None, "pixels", least=1)
     fps: float | None = option(None, "frames a second of the file", least=0.1, most=1000)
     negative_prompt: str = text("", "what guidance leads away from")
+    negative_adapter: str = text("same", "what the backbone carries there: same, none, or another adapter file")
     model: str | None = text(None, "name in conf/backbone, folder or hub id; none: the adapter's, or tiny-wan")
     device: str = option("auto", "cpu, cuda, cuda:1 or auto")
 

@@ -24,6 +24,7 @@ def generate(config: Any) -> Tensor:
     check_target(out, config.overwrite)
     backbone, adapter = _load(config)
     sampling = {name: getattr(config, name) for name in _SAMPLING}
+    sampling["negative_adapter"] = _negative(config.negative_adapter, backbone)
     words = ""
     if not config.compare:
         clip = backbone.generate(config.prompt, adapter, config.strength, seed=config.seed, **sampling)[0].cpu()
@@ -36,6 +37,14 @@ def generate(config: Any) -> Tensor:
     workflows.write_clip(out, clip, config.fps or backbone.sampling.fps)
     print(f"{out}: {len(clip)} frames of {clip.shape[2]}x{clip.shape[1]}{words}")
     return clip
+
+
+def _negative(given: str, backbone: Backbone) -> Adapter | str | None:
+    if given in ("same", "none"):
+        return "same" if given == "same" else None
+    adapter = Adapter.load(given)
+    workflows.check_adapter(f"negative_adapter={given}", adapter, backbone)
+    return adapter
 
 
 def _load(config: Any) -> tuple[Backbone, Adapter | None]:

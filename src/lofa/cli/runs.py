@@ -10,7 +10,6 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from lofa.cli.old_keys import renew
 from lofa.cli.text import literal
 from lofa.errors import ConfigError
 from lofa.processes import is_first_process
@@ -61,14 +60,14 @@ def _choose_run(config: Any, kind: str) -> Path:
 
 
 def read_run_config(run: str | Path) -> DictConfig:
-    """The configuration of a run in the keys of today; its strings are taken as they stand.
+    """The configuration of a run; its strings are taken as they stand.
 
     Raises:
         DataError: no run there; the message lists the runs beside it.
     """
     config = OmegaConf.create(_literals(read_settings(run)))
     assert isinstance(config, DictConfig)
-    return renew(config)
+    return config
 
 
 def _literals(value: Any) -> Any:

@@ -36,7 +36,6 @@ from lofa.cli.trainer import (
     quieten_lightning,
     training_parts,
 )
-from lofa.cli.trust import check_checkpoints, check_targets, targets
 from lofa.data import LoFADataModule, read_samples
 from lofa.errors import ConfigError, DataError, Interrupted
 from lofa.predict import Stage, load_response, save_predictor
@@ -45,6 +44,7 @@ from lofa.resources import conf_dir
 from lofa.stores import Place
 from lofa.training import LAST, PredictorModule, SampleClips, StepBar, StopRequest, TrainingDiverged, TrainingStopped
 from lofa.workflows.runs import CHECKPOINTS, CONFIG, find_run, finish_run, start_run
+from lofa.workflows.trust import check_checkpoints, check_targets, targets
 
 __all__ = ["Trained", "train", "train_stage"]
 

@@ -25,6 +25,7 @@ from lofa.backbones import Fingerprinted
 from lofa.errors import DataError
 from lofa.files import atomic_write, read_json, remove_temporaries, write_json
 from lofa.processes import is_first_process
+from lofa.workflows.old_keys import renew
 
 __all__ = [
     "CHECKPOINTS",
@@ -116,7 +117,7 @@ def find_run(runs: str | Path, wanted: Mapping[str, object], backbone: Fingerpri
 
 
 def read_settings(run: str | Path) -> dict[str, Any]:
-    """What a run was started with, as `start_run` wrote it.
+    """What a run was started with, as `start_run` wrote it, in the keys of today.
 
     Raises:
         DataError: no run there; the message lists the runs beside it.
@@ -131,7 +132,7 @@ def read_settings(run: str | Path) -> dict[str, Any]:
         raise DataError(f"{run / CONFIG}: damaged ({str(error).splitlines()[0]})") from None
     if not isinstance(read, dict):
         raise DataError(f"{run / CONFIG}: damaged: it holds no keys")
-    return read
+    return renew(read)
 
 
 def _version(package: str) -> str | None:
