@@ -1,6 +1,7 @@
 """The wrapper around every command: verbatim values, help, exit codes."""
 
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -68,6 +69,7 @@ def test_help_names_every_key_and_its_meaning(name: str, capsys: pytest.CaptureF
         if "." not in item.name and item.help:
             assert f"  {shown.get(item.name, item.name)} " in page
             assert item.help.split()[0] in page
+    assert not re.findall(r"^  [\w.]+ +\[.*", page, re.MULTILINE)  # keys without a word
     assert all(example in page for example in read_header(name)[1])
 
 

@@ -4,6 +4,7 @@ What an option means stands in its class; what an argument of a class named by `
 file of conf/ that sets it, as a comment.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from itertools import takewhile
 from pathlib import Path
@@ -121,8 +122,9 @@ def _comments(group: str, option: str) -> dict[str, str]:
             else:
                 line = text.splitlines()[value.end_mark.line]
                 comment = line[value.end_mark.column :].partition("#")[2].strip()
-                if comment:
-                    found[f"{prefix}{key.value}"] = comment
+                follows = re.fullmatch(r"\$\{([\w.]+)\}", str(value.value))
+                if comment or follows:
+                    found[f"{prefix}{key.value}"] = comment or f"follows {follows[1]}"  # type: ignore[index]
 
     read(yaml.compose(text), "")
     return found
