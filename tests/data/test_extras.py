@@ -50,9 +50,7 @@ def test_extras_go_from_the_prompt_to_the_denoiser(seen: list[Condition], backbo
         assert all(torch.equal(extras[name], value) for name, value in extras_of(first.caption).items())
 
     add_zoo(tmp_path / "set", backbone)
-    data = LoFADataModule(
-        tmp_path / "set", backbone.layers, backbone, stage=2, batch_size=3, siblings=False
-    )
+    data = LoFADataModule(tmp_path / "set", backbone.layers, backbone, stage=2, batch_size=3, siblings=False)
     data.setup()
     batch = next(iter(data.train_dataloader())).to("cpu")
     rows = torch.tensor([2, 0, 0])

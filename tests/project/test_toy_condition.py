@@ -58,9 +58,7 @@ def stage(network: partial, encoder: ConditionEncoder, **values: object) -> Stag
 
 @pytest.mark.parametrize("conditions", [{"image": {"width": 64}}, {"text": {}, "image": {"width": 64}}])
 def test_it_goes_from_pictures_to_an_adapter(conditions: dict, pictures: Path, backbone: Backbone) -> None:
-    data = LoFADataModule(
-        pictures, backbone.layers, backbone, conditions=list(conditions), batch_size=3, drop=0.5
-    )
+    data = LoFADataModule(pictures, backbone.layers, backbone, conditions=list(conditions), batch_size=3, drop=0.5)
     data.setup()
     batch = next(iter(data.train_dataloader()))
     assert isinstance(batch, ZooBatch) and list(batch.inputs) == list(conditions)
