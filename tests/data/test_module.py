@@ -87,6 +87,26 @@ def test_pose_is_the_condition_and_text_still_steers_the_backbone(zoo_set: Path,
     assert batch.prompt.tokens.shape[2] == backbone.condition_width
 
 
+def test_conditions_are_dropped_in_training_alone_and_the_same_in_every_run(zoo_set: Path, backbone: Backbone) -> None:
+    def lengths(batches: list[ZooBatch]) -> list[list[list[int]]]:
+        return [[rows.lengths.tolist() for rows in batch.inputs.values()] for batch in batches]
+
+    def there(data: LoFADataModule) -> list[list[list[int]]]:
+        return [[[int(n > 0) for n in kind] for kind in batch] for epoch in epochs(data, 6) for batch in lengths(epoch)]
+
+    two = {"conditions": ["text", "pose"], "batch_size": 3, "drop": 0.5}
+    found = there(module(zoo_set, backbone, **two))
+    assert found == there(module(zoo_set, backbone, **two))
+    kept = torch.tensor(found)  # (batches, kinds, samples)
+    assert 0.5 < kept.float().mean() < 0.95 and kept.any(1).all() and len({str(batch) for batch in found}) > 3
+    data = module(zoo_set, backbone, **two)
+    assert all(n > 0 for batch in lengths(list(data.val_dataloader())) for kind in batch for n in kind)
+    for values in ({**two, "drop": 0.0}, {**two, "conditions": ["pose"]}):
+        assert all(
+            n > 0 for batch in lengths(epoch(module(zoo_set, backbone, **values))) for kind in batch for n in kind
+        )
+
+
 def test_siblings_lend_prompt_and_latents_but_not_the_lora(zoo_set: Path, backbone: Backbone) -> None:
     data = module(zoo_set, backbone, stage=2, siblings=True, batch_size=1)
     samples = read_samples(zoo_set)

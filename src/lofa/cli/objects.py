@@ -174,7 +174,7 @@ def _own_class(where: str, target: str) -> type[ConditionEncoder]:
         found = get_class(target)
     except (ImportError, ValueError) as error:
         raise ConfigError(f"{where}._target_={target}: {str(error).strip().splitlines()[0]}") from None
-    if not issubclass(found, ConditionEncoder):
+    if not (isinstance(found, type) and issubclass(found, ConditionEncoder)):
         raise ConfigError(f"{where}._target_={target}: no subclass of lofa.conditions.ConditionEncoder")
     return found
 

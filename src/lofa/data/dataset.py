@@ -1,6 +1,7 @@
 """Prompts paired with their LoRAs, read from files when a batch is asked for: memory does not grow with the zoo."""
 
 from collections.abc import Sequence
+from itertools import chain
 
 import numpy as np
 import torch
@@ -85,8 +86,8 @@ class ZooDataset(Dataset[ZooBatch]):
         wanted = [kind.key for kind in self.kinds] + [LATENTS] * self.with_latents
         encoded = [read_encoded(self.set_dir, sample, self.backbone, wanted) for sample in lenders]
         inputs = {kind.name: kind.collate([one.conditions[kind.name] for one in encoded]) for kind in self.kinds}
-        # by the batch's own seed, so that a resumed run goes on with the same
-        draws = torch.Generator().manual_seed(int(np.random.default_rng((2, *key.seed)).integers(2**63)))
+        rng = np.random.default_rng((2, *chain.from_iterable(key.item_seeds)))  # so that a resumed run drops the same
+        draws = torch.Generator().manual_seed(int(rng.integers(2**63)))
         latents = [one.latents for one in encoded if one.latents is not None]
         drawn = self._draw_layers(key)
         groups = [[self.layers[index].name for index in shape if index in drawn] for shape in self.shapes]

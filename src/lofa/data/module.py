@@ -99,7 +99,9 @@ class LoFADataModule(pl.LightningDataModule):
 
     def example(self) -> dict[str, Tensor]:
         """A row (n, ...) of each kind of condition, as the set has it; encoders are built to take it."""
-        sample = read_samples(self.set_dir)[0]
+        if self.train is None:
+            raise RuntimeError("call setup() before asking for an example")
+        sample = self.train.anchors[0]
         wanted = [kind.key for kind in self.kinds]
         encoded = read_encoded(self.set_dir, sample, self.backbone, wanted)
         return {kind.name: encoded.conditions[kind.name] for kind in self.kinds}

@@ -295,7 +295,7 @@ def _build(spec: Mapping[str, Any], part: str, table: Mapping[str, type[Made]], 
     except (KeyError, TypeError):
         raise DataError(f"{where}: the entries class and config are missing; take a whole copy") from None
     if name not in table:
-        raise DataError(f"{where}: class {name!r} is not one of {', '.join(table)}")
+        raise DataError(f"{where}: class {name!r} is not one of {', '.join(table)}; import one of your own first")
     try:
         quirks = config.pop("quirks", [])
         module = table[name](**config)
@@ -312,7 +312,7 @@ def _build_encoder(spec: Mapping[str, Any], conditions: Sequence[str], file: Pat
     except (KeyError, TypeError):
         found = f"{file.parent / DESCRIPTION_FILE}: {file.stem}.encoders"
         raise DataError(f"{found}: not one of each of {', '.join(conditions)}; take a whole copy") from None
-    return compose({kind: _build(parts, kind, encoder_classes(), file) for kind, spec in parts.items()})
+    return compose({kind: _build(parts, kind, encoder_classes(), file) for kind in parts})
 
 
 def load_response(path: str | Path, device: torch.device | str = "cpu") -> tuple[Stage, Description]:
