@@ -174,6 +174,7 @@ class Scorer:
             None if adapters is None else stack_adapters(adapters),
             noise_level=draw.level.to(device),
             noise=draw.noise.to(device),
+            rows=repeated,
         )
         return losses.view(-1, levels).mean(1).cpu()
 
