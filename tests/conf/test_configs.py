@@ -24,7 +24,12 @@ from lofa.training import AdapterModule, ResponseModule
 from lofa.zoo import ZooOptions
 from tests.cli.test_blueprints import bound
 
-BLOCKS = {"tiny-wan": (4, 96), "wan2.1-t2v-1.3b": (30, 1536), "wan2.1-t2v-14b": (40, 5120)}
+BLOCKS = {
+    "tiny-wan": (4, 96),
+    "wan2.1-t2v-1.3b": (30, 1536),
+    "wan2.1-t2v-14b": (40, 5120),
+    "wan2.2-t2v-a14b": (80, 5120),
+}
 SIZES = {"num_layers": 4, "num_attention_heads": 4, "attention_head_dim": 24, "ffn_dim": 192, "text_dim": 64}
 TINY = {"transformer": SIZES}
 PRIMARY = sorted(COMMANDS)
