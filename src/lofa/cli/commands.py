@@ -105,6 +105,15 @@ class PredictConfig(_Writing):
 
 
 @dataclass(frozen=True, kw_only=True)
+class _TuningOptions(LoraOptions):
+    """How an adapter is tuned: the curve needs measurements."""
+
+    validate_every: int = option(
+        4, "steps between measurements on the clips that it is not trained on; the best step is kept", least=1
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class FinetuneConfig(PipelineConfig, _Writing):
     """Keys of lofa finetune."""
 
@@ -113,7 +122,7 @@ class FinetuneConfig(PipelineConfig, _Writing):
     out: str = text("tuned.safetensors", "file to write; the curve goes beside it, as .json and .html")
     format: str = option("diffusers", "diffusers, comfyui, kohya, peft or reference")
     compare: bool = option(False, "also train from nothing, and say after how many steps each is as good")
-    finetune: LoraOptions = LoraOptions()
+    finetune: _TuningOptions = _TuningOptions()
 
 
 @dataclass(frozen=True, kw_only=True)
