@@ -55,7 +55,7 @@ def response_maps(
         layers: how many, of those that all three have.
     """
     backbone = predictor.backbone
-    tau = predictor.description.stages["response"]["network"]["config"]["tau"]
+    tau = predictor.hypernet.tau
     maps: Any = predictor.response_map(**prompts_of(set_dir, predictor, [case]))
     names = [name for name in maps[0] if name in truth and name in predicted]
     count = min(layers, len(names))

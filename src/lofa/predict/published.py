@@ -17,9 +17,10 @@ from torch import Tensor, nn
 
 from lofa.backbones import Backbone, BackboneConfig, LayerSpec
 from lofa.errors import DataError
+from lofa.hypernets import Hypernetwork, Part, TwoStage
 from lofa.interop.config import PROMPT_TOKENS
 from lofa.interop.reference import ReferenceAdapterNet, ReferenceResponseNet, load_hypernet
-from lofa.predict.stages import Description, Stage
+from lofa.predict.stages import Description
 
 __all__ = ["PUBLISHED_BACKBONE", "read_published"]
 
@@ -39,15 +40,16 @@ class PaddedText(nn.Module):
         super().__init__()
         self.width = width
 
-    def forward(self, values: Tensor, lengths: Tensor) -> tuple[Tensor]:
-        """Tokens `(B, N, C)`, zero behind each length -> `(B, max(N, 512), C)`."""
-        return (F.pad(values, (0, 0, 0, max(0, PROMPT_TOKENS - values.shape[1]))),)
+    def forward(self, values: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens `(B, N, C)`, zero behind each length -> `(B, max(N, 512), C)`, all of which count."""
+        tokens = F.pad(values, (0, 0, 0, max(0, PROMPT_TOKENS - values.shape[1])))
+        return tokens, torch.full_like(lengths, tokens.shape[1])
 
 
 def read_published(
     folder: str | Path, backbone: Backbone, device: torch.device | str
-) -> tuple[Description, Stage, Stage]:
-    """Description and both stages, frozen.
+) -> tuple[Description, Hypernetwork]:
+    """Description and both stages as one hypernetwork, frozen.
 
     Raises:
         DataError: a file is missing or damaged, or the networks do not fit the backbone's layers.
@@ -72,11 +74,12 @@ def read_published(
         tuple(layer.name for layer in layers),
         tuple(layer.depth for layer in layers),
         tuple(_KINDS.index(layer.kind) for layer in layers),
+        "two_stage",
         {},
         {},
     )
-    encoder = PaddedText(backbone.condition_width)
-    return description, Stage(networks[1], encoder), Stage(networks[2], encoder)
+    response, adapter = (Part(networks[stage], PaddedText(backbone.condition_width)) for stage in _FILES)
+    return description, TwoStage(response=response, adapter=adapter).eval()
 
 
 def _read_config(path: Path) -> dict[str, dict[str, Any]]:

@@ -1,10 +1,10 @@
-"""The files of a predictor: `predictor.json`, from which the modules are rebuilt, and one safetensors file a stage.
+"""The files of a predictor: `predictor.json`, from which the modules are rebuilt, and one safetensors file a part.
 
-    predictor/predictor.json          condition, backbone and layer table, class and constructor values of every module
-              response.safetensors    stage I:  network.*, encoder.*
+    predictor/predictor.json          condition, backbone and layer table, kind of hypernetwork, constructor values
+              response.safetensors    stage I:  network.*, encoder.*    (two_stage alone)
               adapter.safetensors     stage II: network.*, encoder.*    (absent after stage I)
 
-Class names are looked up in the fixed tables of `lofa.hypernets` and `lofa.conditions`; a file can name nothing else.
+Names are looked up in the fixed tables of `lofa.hypernets` and `lofa.conditions`; a file can name nothing else.
 """
 
 from collections.abc import Mapping
@@ -20,49 +20,37 @@ from lofa.backbones import Backbone, BackboneConfig
 from lofa.conditions import CONDITION_ENCODERS
 from lofa.errors import DataError
 from lofa.files import atomic_write, read_json, read_tensors, save_tensors, write_json
-from lofa.hypernets import NETWORKS
-from lofa.interop.quirks import add_quirks
+from lofa.hypernets import HYPERNETS, Hypernetwork, Part
+from lofa.hypernets.old_names import renamed
+from lofa.interop.quirks import quirky
 from lofa.targets import Kind, holds_only
 
 __all__ = [
     "PREDICTOR",
     "Description",
-    "Stage",
     "find_predictor",
-    "load_response",
-    "load_stage",
+    "load_hypernet",
+    "load_part",
     "read_description",
     "save_predictor",
 ]
 
 FORMAT = "lofa-predictor"
-VERSION = 1
+VERSION = 2
 DESCRIPTION_FILE = "predictor.json"
 
 
 def _is_predictor(path: Path) -> bool:
     try:
-        description = read_json(path / DESCRIPTION_FILE)
-        stages = description["stages"] if description.get("format") == FORMAT else []
-    except (DataError, AttributeError, KeyError):
+        description = _current(read_json(path / DESCRIPTION_FILE))
+        parts = description["hypernet"]["parts"] if description.get("format") == FORMAT else []
+    except (DataError, AttributeError, KeyError, TypeError, ValueError):
         return False
-    return bool(stages) and holds_only(path, [DESCRIPTION_FILE, *(f"{name}.safetensors" for name in stages)])
+    return bool(parts) and holds_only(path, [DESCRIPTION_FILE, *(f"{name}.safetensors" for name in parts)])
 
 
 PREDICTOR = Kind("the folder of a predictor", _is_predictor)
 """The folder that `save_predictor` writes, and replaces."""
-
-
-@dataclass(frozen=True, eq=False)
-class Stage:
-    """A hypernetwork and the condition encoder trained with it."""
-
-    network: nn.Module
-    encoder: nn.Module
-
-    def modules(self) -> dict[str, nn.Module]:
-        """Both by the names that files use."""
-        return {"network": self.network, "encoder": self.encoder}
 
 
 @dataclass(frozen=True)
@@ -78,7 +66,9 @@ class Description:
         layers: names of the adapted layers
         depth: depth id of each layer
         kind: kind id of each layer
-        stages: "response" and, after stage II, "adapter" -> file, class names, constructor values
+        hypernet: kind of hypernetwork, a key of `HYPERNETS`
+        parts: "response" and, after stage II, "adapter" -> constructor values of network and encoder
+        version: of the files
         metadata: what the writer added
     """
 
@@ -90,8 +80,10 @@ class Description:
     layers: tuple[str, ...]
     depth: tuple[int, ...]
     kind: tuple[int, ...]
-    stages: Mapping[str, Mapping[str, Any]]
+    hypernet: str
+    parts: Mapping[str, Mapping[str, Any]]
     metadata: Mapping[str, str]
+    version: int = VERSION
 
 
 def _table_name(module: nn.Module, table: Mapping[str, type[nn.Module]]) -> str:
@@ -101,11 +93,10 @@ def _table_name(module: nn.Module, table: Mapping[str, type[nn.Module]]) -> str:
     raise TypeError(f"{type(module).__name__} is none of the classes a predictor may hold: {', '.join(table)}")
 
 
-def _describe(stage: Stage, file: str) -> dict[str, Any]:
+def _describe(part: Part) -> dict[str, Any]:
     return {
-        "file": file,
-        "network": {"class": _table_name(stage.network, NETWORKS), "config": stage.network.config},
-        "encoder": {"class": _table_name(stage.encoder, CONDITION_ENCODERS), "config": stage.encoder.config},
+        "network": part.network.config.values(),
+        "encoder": {"class": _table_name(part.encoder, CONDITION_ENCODERS), "config": part.encoder.config},
     }
 
 
@@ -118,8 +109,7 @@ def save_predictor(
     backbone: Backbone,
     *,
     condition: str,
-    response: Stage,
-    adapter: Stage | None = None,
+    hypernet: Hypernetwork,
     backbone_path: str | Path | None = None,
     metadata: Mapping[str, str] | None = None,
 ) -> None:
@@ -130,21 +120,13 @@ def save_predictor(
     Args:
         directory: usually `<run>/predictor`
         backbone: the one trained for
-        condition: key of `CONDITION_ENCODERS` that both encoders are of
-        response: stage I
-        adapter: stage II, if it has been trained
+        condition: key of `CONDITION_ENCODERS` that all encoders are of
+        hypernet: a member of `HYPERNETS`
         backbone_path: the folder, shipped name or hub id the backbone was loaded from; None: its name
         metadata: strings to keep: run name, data set ...
     """
-    stages = {"response": response} | ({"adapter": adapter} if adapter else {})
-    tensors = {
-        name: {
-            f"{part}.{key}": _whole(value)
-            for part, module in stage.modules().items()
-            for key, value in module.state_dict().items()
-        }
-        for name, stage in stages.items()
-    }
+    parts = hypernet.parts()
+    tensors = {name: {key: _whole(value) for key, value in part.state_dict().items()} for name, part in parts.items()}
     if torch.distributed.is_initialized() and torch.distributed.get_rank() != 0:
         return
     layers = [
@@ -171,7 +153,10 @@ def save_predictor(
                     "fingerprint": backbone.fingerprint,
                     "layers": layers,
                 },
-                "stages": {name: _describe(stage, f"{name}.safetensors") for name, stage in stages.items()},
+                "hypernet": {
+                    "kind": _table_name(hypernet, HYPERNETS),
+                    "parts": {name: _describe(part) for name, part in parts.items()},
+                },
                 "metadata": dict(metadata or {}),
             },
         )
@@ -212,12 +197,13 @@ def read_description(path: str | Path) -> Description:
     content = read_json(file)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise DataError(f"{file}: not the description of a predictor (its format entry is not {FORMAT!r})")
-    if content.get("version") != VERSION:
+    version = content.get("version")
+    if version not in (1, VERSION):
         raise DataError(
-            f"{file}: version {content.get('version')!r}, but this LoFA reads version {VERSION}; "
-            "use the LoFA that wrote it"
+            f"{file}: version {version!r}, but this LoFA reads versions 1 to {VERSION}; use the LoFA that wrote it"
         )
     try:
+        content = _current(content)
         backbone = content["backbone"]
         layers = backbone["layers"]
         return Description(
@@ -229,68 +215,89 @@ def read_description(path: str | Path) -> Description:
             tuple(layer["name"] for layer in layers),
             tuple(layer["depth"] for layer in layers),
             tuple(layer["kind"] for layer in layers),
-            content["stages"],
+            content["hypernet"]["kind"],
+            content["hypernet"]["parts"],
             content.get("metadata", {}),
+            version,
         )
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise DataError(
             f"{file}: damaged, the entry {error} is missing or of the wrong kind; train again or take a copy"
         ) from None
 
 
-def load_stage(description: Description, name: str, device: torch.device | str = "cpu") -> Stage:
-    """Rebuilds stage "response" or "adapter", frozen, in eval mode.
+def _current(content: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A description as this version writes it."""
+    if content["version"] != 1:
+        return content
+    parts = {
+        name: {**stage, "network": _current_values(dict(stage["network"]["config"]))}
+        for name, stage in content["stages"].items()
+    }
+    return {**content, "hypernet": {"kind": "two_stage", "parts": parts}}
+
+
+def _current_values(old: dict[str, Any]) -> dict[str, Any]:
+    return quirky(old, old.pop("quirks", []))
+
+
+def load_hypernet(description: Description, device: torch.device | str = "cpu") -> Hypernetwork:
+    """Rebuilds the hypernetwork, frozen, in eval mode.
 
     Raises:
-        DataError: the stage has not been trained, names an unknown class, or its file does not fit.
+        DataError: an unknown kind, a part that has not been trained, or a file that does not fit.
     """
-    spec = description.stages.get(name)
-    if spec is None:
+    kind = _kind(description)
+    hypernet = kind(**{name: load_part(description, name, device) for name in kind.networks})
+    return hypernet.requires_grad_(False).eval()
+
+
+def _kind(description: Description) -> type[Hypernetwork]:
+    if description.hypernet not in HYPERNETS:
         raise DataError(
-            f"{description.folder}: holds {', '.join(description.stages) or 'no stage'} but not {name}; "
+            f"{description.folder / DESCRIPTION_FILE}: hypernetwork {description.hypernet!r} is none of "
+            f"{', '.join(HYPERNETS)}"
+        )
+    return HYPERNETS[description.hypernet]
+
+
+def load_part(description: Description, name: str, device: torch.device | str = "cpu") -> Part:
+    """Rebuilds one part ("response", "adapter"), frozen, in eval mode.
+
+    Raises:
+        DataError: the part has not been trained, has an encoder of an unknown class, or its file does not fit.
+    """
+    networks = _kind(description).networks
+    spec = description.parts.get(name)
+    if spec is None or name not in networks:
+        raise DataError(
+            f"{description.folder}: holds {', '.join(description.parts) or 'no part'} but not {name}; "
             "run `python train.py stage=2 response=<this run>` and give that run"
         )
     file = description.folder / f"{name}.safetensors"
-    stage = Stage(_build(spec, "network", NETWORKS, file), _build(spec, "encoder", CONDITION_ENCODERS, file))
-    tensors = read_tensors(file)
-    for part, module in stage.modules().items():
-        state = {key.removeprefix(f"{part}."): value for key, value in tensors.items() if key.startswith(f"{part}.")}
-        bad = [key for key, value in state.items() if not value.isfinite().all()]
-        if bad:
-            raise DataError(
-                f"{file}: {part}.{bad[0]} holds NaN or infinity; the training diverged, train again at a lower rate"
-            )
-        try:
-            module.load_state_dict(state)
-        except RuntimeError as error:
-            raise DataError(f"{file}: does not fit {DESCRIPTION_FILE} beside it ({error})") from None
-        module.requires_grad_(False).eval().to(device)
-    return stage
-
-
-def _build(spec: Mapping[str, Any], part: str, table: Mapping[str, type[nn.Module]], file: Path) -> nn.Module:
-    where = f"{file.parent / DESCRIPTION_FILE}: {file.stem}.{part}"
+    part = _build(networks[name], spec, file)
+    state: Mapping[str, Tensor] = read_tensors(file)
+    if description.version == 1:
+        state = renamed(state)
+    bad = [key for key, value in state.items() if not value.isfinite().all()]
+    if bad:
+        raise DataError(f"{file}: {bad[0]} holds NaN or infinity; the training diverged, train again at a lower rate")
     try:
-        name, config = spec[part]["class"], dict(spec[part]["config"])
+        part.load_state_dict(state)
+    except RuntimeError as error:
+        raise DataError(f"{file}: does not fit {DESCRIPTION_FILE} beside it ({error})") from None
+    return part.requires_grad_(False).eval().to(device)
+
+
+def _build(network: Any, spec: Mapping[str, Any], file: Path) -> Part:
+    where = f"{file.parent / DESCRIPTION_FILE}: {file.stem}"
+    try:
+        values, name, config = spec["network"], spec["encoder"]["class"], spec["encoder"]["config"]
     except (KeyError, TypeError):
-        raise DataError(f"{where}: the entries class and config are missing; take a whole copy") from None
-    if name not in table:
-        raise DataError(f"{where}: class {name!r} is not one of {', '.join(table)}")
+        raise DataError(f"{where}: the entries network and encoder are missing; take a whole copy") from None
+    if name not in CONDITION_ENCODERS:
+        raise DataError(f"{where}.encoder: class {name!r} is not one of {', '.join(CONDITION_ENCODERS)}")
     try:
-        quirks = config.pop("quirks", [])
-        module = table[name](**config)
-        if quirks:
-            add_quirks(module, quirks)
-        return module
+        return Part(network(network.Config(**values)), CONDITION_ENCODERS[name](**config))
     except (TypeError, ValueError) as error:
-        raise DataError(f"{where}: {name} can't be built from its config ({error})") from None
-
-
-def load_response(path: str | Path, device: torch.device | str = "cpu") -> tuple[Stage, Description]:
-    """Stage I of a run, frozen, for stage II to read.
-
-    Raises:
-        DataError: no stage-I run there.
-    """
-    description = read_description(path)
-    return load_stage(description, "response", device), description
+        raise DataError(f"{where}: can't be built from its values ({error})") from None

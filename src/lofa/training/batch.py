@@ -7,8 +7,9 @@ from torch import Tensor
 
 from lofa.adapters import LoraBatch
 from lofa.conditions import Condition
+from lofa.hypernets import Inputs
 
-__all__ = ["PairedBatch"]
+__all__ = ["PairedBatch", "inputs_of"]
 
 
 class PairedBatch(Protocol):
@@ -35,3 +36,8 @@ class PairedBatch(Protocol):
     def latents(self) -> Tensor | None: ...
     @property
     def stacks(self) -> Sequence[LoraBatch]: ...
+
+
+def inputs_of(batch: PairedBatch) -> Inputs:
+    """What a hypernetwork reads of a batch."""
+    return batch.values, batch.lengths
