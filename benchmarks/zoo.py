@@ -24,13 +24,13 @@ import torch
 from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor
 
-from lofa.backbones import Backbone, load_backbone, noise_levels
+from lofa.backbones import Backbone, load_backbone
 from lofa.files import write_json
 from lofa.worlds import SPLITS, sample_batch
 from lofa.zoo import Clips, LoraJob, LoraOptions, train_loras
-from lofa.zoo.noise import NoiseStream
 from lofa.zoo.pool import ClipPool, Probe
 from lofa.zoo.stacked import StackedLoras
+from lofa.zoo.stream import DrawStream
 
 
 @dataclass(frozen=True)
@@ -80,8 +80,7 @@ class PeftTrainer:
         )
         self.model = inject_adapter_in_model(config, backbone.pipeline.transformer)
         self.parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        self.grid = noise_levels(backbone.noise_shift)
-        self.probe = Probe(backbone, options.probe_levels, self.grid, options.clips_per_step)
+        self.probe = Probe(backbone, options.probe_levels, options.clips_per_step)
 
     def _start(self) -> None:
         """A and B as the slots have them at the start."""
@@ -106,7 +105,8 @@ class PeftTrainer:
         begun = clock()
         optimizer = torch.optim.AdamW(self.parameters, weight_decay=options.weight_decay, fused=True)
         seeds = [options.seed + job.seed]
-        stream = NoiseStream(seeds, [len(job.clips)], options.clips_per_step, shape, self.grid, device)
+        process = self.backbone.process
+        stream = DrawStream(seeds, [len(job.clips)], options.clips_per_step, shape, process, device)
         for step in range(options.steps):
             draw = stream.next()
             self._loss(job, draw.clips[0], draw.levels[0], draw.noise[0]).backward()

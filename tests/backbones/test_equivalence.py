@@ -12,7 +12,8 @@ from peft import LoraConfig, PeftModel, get_peft_model_state_dict
 from torch import Tensor, nn
 
 from lofa.adapters import Adapter
-from lofa.adapters.names import WAN, split_name
+from lofa.adapters.families.wan import WAN
+from lofa.adapters.names import split_name
 from lofa.backbones import Backbone, BackboneConfig, load_backbone
 from lofa.files import read_tensors
 from tests.helpers.adapters import random_adapter

@@ -7,6 +7,7 @@ import torch
 from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler, SchedulerMixin, UniPCMultistepScheduler
 
 from lofa.backbones import BackboneConfig, bare_backbone, known_backbones, load_backbone, read_config
+from lofa.diffusion import FlowMatching
 from lofa.errors import BackboneError, ConfigError
 from tests.helpers.tiny_wan import SAMPLING, make_tiny_wan
 
@@ -93,7 +94,7 @@ def test_the_shift_of_the_noise_levels_is_the_scheduler_s(
     """Wan's own repositories have a UniPC scheduler, which calls it flow_shift."""
     backbone = load_backbone(tiny_wan_random)
     backbone.pipeline.register_modules(scheduler=scheduler)
-    assert backbone.noise_shift == shift
+    assert backbone.process == FlowMatching(shift)
     latents, condition = torch.zeros(1, 16, 2, 4, 4), backbone.encode_prompt(["a figure"])
     drawn = backbone.denoising_loss(latents, condition, generator=torch.Generator().manual_seed(4))
     generator = torch.Generator().manual_seed(4)

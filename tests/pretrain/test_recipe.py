@@ -10,6 +10,7 @@ import torch
 from rich.console import Console
 
 from lofa.backbones import load_backbone
+from lofa.diffusion import FlowMatching
 from lofa.files import digest, read_tensors
 from lofa.metrics import load_clip, load_video_features
 from lofa.pretrain import Recipe, Schedule, pretrain, recipe
@@ -91,7 +92,7 @@ def test_the_shipped_models_are_of_the_recipe_s_sizes() -> None:
     assert (transformer.config.num_layers, transformer.config.num_attention_heads) == (shipped.layers, shipped.heads)
     assert (vae.config.z_dim, vae.config.base_dim) == (shipped.vae_latents, shipped.vae_base)
     assert backbone.condition_width == shipped.text_width
-    assert backbone.noise_shift == shipped.shift
+    assert backbone.process == FlowMatching(shipped.shift)
     assert (backbone.sampling.steps, backbone.sampling.guidance) == (shipped.sampling_steps, shipped.guidance)
     assert all(parameter.dtype == torch.float32 for parameter in transformer.parameters())
 

@@ -12,6 +12,7 @@ from lofa.adapters import Adapter, LoraBatch, LowRank, LowRankBatch, Slots, stac
 from lofa.backbones import by_shape
 from lofa.conditions import Condition, TextEncoder
 from lofa.data.sampler import BatchKey, BatchPlan, EndlessBatches
+from lofa.diffusion import FlowMatching
 from lofa.hypernets import AdapterNet, ResponseNet
 from lofa.training import AdapterModule, ResponseModule, warmup_schedule
 
@@ -34,7 +35,7 @@ class ToyBackbone:
     """
 
     name, fingerprint, condition_width, device = "toy", "toy-fingerprint", CONTEXT, torch.device("cpu")
-    noise_shift, dtype = 5.0, torch.float32
+    process, dtype = FlowMatching(5.0), torch.float32
 
     def __init__(self, mixed: bool = False) -> None:
         generator = torch.Generator().manual_seed(5)

@@ -11,7 +11,8 @@ from lightning.pytorch.loggers import Logger
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from lofa.training import AdapterModule, NoiseSchedule, PredictorModule
+from lofa.diffusion import draw_noise
+from lofa.training import AdapterModule, PredictorModule
 from lofa.training.adapter_module import VALIDATION_DRAWS, VALIDATION_SEED
 from tests.training.pieces import LATENT, ToyBackbone, ToyBatch, adapter_module, batch_of, loader, response_module
 
@@ -66,7 +67,7 @@ def denoising(
     backbone = ToyBackbone(mixed=True)
     for layer, linear in zip(backbone.layers, backbone.net, strict=True):
         linear.weight += change.get(layer.name, 0)
-    draw = NoiseSchedule(backbone.noise_shift).draw([batch.ids[row]], LATENT, seed=seed, step=step, draws=draws)
+    draw = draw_noise(backbone.process, [batch.ids[row]], LATENT, seed=seed, step=step, draws=draws)
     alone = batch.prompt[torch.tensor([row])]
     latents = batch.latents[row : row + 1]
     losses = [

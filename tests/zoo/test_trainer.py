@@ -5,10 +5,11 @@ import pytest
 import torch
 
 from lofa.adapters import LowRankBatch
-from lofa.backbones import Backbone, load_backbone, noise_levels
+from lofa.backbones import Backbone, load_backbone
+from lofa.diffusion import FlowMatching
 from lofa.errors import ConfigError
 from lofa.zoo import Clips, LoraJob, LoraOptions, LoraResult, train_loras
-from lofa.zoo.noise import NoiseStream
+from lofa.zoo.stream import DrawStream
 from lofa.zoo.trainer import Batch
 from tests.zoo.sets import SHAPE, clips, jobs
 
@@ -50,7 +51,7 @@ def test_equals_training_one_lora_by_hand(backbone: Backbone) -> None:
         pairs[layer.name] = (A, B)
     optimizer = torch.optim.AdamW(parameters, weight_decay=options.weight_decay)
     shape = (backbone.latent_channels, *SHAPE)
-    stream = NoiseStream([job.seed], [len(job.clips)], 2, shape, noise_levels(5.0), torch.device("cpu"))
+    stream = DrawStream([job.seed], [len(job.clips)], 2, shape, FlowMatching(5.0), torch.device("cpu"))
     for step in range(options.steps):
         draw = stream.next()
         adapters = {name: LowRankBatch(A, B, torch.ones(1)) for name, (A, B) in pairs.items()}
@@ -114,8 +115,7 @@ def test_training_lowers_the_loss_and_leaves_the_backbone_alone(backbone: Backbo
 def test_the_first_loss_is_that_of_the_backbone_without_adapters(backbone: Backbone) -> None:
     job = LoraJob("one", clips(backbone, 1, 3), seed=1)
     first = train_loras(backbone, [job], replace(OPTIONS, steps=1))[0].first_loss
-    grid = noise_levels(backbone.noise_shift)
-    levels = grid[[250, 750]]
+    levels = backbone.process.levels[[250, 750]]
     noise = torch.stack([torch.randn(job.clips.latents.shape[1:], generator=g) for g in _probe_generators(2)])
     latents = job.clips.latents.expand(2, -1, -1, -1, -1)
     expected = backbone.denoising_loss(latents, job.clips.condition, noise_level=levels, noise=noise).mean()

@@ -72,8 +72,12 @@ class Adapter(Mapping[str, LowRank]):
         format: str = "diffusers",
         dtype: torch.dtype | None = None,
         overwrite: bool = False,
-    ) -> None:
-        """Writes the adapter, atomically.
+    ) -> list[Path]:
+        """Writes the adapter, each file whole or not at all, and returns what was written.
+
+        That is `path`; but every format other than "diffusers" holds layers of one pipeline component, so an adapter
+        of both experts of Wan 2.2 becomes the pair of files that such tools take: "x-high.safetensors" and
+        "x-low.safetensors" for "x.safetensors".
 
         Args:
             path: the file (.safetensors; "reference": .pth) or folder ("peft") to write
@@ -86,7 +90,7 @@ class Adapter(Mapping[str, LowRank]):
             TargetError: something stands there that is not to be replaced.
             WriteError: the disk is full or read only.
         """
-        write_adapter(path, self, self.metadata, format, dtype, overwrite)
+        return write_adapter(path, self, self.metadata, format, dtype, overwrite)
 
     @classmethod
     def load(cls, path: str | Path) -> Self:

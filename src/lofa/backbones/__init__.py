@@ -12,10 +12,8 @@ from lofa.backbones.load import (
 )
 from lofa.backbones.merge import check_merge_target, merge_adapter, merged_adapters
 from lofa.backbones.networks import Adapters, LayerSpec, by_shape
-from lofa.backbones.noise import NOISE_STEPS, noise_levels
 
 __all__ = [
-    "NOISE_STEPS",
     "Adapters",
     "Backbone",
     "BackboneConfig",
@@ -30,6 +28,5 @@ __all__ = [
     "load_backbone",
     "merge_adapter",
     "merged_adapters",
-    "noise_levels",
     "read_config",
 ]

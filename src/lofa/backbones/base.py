@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from lofa.adapters import Adapter, AdapterBatch, LowRankBatch
 from lofa.backbones.networks import Adapters, LayerSpec, SlottedNetworks
-from lofa.backbones.noise import add_noise, draw_noise_levels, velocity_target
 from lofa.conditions import Condition
+from lofa.diffusion import DiffusionProcess
 from lofa.errors import BackboneError
 
 __all__ = ["Backbone", "Sampling"]
@@ -69,8 +69,8 @@ class Backbone(SlottedNetworks, ABC):
 
     @property
     @abstractmethod
-    def noise_shift(self) -> float:
-        """Shift of the noise levels towards noise, from the scheduler's configuration."""
+    def process(self) -> DiffusionProcess:
+        """The diffusion process that its denoiser was trained on."""
 
     @abstractmethod
     def encode_prompt(self, prompts: list[str]) -> Condition:
@@ -94,10 +94,17 @@ class Backbone(SlottedNetworks, ABC):
         """Latents (B, C, T', H', W') -> uint8 clips (B, T, H, W, 3)."""
 
     @abstractmethod
-    def predict_velocity(
-        self, x_t: Tensor, sigma: Tensor, condition: Condition, batch: AdapterBatch, rows: Tensor | None
+    def predict(
+        self, x_t: Tensor, level: Tensor, condition: Condition, batch: AdapterBatch, rows: Tensor | None
     ) -> Tensor:
-        """Velocity (B, C, T, H, W) of noisy latents at noise levels `sigma` (B,); adapters as in `Slots.attached`."""
+        """The denoiser's output (B, C, T, H, W), to be compared with `process.target`.
+
+        Args:
+            x_t: noisy latents (B, C, T, H, W)
+            level: their noise levels (B,)
+            condition: of B prompts, or of one for all
+            batch, rows: adapters as in `Slots.attached`
+        """
 
     @abstractmethod
     def _sample(
@@ -120,7 +127,7 @@ class Backbone(SlottedNetworks, ABC):
         generator: torch.Generator | None = None,
         noise: Tensor | None = None,
     ) -> Tensor:
-        """Flow-matching mean squared error of each sample, unweighted; differentiable in the adapters' tensors.
+        """Mean squared error of the denoiser on each sample, unweighted; differentiable in the adapters' tensors.
 
         Args:
             latents: (B, C, T, H, W) as `encode_video` gives them
@@ -137,16 +144,16 @@ class Backbone(SlottedNetworks, ABC):
         if len(condition) not in (1, count):
             raise ValueError(f"{count} latents need as many conditions (or one), got {len(condition)}")
         if noise_level is None:
-            noise_level = draw_noise_levels(count, self.noise_shift, generator)
+            noise_level = self.process.draw_levels(count, generator)
         if noise is None:
             noise_device = torch.device("cpu") if generator is None else generator.device
             noise = torch.randn(latents.shape, generator=generator, device=noise_device)
         x_0 = latents.to(self.device, torch.float32)
         noise = noise.to(self.device, torch.float32)
-        sigma = noise_level.to(self.device, torch.float32)
-        x_t = add_noise(x_0, noise, sigma)
-        v = self.predict_velocity(x_t, sigma, condition, self.adapter_batch(adapters), None)
-        return (v.float() - velocity_target(x_0, noise)).square().flatten(1).mean(1)
+        level = noise_level.to(self.device, torch.float32)
+        x_t = self.process.add_noise(x_0, noise, level)
+        predicted = self.predict(x_t, level, condition, self.adapter_batch(adapters), None)
+        return (predicted.float() - self.process.target(x_0, noise, level)).square().flatten(1).mean(1)
 
     def generate(
         self,

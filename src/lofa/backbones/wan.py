@@ -13,11 +13,12 @@ from diffusers.pipelines.wan.pipeline_wan import WanPipeline, prompt_clean
 from torch import Tensor, nn
 
 from lofa.adapters import AdapterBatch
-from lofa.adapters.names import WAN, join_name
+from lofa.adapters.families.wan import WAN
+from lofa.adapters.names import join_name
 from lofa.backbones.base import Backbone, Sampling
 from lofa.backbones.networks import LayerSpec
-from lofa.backbones.noise import NOISE_STEPS
 from lofa.conditions import Condition
+from lofa.diffusion import FlowMatching, seeded_noise
 from lofa.errors import BackboneError
 
 __all__ = ["ATTENTION_KINDS", "WAN_SAMPLING", "WanBackbone", "wan_layers"]
@@ -91,9 +92,9 @@ class WanBackbone(Backbone):
         return _MAX_TOKENS if tokenizer is None else min(tokenizer.model_max_length, _MAX_TOKENS)
 
     @property
-    def noise_shift(self) -> float:
+    def process(self) -> FlowMatching:
         config = self.pipeline.scheduler.config
-        return float(config.get("shift") or config.get("flow_shift") or _SHIFT)
+        return FlowMatching(float(config.get("shift") or config.get("flow_shift") or _SHIFT))
 
     @torch.no_grad()
     def encode_prompt(self, prompts: list[str]) -> Condition:
@@ -158,27 +159,27 @@ class WanBackbone(Backbone):
                 f"{factors[1]}; got {frames} frames of {height} x {width}"
             )
 
-    def predict_velocity(
-        self, x_t: Tensor, sigma: Tensor, condition: Condition, batch: AdapterBatch, rows: Tensor | None
+    def predict(
+        self, x_t: Tensor, level: Tensor, condition: Condition, batch: AdapterBatch, rows: Tensor | None
     ) -> Tensor:
         tokens = self._padded(condition).expand(x_t.shape[0], -1, -1)
         boundary = self.pipeline.config["boundary_ratio"]
         if boundary is None or len(self._transformers) == 1:
             with self.slots.attached(batch, rows):
-                return self._velocity(self._transformers[0][1], x_t, sigma, tokens)
+                return self._denoise(self._transformers[0][1], x_t, level, tokens)
         if rows is None:
             count = len(next(iter(batch.values()))) if batch else 1
             rows = torch.arange(x_t.shape[0], device=x_t.device) * count // x_t.shape[0]
-        v = torch.empty_like(x_t)
-        for chosen, (_, model) in zip((sigma >= boundary, sigma < boundary), self._transformers, strict=True):
+        predicted = torch.empty_like(x_t)
+        for chosen, (_, model) in zip((level >= boundary, level < boundary), self._transformers, strict=True):
             if chosen.any():
                 with self.slots.attached(batch, rows[chosen]):
-                    part = self._velocity(model, x_t[chosen], sigma[chosen], tokens[chosen])
-                v = v.index_put((chosen.nonzero()[:, 0],), part.to(v.dtype))
-        return v
+                    part = self._denoise(model, x_t[chosen], level[chosen], tokens[chosen])
+                predicted = predicted.index_put((chosen.nonzero()[:, 0],), part.to(predicted.dtype))
+        return predicted
 
-    def _velocity(self, model: nn.Module, x_t: Tensor, sigma: Tensor, tokens: Tensor) -> Tensor:
-        velocity: Tensor = model(x_t.to(self.dtype), sigma * NOISE_STEPS, tokens, return_dict=False)[0]
+    def _denoise(self, model: nn.Module, x_t: Tensor, level: Tensor, tokens: Tensor) -> Tensor:
+        velocity: Tensor = model(x_t.to(self.dtype), self.process.timestep(level), tokens, return_dict=False)[0]
         return velocity
 
     def _padded(self, condition: Condition) -> Tensor:
@@ -201,7 +202,7 @@ class WanBackbone(Backbone):
             sampling.height // self.pipeline.vae_scale_factor_spatial,
             sampling.width // self.pipeline.vae_scale_factor_spatial,
         )
-        noise = torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
+        noise = seeded_noise(seeds, shape)
         guided = sampling.guidance > 1
         tokens = self._padded(self.encode_prompt(prompts))
         negative = self._padded(self.encode_prompt([negative_prompt])).expand(tokens.shape) if guided else None

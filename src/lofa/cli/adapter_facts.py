@@ -7,9 +7,9 @@ from typing import Any
 import torch
 
 from lofa.adapters import Adapter
+from lofa.adapters.families import FAMILIES, locate_layer
 from lofa.adapters.formats import FORMATS
 from lofa.adapters.formats.container import RawFile
-from lofa.adapters.names import FAMILIES, locate_layer
 from lofa.backbones import WeightFolder, backbone_folder
 from lofa.errors import BackboneError, ConfigError
 from lofa.evaluation import Grid, LayerChange, draw_grids, measure_change, say_change, total_relative
@@ -92,7 +92,7 @@ def _draw(path: Path, name: str, changes: Mapping[str, LayerChange], tau: float)
         raise ConfigError(f"out={path}: no layer of the adapter stands in a block of a known model family")
     rows = sorted({place[:2] for place in places.values()})
     there = {place[2] for place in places.values()}
-    kinds = [kind for family in FAMILIES for kind in family.kinds if kind in there]
+    kinds = [kind for family in FAMILIES.values() for kind in family.kinds if kind in there]
     names = [f"{component} {depth}" for component, depth in rows]
 
     def grid(title: str, value: Callable[[LayerChange], float]) -> Grid:

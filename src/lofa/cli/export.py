@@ -38,8 +38,10 @@ def export_adapter(adapter: Adapter, config: Any) -> str:
     """Writes `out` in `format`, `dtype` and at most `rank`, and reads it again. Returns what it is, in words."""
     out = Path(config.out)
     less = adapter if config.rank is None else adapter.reduced(config.rank)
-    less.save(out, config.format, pick_dtype(config.dtype), config.overwrite)
-    distance = adapter.distance(Adapter.load(out))
+    files = less.save(out, config.format, pick_dtype(config.dtype), config.overwrite)
+    written = dict(item for file in files for item in Adapter.load(file).items())
+    distance = adapter.distance(written)
     ranks = sorted({pair.rank for pair in less.values()})
     lost = "exact" if distance < _EXACT else f"off by {distance:.2g} of the update's norm"
-    return f"{config.format}, {len(less)} layers, rank {', '.join(map(str, ranks))}, {lost}"
+    parts = f" in {' and '.join(file.name for file in files)}" if len(files) > 1 else ""
+    return f"{config.format}, {len(less)} layers{parts}, rank {', '.join(map(str, ranks))}, {lost}"

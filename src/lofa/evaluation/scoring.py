@@ -10,11 +10,11 @@ from torch import Tensor
 from lofa.adapters import Adapter, stack_adapters
 from lofa.backbones import Backbone
 from lofa.data.samples import Sample
+from lofa.diffusion import draw_noise
 from lofa.evaluation.cases import Case, Protocol
 from lofa.evaluation.methods import Method
 from lofa.metrics import ClipEncoder, VideoFeatures, clip_scores
 from lofa.stores import Location, locate
-from lofa.training import NoiseSchedule
 from lofa.zoo import Clips, read_clips
 
 __all__ = ["Judges", "MethodScores", "RealClips", "Scorer"]
@@ -87,7 +87,6 @@ class Scorer:
         self.scored = [(place, sample) for place, case in enumerate(cases) for sample in case.score]
         self.generated = [(place, sample) for place, case in enumerate(cases) for sample in case.score[:most]]
         self.shown = {case.score[0].id for case in self.cases[: protocol.pictures]}
-        self.schedule = NoiseSchedule(shift=backbone.noise_shift, weighted=False)
 
     def _batches(self, rows: Sequence[tuple[int, Sample]]) -> Iterator[Sequence[tuple[int, Sample]]]:
         for start in range(0, len(rows), self.protocol.batch):
@@ -136,7 +135,8 @@ class Scorer:
         """Denoising loss (rows,), the mean over the clip's own fixed levels and noise."""
         clips, levels, device = self._read(rows), self.protocol.noise_levels, self.backbone.device
         ids = [sample.id for _, sample in rows]
-        draw = self.schedule.draw(ids, clips.latents.shape[1:], seed=self.protocol.seed, step=0, draws=levels)
+        shape = clips.latents.shape[1:]
+        draw = draw_noise(self.backbone.process, ids, shape, seed=self.protocol.seed, step=0, draws=levels)
         repeated = torch.arange(len(rows)).repeat_interleave(levels)
         adapters = self._adapters(method, rows)
         losses = self.backbone.denoising_loss(

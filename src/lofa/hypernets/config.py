@@ -8,8 +8,8 @@ from typing import Any, Self
 __all__ = ["AdapterConfig", "HypernetOptions", "ResponseConfig", "TrunkConfig"]
 
 
-def _option(help: str, **default: Any) -> Any:
-    return field(metadata={"help": help}, **default)
+def _option(help: str, least: float | None = None, **default: Any) -> Any:
+    return field(metadata={"help": help, "least": least}, **default)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +19,7 @@ class _TrunkOptions:
     patch_size: int = _option("side of the tiles a weight is cut into, nearly: of each axis the divisor nearest to it")
     d_model: int = _option("width")
     n_heads: int = _option("attention heads")
-    n_blocks: int = _option("blocks")
+    n_blocks: int = _option("blocks", least=1)
     mlp_ratio: float = _option("hidden width of the MLPs, times d_model", default=4.0)
     lora_rank: int = _option("rank r of the predicted pairs")
     head: str = _option("what makes the pairs of a layer from its tokens: published", default="published")

@@ -15,7 +15,8 @@ from typing import Any
 
 from torch import Tensor
 
-from lofa.adapters.names import WAN, join_name, split_name
+from lofa.adapters.families.wan import WAN
+from lofa.adapters.names import join_name, split_name
 from lofa.errors import DataError
 from lofa.files import read_json, read_torch, save_torch
 from lofa.paths import inside
@@ -85,10 +86,10 @@ def read_stage1(path: Path) -> dict[str, Tensor]:
         raise DataError(f"{path}: holds no {_HIDDEN} by layer")
     tokens = {}
     for original, value in hidden.items():
-        name = WAN.from_original(str(original))
+        name = WAN.path(str(original))
         if name is None or not isinstance(value, Tensor) or value.ndim != 2:
             raise DataError(f"{path}: {_HIDDEN}[{original!r}] is no (T, d) tensor of a layer of Wan")
-        tokens[join_name(WAN.component, name)] = value
+        tokens[join_name(next(iter(WAN.components)), name)] = value
     return tokens
 
 
@@ -100,7 +101,7 @@ def write_stage1(path: Path, tokens: Mapping[str, Tensor]) -> None:
     """
     hidden = {}
     for name, value in tokens.items():
-        original = WAN.to_original(split_name(name)[1])
+        original = WAN.original(split_name(name)[1])
         if original is None:
             raise DataError(f"{path}: not written, layer {name} is none of Wan's")
         hidden[original] = value

@@ -8,7 +8,6 @@ from lofa.training.clips import SampleClips
 from lofa.training.csv_log import CsvLog
 from lofa.training.losses import delta_loss, gradient_shares, response_loss, response_target
 from lofa.training.module import PredictorModule
-from lofa.training.noise import NoiseDraw, NoiseSchedule
 from lofa.training.response_module import ResponseModule
 from lofa.training.schedules import warmup_schedule
 from lofa.training.stopping import StopOnNonFinite, StopRequest, TrainingDiverged, TrainingStopped
@@ -20,8 +19,6 @@ __all__ = [
     "AtomicCheckpointIO",
     "Checkpoints",
     "CsvLog",
-    "NoiseDraw",
-    "NoiseSchedule",
     "PairedBatch",
     "PredictorModule",
     "ResponseModule",

@@ -9,13 +9,13 @@ from torch import Tensor
 
 from lofa.adapters import Adapter, LoraBatch, merge_batches, unstack
 from lofa.backbones import Backbone
+from lofa.diffusion import NoiseDraw, draw_noise
 from lofa.errors import DataError
 from lofa.hypernets import Hypernetwork, Response
 from lofa.training.agreement import Agreement, agreement, maps_of
 from lofa.training.batch import PairedBatch, inputs_of
 from lofa.training.losses import delta_loss, gradient_shares
 from lofa.training.module import OptimizerFactory, PredictorModule, SchedulerFactory
-from lofa.training.noise import NoiseDraw, NoiseSchedule
 
 __all__ = ["AdapterModule"]
 
@@ -33,7 +33,7 @@ class AdapterModule(PredictorModule):
         delta_scale: weight of the L1 term
         denoising_scale: weight of the denoising term
         alpha_in_delta: compare alpha B A with the truth, not, as published, B A alone
-        noise_weighted: weight the noise levels as in `NoiseSchedule`, or all the same
+        noise_weighted: weight the noise levels as the backbone's process does, or all the same
         noise_draws: noise levels for each predicted adapter and step
         seed: of the noise; the other arguments as in `PredictorModule`
     """
@@ -57,7 +57,7 @@ class AdapterModule(PredictorModule):
         self.backbone = backbone
         self._scales = {"delta": delta_scale, "denoising": denoising_scale}
         self._alpha_in_delta = alpha_in_delta
-        self._noise = NoiseSchedule(backbone.noise_shift, noise_weighted)
+        self._noise_weighted = noise_weighted
         self._noise_draws = noise_draws
         self._seed = seed
         self._reference: dict[tuple[str, ...], dict[str, Tensor]] = {}
@@ -131,8 +131,8 @@ class AdapterModule(PredictorModule):
         return unstack(merge_batches(batch.stacks))
 
     def _draw(self, batch: PairedBatch, seed: int, step: int, draws: int) -> NoiseDraw:
-        draw = self._noise.draw(batch.ids, _latents(batch).shape[1:], seed=seed, step=step, draws=draws)
-        return NoiseDraw(draw.noise.to(self.device), draw.level.to(self.device), draw.weight.to(self.device))
+        shape, process = _latents(batch).shape[1:], self.backbone.process
+        return draw_noise(process, batch.ids, shape, seed=seed, step=step, draws=draws).to(self.device)
 
     def _denoising(self, pairs: Sequence[LoraBatch] | None, batch: PairedBatch, draw: NoiseDraw) -> Tensor:
         """Unweighted denoising loss (P * draws,) of the backbone carrying `pairs`."""
@@ -149,7 +149,10 @@ class AdapterModule(PredictorModule):
             compared = [replace(part, alpha=torch.ones_like(part.alpha)) for part in prediction]
         with self.exact():
             delta = delta_loss(zip(compared, batch.stacks, strict=True)).mean()
-        return {"delta": delta, "denoising": (draw.weight * self._denoising(prediction, batch, draw)).mean()}
+        denoising = self._denoising(prediction, batch, draw)
+        if self._noise_weighted:
+            denoising = draw.weight * denoising
+        return {"delta": delta, "denoising": denoising.mean()}
 
     def _shares(self, prediction: Sequence[LoraBatch], batch: PairedBatch, draw: NoiseDraw) -> dict[str, Tensor]:
         """Measured on copies that are cut off the network, so that its own backward pass stays as it is."""

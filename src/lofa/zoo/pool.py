@@ -9,10 +9,12 @@ from torch import Tensor
 from lofa.adapters import AdapterBatch
 from lofa.backbones import Backbone
 from lofa.conditions import Condition
+from lofa.diffusion import seeded_noise
 from lofa.zoo.jobs import Clips
-from lofa.zoo.noise import level_at, probe_noise
 
 __all__ = ["ClipPool", "Probe"]
+
+_PROBE_SEED = 20_251_208
 
 
 @dataclass(frozen=True)
@@ -61,13 +63,12 @@ class Probe:
 
     Args:
         levels: how many noise levels, at the middles of as many equal parts of the grid.
-        grid: noise levels (steps,) that training draws from.
         width: rows a LoRA measured at once.
     """
 
-    def __init__(self, backbone: Backbone, levels: int, grid: Tensor, width: int) -> None:
+    def __init__(self, backbone: Backbone, levels: int, width: int) -> None:
         self.backbone, self.width = backbone, width
-        self.levels = level_at((torch.arange(levels) + 0.5) / levels, grid).to(backbone.device)
+        self.levels = backbone.process.level_at((torch.arange(levels) + 0.5) / levels).to(backbone.device)
 
     @torch.no_grad()
     def __call__(self, pool: ClipPool, adapters: AdapterBatch | None) -> Tensor:
@@ -79,7 +80,8 @@ class Probe:
         for start in range(0, most, self.width):
             row = torch.arange(start, min(most, start + self.width), device=own.device)
             clips = row % pool.count[:, None]
-            noise = probe_noise(row.tolist(), pool.latents.shape[1:]).to(own.device)
+            seeds = [_PROBE_SEED + number for number in row.tolist()]
+            noise = seeded_noise(seeds, pool.latents.shape[1:]).to(own.device)
             losses = pool.losses(
                 self.backbone,
                 clips,

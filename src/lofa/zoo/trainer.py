@@ -13,14 +13,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lofa.backbones import Backbone, LayerSpec, noise_levels
+from lofa.backbones import Backbone, LayerSpec
 from lofa.errors import ConfigError
 from lofa.zoo.jobs import LoraJob, LoraResult
 from lofa.zoo.memory import free_memory, peak_memory
-from lofa.zoo.noise import NoiseStream
 from lofa.zoo.options import LoraOptions
 from lofa.zoo.pool import ClipPool, Probe
 from lofa.zoo.stacked import StackedLoras
+from lofa.zoo.stream import DrawStream
 
 __all__ = ["Batch", "adapted_layers", "loras_at_once", "train_loras"]
 
@@ -143,10 +143,9 @@ class Batch:
         self.loras = StackedLoras(layers, init, options.rank, options.alpha, device, starts)
         self.start = self.loras.view(self.loras.flat.detach().clone()) if any(starts) else None
         self.optimizer = torch.optim.AdamW([self.loras.flat], weight_decay=options.weight_decay, fused=True)
-        grid = noise_levels(backbone.noise_shift)
-        self.probe = Probe(backbone, options.probe_levels, grid, -(-options.clips_per_step // options.accumulate))
+        self.probe = Probe(backbone, options.probe_levels, -(-options.clips_per_step // options.accumulate))
         counts, shape = [len(job.clips) for job in jobs], jobs[0].clips.latents.shape[1:]
-        self.noise = NoiseStream(seeds, counts, options.clips_per_step, shape, grid, device)
+        self.draws = DrawStream(seeds, counts, options.clips_per_step, shape, backbone.process, device)
 
     def step(self, number: int, pool: ClipPool) -> Tensor:
         """One optimiser step; gives the losses (M,) before it."""
@@ -159,7 +158,7 @@ class Batch:
 
     def backward(self, pool: ClipPool) -> Tensor:
         """Draws a step's clips and gives the LoRAs their gradient, part by part; gives the losses (M,)."""
-        draw = self.noise.next()
+        draw = self.draws.next()
         parts = (whole.tensor_split(self.options.accumulate, dim=1) for whole in (draw.clips, draw.levels, draw.noise))
         total = torch.zeros_like(draw.levels[:, 0])
         for clips, levels, noise in zip(*parts, strict=True):
@@ -194,7 +193,7 @@ class Batch:
                 if not len(alive):
                     break
                 loras.keep(going, self.optimizer)
-                self.noise.keep(going)
+                self.draws.keep(going)
         final = self.probe(self.pool, loras.view(kept.flat))
         seconds = (time.perf_counter() - begun) / len(self.jobs)
         return self.results(kept, first, final, curve, checks, seconds)

@@ -6,12 +6,13 @@ from typing import Protocol
 
 import torch
 
+from lofa.adapters.families import FAMILIES
 from lofa.adapters.formats import diffusers, peft, reference
 from lofa.adapters.formats.container import PICKLE_SUFFIXES, RawFile, read_raw
 from lofa.adapters.formats.foreign import ForeignLora, recognise
 from lofa.adapters.formats.original import COMFYUI, KOHYA
 from lofa.adapters.lowrank import LowRank
-from lofa.adapters.names import FAMILIES
+from lofa.adapters.names import split_components, split_name
 from lofa.errors import AdapterFormatError
 from lofa.targets import Kind, check_target
 
@@ -32,6 +33,10 @@ class AdapterFormat(Protocol):
     @property
     def KIND(self) -> Kind:
         """What it writes, and may therefore replace."""
+
+    @property
+    def ONE_COMPONENT(self) -> bool:
+        """Whether a file holds layers of one pipeline component alone."""
 
     def matches(self, raw: RawFile) -> bool:
         """Whether the file is of this format."""
@@ -74,8 +79,9 @@ def detect_format(raw: RawFile) -> str:
         return found
     if found is None:
         raise raw.error(f"no adapter file of a known format ({', '.join(FORMATS)})")
-    families = ", ".join(family.name for family in FAMILIES)
-    raise raw.error(f"{found}; LoFA has layer tables for {families} alone, so it can be inspected but not used")
+    raise raw.error(
+        f"{found}; LoFA has layer tables for {', '.join(FAMILIES)} alone, so it can be inspected but not used"
+    )
 
 
 def read_adapter(path: str | Path) -> tuple[dict[str, LowRank], dict[str, str]]:
@@ -106,10 +112,29 @@ def write_adapter(
     format: str,
     dtype: torch.dtype | None,
     overwrite: bool,
-) -> None:
-    """Writes an adapter file (errors as in `Adapter.save`)."""
+) -> list[Path]:
+    """Writes an adapter file, or one a component (errors as in `Adapter.save`). Returns their paths."""
     check_adapter_target(path, format, overwrite)
+    files = _files(Path(path), layers, format)
+    for file in files:
+        check_adapter_target(file, format, overwrite)
     for name, pair in layers.items():
         if not all(bool(torch.isfinite(tensor).all()) for tensor in (pair.A, pair.B, pair.alpha)):
             raise AdapterFormatError(f"{path}: not written, layer {name} of the adapter holds NaN or infinity")
-    FORMATS[format].write(Path(path), layers, metadata, dtype)
+    for file, part in files.items():
+        FORMATS[format].write(file, part, metadata, dtype)
+    return list(files)
+
+
+def _files(path: Path, layers: Mapping[str, LowRank], format: str) -> dict[Path, Mapping[str, LowRank]]:
+    """The files that an adapter becomes: `path`, or one a component where the format holds one alone."""
+    components = split_components(layers)
+    family = next((family for family in FAMILIES.values() if family.components.keys() >= components.keys()), None)
+    if len(components) < 2 or not FORMATS[format].ONE_COMPONENT or family is None:
+        return {path: layers}
+    return {
+        path.with_name(f"{path.stem}-{family.components[component]}{path.suffix}"): {
+            name: pair for name, pair in layers.items() if split_name(name)[0] == component
+        }
+        for component in components
+    }

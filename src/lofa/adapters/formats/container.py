@@ -247,6 +247,6 @@ def single_component(layers: Mapping[str, LowRank], format: str) -> tuple[str, l
     if len(groups) != 1:
         raise AdapterFormatError(
             f"the {format} format holds one component, the adapter has {', '.join(groups) or 'no layers'}; "
-            "save each component by itself, or use format=diffusers"
+            "use format=diffusers"
         )
     return next(iter(groups.items()))

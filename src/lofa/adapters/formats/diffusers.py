@@ -19,9 +19,10 @@ from lofa.adapters.names import split_name
 from lofa.files import save_tensors
 from lofa.targets import FILE
 
-__all__ = ["KIND", "matches", "read", "write"]
+__all__ = ["KIND", "ONE_COMPONENT", "matches", "read", "write"]
 
 KIND = FILE
+ONE_COMPONENT = False
 
 _COMPONENTS = ("transformer.", "transformer_2.", "unet.", "text_encoder.", "text_encoder_2.")
 

@@ -16,6 +16,7 @@ from typing import ClassVar
 
 import torch
 
+from lofa.adapters.families import family_of
 from lofa.adapters.formats.container import (
     COMPONENT,
     RawFile,
@@ -23,11 +24,9 @@ from lofa.adapters.formats.container import (
     in_range,
     metadata_to_keep,
     pop_component,
-    single_component,
 )
+from lofa.adapters.formats.renaming import to_layers, to_original
 from lofa.adapters.lowrank import LowRank
-from lofa.adapters.names import FAMILIES, Family, join_name
-from lofa.errors import AdapterFormatError
 from lofa.files import save_tensors
 from lofa.targets import FILE, Kind
 
@@ -48,25 +47,20 @@ class OriginalNames:
     prefix: str
     flat: bool
     KIND: ClassVar[Kind] = FILE
+    ONE_COMPONENT: ClassVar[bool] = True
 
     def matches(self, raw: RawFile) -> bool:
         """Whether every tensor carries the prefix and one is of a layer known here."""
         names = [name.removeprefix(self.prefix) for name in raw.tensors if name.startswith(self.prefix)]
-        return len(names) == len(raw.tensors) and any(_find(name.partition(".lora_")[0]) for name in names)
+        stems = {name.partition(".lora_")[0] for name in names}
+        return len(names) == len(raw.tensors) and any(family_of([stem], original=True) for stem in stems)
 
     def read(self, raw: RawFile) -> tuple[dict[str, LowRank], dict[str, str]]:
         """Reads layers and header strings."""
         metadata = metadata_to_keep(raw.metadata)
         component = pop_component(raw, metadata)
-        layers = {}
-        for original, pair in collect_pairs(raw, self.prefix).items():
-            found = _find(original)
-            if found is None:
-                known = ", ".join(family.name for family in FAMILIES)
-                raise raw.error(f"layer {original} is in none of the model families known here ({known})")
-            family, path = found
-            layers[join_name(component or family.component, path)] = pair.to_low_rank()
-        return layers, metadata
+        pairs = {original: pair.to_low_rank() for original, pair in collect_pairs(raw, self.prefix).items()}
+        return to_layers(raw, pairs, component), metadata
 
     def write(
         self, path: Path, layers: Mapping[str, LowRank], metadata: Mapping[str, str], dtype: torch.dtype | None
@@ -76,30 +70,18 @@ class OriginalNames:
         Raises:
             AdapterFormatError: more than one component, or a layer of a family without original names.
         """
-        component, paths = single_component(layers, self.name)
+        component, pairs = to_original(path, layers, self.name)
         tensors = {}
-        for module in paths:
-            names = (family.to_flat(module) if self.flat else family.to_original(module) for family in FAMILIES)
-            original = next((name for name in names if name is not None), None)
-            if original is None:
-                raise AdapterFormatError(
-                    f"{path}: no {self.name} name is known for layer {module}; use format=diffusers or peft"
-                )
-            pair = layers[join_name(component, module)]
+        for original, pair in pairs.items():
             if pair.alpha < 0:  # diffusers loops for ever over a negative one
                 pair = LowRank(pair.A, -pair.B, -pair.alpha)
-            pair = in_range(pair, dtype, f"{path}: layer {module}")
-            tensors[f"{self.prefix}{original}.lora_down.weight"] = pair.A
-            tensors[f"{self.prefix}{original}.lora_up.weight"] = pair.B
+            pair = in_range(pair, dtype, f"{path}: layer {original}")
+            stem = self.prefix + (original.replace(".", "_") if self.flat else original)
+            tensors[f"{stem}.lora_down.weight"] = pair.A
+            tensors[f"{stem}.lora_up.weight"] = pair.B
             # float64 holds alpha * r exactly, so that the division gives alpha back bit for bit
-            tensors[f"{self.prefix}{original}.alpha"] = pair.alpha.double() * pair.rank
+            tensors[f"{stem}.alpha"] = pair.alpha.double() * pair.rank
         save_tensors(path, tensors, {"format": "pt", **metadata_to_keep(metadata), COMPONENT: component})
-
-
-def _find(original: str) -> tuple[Family, str] | None:
-    """The family of a layer in original spelling, and diffusers' path of it."""
-    found = ((family, family.from_original(original)) for family in FAMILIES)
-    return next(((family, path) for family, path in found if path is not None), None)
 
 
 COMFYUI = OriginalNames("comfyui", prefix="diffusion_model.", flat=False)

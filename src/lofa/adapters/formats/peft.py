@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from lofa.adapters.families import canonical_pairs
 from lofa.adapters.formats.container import (
     COMPONENT,
     CONFIG_NAME,
@@ -23,14 +24,15 @@ from lofa.adapters.formats.container import (
 )
 from lofa.adapters.formats.scaling import peft_scale
 from lofa.adapters.lowrank import LowRank
-from lofa.adapters.names import canonical_path, join_name
+from lofa.adapters.names import join_name
 from lofa.errors import DataError
 from lofa.files import atomic_write, read_json, save_tensors, write_json
 from lofa.targets import Kind, holds_only
 
-__all__ = ["KIND", "matches", "read", "write"]
+__all__ = ["KIND", "ONE_COMPONENT", "matches", "read", "write"]
 
 _PREFIX = "base_model.model."
+ONE_COMPONENT = True
 
 
 def _is_adapter(path: Path) -> bool:
@@ -56,11 +58,11 @@ def read(raw: RawFile) -> tuple[dict[str, LowRank], dict[str, str]]:
         raise raw.error(f"a PEFT adapter of type {config.get('peft_type')!r}, only LORA can be read")
     metadata = metadata_to_keep(raw.metadata)
     component = pop_component(raw, metadata) or "transformer"
-    layers = {}
-    for path, pair in collect_pairs(raw, _PREFIX).items():
-        scale = peft_scale(config, path, pair.A.shape[0], raw)
-        layers[join_name(component, canonical_path(path) or path)] = pair.to_low_rank(scale)
-    return layers, metadata
+    pairs = {
+        path: pair.to_low_rank(peft_scale(config, path, pair.A.shape[0], raw))
+        for path, pair in collect_pairs(raw, _PREFIX).items()
+    }
+    return {join_name(component, path): pair for path, pair in canonical_pairs(pairs).items()}, metadata
 
 
 def write(path: Path, layers: Mapping[str, LowRank], metadata: Mapping[str, str], dtype: torch.dtype | None) -> None:

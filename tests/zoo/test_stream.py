@@ -1,15 +1,15 @@
 import pytest
 import torch
 
-from lofa.backbones import noise_levels
-from lofa.zoo.noise import NoiseStream, probe_noise
+from lofa.diffusion import FlowMatching
+from lofa.zoo.stream import DrawStream
 
-GRID = noise_levels(5.0)
+PROCESS = FlowMatching(5.0)
 CPU = torch.device("cpu")
 
 
-def stream(seeds: list[int], counts: list[int], width: int = 3) -> NoiseStream:
-    return NoiseStream(seeds, counts, width, (2, 1, 4, 4), GRID, CPU)
+def stream(seeds: list[int], counts: list[int], width: int = 3) -> DrawStream:
+    return DrawStream(seeds, counts, width, (2, 1, 4, 4), PROCESS, CPU)
 
 
 def test_a_lora_draws_the_same_in_any_company() -> None:
@@ -51,11 +51,5 @@ def test_every_clip_has_its_turn_as_often(count: int) -> None:
 def test_levels_are_of_the_grid_one_in_each_part() -> None:
     source = stream([0], [1], width=4)
     for _ in range(20):
-        index = (source.next().levels[0][:, None] - GRID).abs().argmin(1)
+        index = (source.next().levels[0][:, None] - PROCESS.levels).abs().argmin(1)
         assert torch.equal(index // 250, torch.arange(4))
-
-
-def test_probe_noise_of_a_row_is_fixed_and_its_own() -> None:
-    rows = probe_noise(range(4), (20, 30))
-    assert torch.equal(rows[2], probe_noise([2], (20, 30))[0])
-    assert torch.corrcoef(rows.flatten(1)).fill_diagonal_(0).abs().max() < 0.2

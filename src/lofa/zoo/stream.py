@@ -10,9 +10,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["Draw", "NoiseStream", "level_at", "probe_noise"]
+from lofa.diffusion import DiffusionProcess, stratified
 
-_PROBE_SEED = 20_251_208
+__all__ = ["Draw", "DrawStream"]
+
 _BLOCK_VALUES = 2**20  # noise values drawn at once a LoRA: 4 MiB
 
 
@@ -25,18 +26,7 @@ class Draw:
     noise: Tensor
 
 
-def level_at(u: Tensor, grid: Tensor) -> Tensor:
-    """The noise level at the quantiles u in [0, 1) of the training grid (steps,)."""
-    return grid[(u * len(grid)).long().clamp_max(len(grid) - 1)]
-
-
-def probe_noise(rows: Sequence[int], shape: Sequence[int]) -> Tensor:
-    """The fixed noise (len(rows), *shape) of these rows of a measurement, the same for every LoRA."""
-    generators = (torch.Generator().manual_seed(_PROBE_SEED + row) for row in rows)
-    return torch.stack([torch.randn(tuple(shape), generator=generator) for generator in generators])
-
-
-class NoiseStream:
+class DrawStream:
     """Draws steps for N LoRAs, several steps at a time.
 
     Args:
@@ -44,7 +34,7 @@ class NoiseStream:
         counts: clips each LoRA has.
         clips_per_step: c; clips of a step differ while a LoRA has as many.
         shape: (C, T, H, W) of a clip's latents.
-        grid: noise levels (steps,) that training draws from.
+        process: says which noise levels there are.
         device: where draws are wanted.
     """
 
@@ -54,11 +44,11 @@ class NoiseStream:
         counts: Sequence[int],
         clips_per_step: int,
         shape: Sequence[int],
-        grid: Tensor,
+        process: DiffusionProcess,
         device: torch.device,
     ) -> None:
         self.sources = [(torch.Generator().manual_seed(seed), count) for seed, count in zip(seeds, counts, strict=True)]
-        self.width, self.shape, self.grid, self.device = clips_per_step, tuple(shape), grid.cpu(), device
+        self.width, self.shape, self.process, self.device = clips_per_step, tuple(shape), process, device
         values = clips_per_step * torch.Size(self.shape).numel()
         self.block = max(1, min(64, _BLOCK_VALUES // values))
         self.at = self.block
@@ -66,9 +56,9 @@ class NoiseStream:
     def _draw(self, generator: torch.Generator, count: int) -> tuple[Tensor, Tensor, Tensor]:
         repeats = -(-self.width // count)
         order = torch.rand(self.block, repeats, count, generator=generator).argsort(-1)
-        u = (torch.arange(self.width) + torch.rand(self.block, self.width, generator=generator)) / self.width
+        levels = self.process.level_at(stratified(self.width, generator, self.block))
         noise = torch.randn(self.block, self.width, *self.shape, generator=generator)
-        return order.flatten(1)[:, : self.width], level_at(u, self.grid), noise
+        return order.flatten(1)[:, : self.width], levels, noise
 
     def next(self) -> Draw:
         """The next step's draw."""

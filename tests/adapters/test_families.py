@@ -1,0 +1,91 @@
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import torch
+
+from lofa.adapters import Adapter, LowRank
+from lofa.adapters.families import FAMILIES, canonical_pairs, family_of, locate_layer
+from lofa.adapters.families.wan import WAN
+from lofa.errors import AdapterFormatError
+
+PATHS = [WAN.layer_path(depth, kind) for depth in (0, 11) for kind in WAN.kinds] + list(WAN.others)
+PAIR = LowRank(torch.ones(1, 2), torch.ones(3, 1), torch.tensor(1.0))
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_spellings_are_inverses(path: str) -> None:
+    original = WAN.original(path)
+    assert original is not None
+    assert WAN.path(original) == path
+    assert WAN.path(original.replace(".", "_")) == path
+    assert list(canonical_pairs({original: PAIR})) == list(canonical_pairs({path: PAIR})) == [path]
+    assert family_of([path]) is family_of([original], original=True) is WAN
+
+
+def test_spellings_of_the_published_zoo() -> None:
+    assert WAN.original("blocks.7.attn2.to_out.0") == "blocks.7.cross_attn.o"
+    assert WAN.original("blocks.7.ffn.net.0.proj") == "blocks.7.ffn.0"
+    assert WAN.locate("blocks.7.attn1.to_q") == (7, "attn1.to_q")
+
+
+def test_unknown_paths_are_none() -> None:
+    assert WAN.original("blocks.7.attn3.to_q") is None
+    assert WAN.path("double_blocks.7.img_attn.qkv") is None
+    assert WAN.locate("proj_out") is None
+    foreign = "down_blocks.0.attentions.0.proj_in"
+    assert list(canonical_pairs({foreign: PAIR})) == [foreign]
+    assert family_of(["blocks.0.attn1.to_q", foreign]) is None
+
+
+def test_layers_are_located_by_component_depth_and_kind() -> None:
+    assert locate_layer("transformer_2.blocks.0.ffn.net.2") == ("transformer_2", 0, "ffn.net.2")
+    assert locate_layer("transformer.proj_out") is None and locate_layer("unet.mid_block.attn1.to_q") is None
+
+
+class Fused:
+    """A family whose first publication has one `qkv` where diffusers has three layers: its names are no bijection."""
+
+    name = "fused"
+    components = {"transformer": "whole"}
+    kinds = ("to_q", "to_k", "to_v")
+
+    def locate(self, path: str) -> tuple[int, str] | None:
+        return (0, path) if path in self.kinds else None
+
+    def has_path(self, path: str) -> bool:
+        return path in self.kinds
+
+    def has_original(self, name: str) -> bool:
+        return name == "qkv"
+
+    def to_original(self, pairs: Mapping[str, LowRank]) -> dict[str, LowRank]:
+        three = [pairs[kind] for kind in self.kinds]
+        B = torch.block_diag(*(pair.scaled_B for pair in three))
+        return {"qkv": LowRank(torch.cat([pair.A for pair in three]), B, torch.tensor(1.0))}
+
+    def from_original(self, pairs: Mapping[str, LowRank]) -> dict[str, LowRank]:
+        A, B, alpha = pairs["qkv"].A, pairs["qkv"].B, pairs["qkv"].alpha
+        return {kind: LowRank(A, part, alpha) for kind, part in zip(self.kinds, B.chunk(3), strict=True)}
+
+
+@pytest.mark.parametrize("format", ["comfyui", "kohya", "reference"])
+def test_a_family_that_fuses_layers_is_one_line_of_the_table(
+    format: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    before = Adapter(
+        {
+            f"transformer.{kind}": LowRank(
+                torch.randn(2, 6, generator=generator), torch.randn(5, 2, generator=generator), torch.tensor(0.3 + i)
+            )
+            for i, kind in enumerate(Fused.kinds)
+        }
+    )
+    path = tmp_path / ("a.pth" if format == "reference" else "a.safetensors")
+    with pytest.raises(AdapterFormatError, match="no .* name is known for layer to_q"):
+        before.save(path, format)
+    monkeypatch.setitem(FAMILIES, "fused", Fused())
+    before.save(path, format)
+    after = Adapter.load(path)
+    assert set(after) == set(before) and before.distance(after) < 1e-6
