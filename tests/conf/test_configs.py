@@ -13,11 +13,12 @@ from omegaconf import OmegaConf
 
 from lofa.backbones import Backbone, BackboneConfig, bare_backbone, known_backbones, read_config
 from lofa.cli import COMMANDS, load_command
-from lofa.cli.objects import build_encoder, build_network
+from lofa.cli.objects import build_encoder, build_hypernet
 from lofa.cli.options import build
+from lofa.conditions import TextEncoder
 from lofa.data import PrepareOptions
 from lofa.evaluation import Protocol
-from lofa.hypernets import AdapterNet, ResponseNet
+from lofa.hypernets import HYPERNETS, HypernetOptions, Hypernetwork
 from lofa.resources import conf_dir
 from lofa.training import AdapterModule, ResponseModule
 from lofa.zoo import LoraOptions, ZooOptions
@@ -63,6 +64,15 @@ def test_command(name: str) -> None:
     assert set(config) == {str(key) for key in OmegaConf.structured(schema)}
 
 
+def stages(config: Any, backbone: Backbone, width: int) -> list[Hypernetwork]:
+    """The hypernetwork of the configuration as each of its stages begins with it."""
+    made: list[Hypernetwork] = []
+    for stage in HYPERNETS[config.hypernet.kind].stages:
+        earlier = made[-1].parts() if made else {}
+        made.append(build_hypernet(config.hypernet, backbone, stage, TextEncoder(width=width), earlier))
+    return made
+
+
 @pytest.mark.parametrize("name", sorted(BLOCKS))
 @pytest.mark.parametrize("hypernet", ["tiny", "paper"])
 def test_backbone_and_hypernet(name: str, hypernet: str) -> None:
@@ -74,17 +84,16 @@ def test_backbone_and_hypernet(name: str, hypernet: str) -> None:
     if width % config.hypernet.patch_size:
         return  # each hypernet is for backbones of its size
     with torch.device("meta"):
-        response = build_network(config.hypernet, backbone, 64)
-        adapter = build_network(config.hypernet, backbone, 64, response)
-    assert isinstance(response, ResponseNet) and isinstance(adapter, AdapterNet)
+        assert [list(made.parts()) for made in stages(config, backbone, 64)] == [["response"], ["response", "adapter"]]
+        config.hypernet.kind = "single_stage"
+        assert [list(made.parts()) for made in stages(config, backbone, 64)] == [["adapter"]]
 
 
 def test_the_published_sizes() -> None:
     config, backbone = compose("train", ["hypernet=paper"]), on_meta("wan2.1-t2v-1.3b")
     with torch.device("meta"):
-        response = build_network(config.hypernet, backbone, 4096)
-        adapter = build_network(config.hypernet, backbone, 4096, response)
-    sizes = [sum(parameter.numel() for parameter in network.parameters()) / 1e6 for network in (response, adapter)]
+        made = stages(config, backbone, 4096)
+    sizes = [sum(parameter.numel() for parameter in hypernet.parameters()) / 1e6 for hypernet in made]
     assert sizes == pytest.approx([199.3, 213.5], rel=0.03)
 
 
@@ -96,8 +105,8 @@ def test_every_backbone_is_known() -> None:
 def test_task(task: str) -> None:
     config = compose("train", [f"task={task}"])
     encoder = build_encoder(config.task, on_meta("tiny-wan"), joints=15)
-    network = build_network(config.hypernet, on_meta("tiny-wan"), encoder.width)
-    assert network.config["context_width"] == encoder.width
+    made = build_hypernet(config.hypernet, on_meta("tiny-wan"), 1, encoder, {})
+    assert made.trained.network.config.context_width == encoder.width
 
 
 @pytest.mark.parametrize("training", options("training"))
@@ -169,11 +178,11 @@ def check_options(config: Any) -> None:
     build(PrepareOptions, config.prepare)
     build(ZooOptions, config.zoo)
     build(Protocol, config.evaluation)
+    build(HypernetOptions, config.hypernet)
     values: Any = OmegaConf.to_container(config.baseline, resolve=True)
     LoraOptions(**{key: value for key, value in values.items() if key not in ("held_out", "repeats")})
     for stage in config.stages.values():
         assert stage.scheduler.warmup < (stage.scheduler.total or stage.max_steps)
     backbone = on_meta(config.backbone.name)
     with torch.device("meta"):
-        response = build_network(config.hypernet, backbone, 64)
-        build_network(config.hypernet, backbone, 64, response)
+        stages(config, backbone, 64)
