@@ -83,7 +83,7 @@ def make_set(set_dir: Path, entries: int, layers: Sequence[LayerSpec]) -> None:
     ]
     facts: dict[str, Any] = {"backbone": "benchmark", "fingerprint": FINGERPRINT, "dtype": torch.float16}
     write_samples(set_dir, samples)
-    write_encoded(set_dir, samples[0], Encoded(None, torch.randn(40, 64)), **facts)
+    write_encoded(set_dir, samples[0], Encoded(None, {"text": torch.randn(40, 64)}), **facts)
     store = ZooStore(set_dir)
     header = {"backbone": "benchmark", "backbone_fingerprint": FINGERPRINT}
     store.add(random_lora(layers, 4), ZooEntry(names[0], "ok", 0.2, 0.1, 200, 4.0), "1-of-1", header)

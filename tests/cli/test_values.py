@@ -143,9 +143,12 @@ TOGETHER: dict[str, tuple[tuple[str, ...], str]] = {
     "unknown precision": ((*TRAIN, "trainer.precision=abc"), "trainer: "),
     "unknown device": ((*TRAIN, "device=tpu9"), "device=tpu9"),
     "a device without memory": ((*TRAIN, "device=meta"), "device=meta"),
-    "encoder of another width": ((*TRAIN, "+task.encoder.width=7"), "task.encoder.width=7: it is 64 here"),
+    "encoder of another width": (
+        (*TRAIN, "+task.conditions.text.width=7"),
+        "task.conditions.text.width=7: it is 64 here",
+    ),
     "encoder without channels": (
-        (*TRAIN, "task=pose_action", "task.encoder.channels=0"),
+        (*TRAIN, "task=pose_action", "task.conditions.pose.channels=0"),
         "channels must be at least 1",
     ),
     "a curve without points": (

@@ -104,7 +104,9 @@ def test_every_backbone_is_known() -> None:
 @pytest.mark.parametrize("task", options("task"))
 def test_task(task: str) -> None:
     config = compose("train", [f"task={task}"])
-    encoder = build_encoder(config.task, on_meta("tiny-wan"), joints=15)
+    encoder = build_encoder(
+        config.task, on_meta("tiny-wan"), {"text": torch.empty(3, 64), "pose": torch.empty(5, 15, 2)}
+    )
     made = build_hypernet(config.hypernet, on_meta("tiny-wan"), 1, encoder, {})
     assert made.trained.network.config.context_width == encoder.width
 

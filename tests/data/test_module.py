@@ -69,9 +69,10 @@ def test_stage_two_reads_everything(zoo_set: Path, backbone: Backbone) -> None:
         for i, name in enumerate(batch.ids):
             encoded = read_encoded(zoo_set, by_id[name], backbone.fingerprint)
             assert encoded.latents is not None and torch.equal(batch.latents[i], encoded.latents)
-            assert torch.equal(batch.prompt.row(i), encoded.text)
-            assert torch.equal(batch.values[i, : batch.lengths[i]], encoded.text)
-            assert not batch.values[i, batch.lengths[i] :].any()
+            assert torch.equal(batch.prompt.row(i), encoded.conditions["text"])
+            text = batch.inputs["text"]
+            assert torch.equal(text.values[i, : text.lengths[i]], encoded.conditions["text"])
+            assert not text.values[i, text.lengths[i] :].any()
         ids += batch.ids
     assert sorted(ids) == sorted(name for name in ZooStore(zoo_set).ready() if by_id[name].split == "train")
     loss = backbone.denoising_loss(batch.latents, batch.prompt, noise_level=torch.full((len(batch),), 0.5))
@@ -79,8 +80,9 @@ def test_stage_two_reads_everything(zoo_set: Path, backbone: Backbone) -> None:
 
 
 def test_pose_is_the_condition_and_text_still_steers_the_backbone(zoo_set: Path, backbone: Backbone) -> None:
-    batch = next(iter(module(zoo_set, backbone, condition="pose", stage=2).train_dataloader()))
-    assert batch.values.shape == (len(batch), 5, 15, 2) and batch.lengths.tolist() == [5] * len(batch)
+    batch = next(iter(module(zoo_set, backbone, conditions=["pose"], stage=2).train_dataloader()))
+    (pose,) = batch.inputs.values()
+    assert pose.values.shape == (len(batch), 5, 15, 2) and pose.lengths.tolist() == [5] * len(batch)
     assert batch.prompt.tokens.shape[2] == backbone.condition_width
 
 
@@ -96,7 +98,8 @@ def test_siblings_lend_prompt_and_latents_but_not_the_lora(zoo_set: Path, backbo
             lender = [
                 name
                 for name, row in rows.items()
-                if torch.equal(row.text, batch.prompt.row(0)) and torch.equal(row.latents, batch.latents[0])
+                if torch.equal(row.conditions["text"], batch.prompt.row(0))
+                and torch.equal(row.latents, batch.latents[0])
             ]
             assert len(lender) == 1
             seen.setdefault(batch.ids[0], set()).update(lender)
@@ -120,7 +123,9 @@ def read_of(set_dir: Path, backbone: Backbone, batch: ZooBatch, row: int) -> str
     (name,) = (
         sample.id
         for sample in read_samples(set_dir)
-        if torch.equal((own := read_encoded(set_dir, sample, backbone.fingerprint)).text, batch.prompt.row(row))
+        if torch.equal(
+            (own := read_encoded(set_dir, sample, backbone.fingerprint)).conditions["text"], batch.prompt.row(row)
+        )
         and torch.equal(own.latents, batch.latents[row])
     )
     return name
@@ -190,14 +195,14 @@ def test_batches_are_the_same_with_and_without_workers(zoo_set: Path, backbone: 
     for one, other in zip(alone, helped, strict=True):
         assert (
             one.ids == other.ids
-            and torch.equal(one.values, other.values)
+            and torch.equal(one.inputs["text"].values, other.inputs["text"].values)
             and torch.equal(one.stacks[0].A, other.stacks[0].A)
         )
 
 
 def same(one: ZooBatch, other: ZooBatch) -> bool:
     tensors = (
-        (*batch.prompt.tokens, batch.values, batch.lengths, *(t for s in batch.stacks for t in (s.A, s.B)))
+        (*batch.prompt.tokens, *vars(batch.inputs["text"]).values(), *(t for s in batch.stacks for t in (s.A, s.B)))
         for batch in (one, other)
     )
     return one.ids == other.ids and all(torch.equal(a, b) for a, b in zip(*tensors, strict=True))
@@ -299,7 +304,8 @@ def test_what_is_missing_is_said_with_the_way_out(
     with pytest.raises(DataError, match="made for backbone.*'.*tiny-wan-random.*not for the one in use"):
         LoFADataModule(zoo_set, backbone.layers, "another").setup()
     for values, words in (
-        ({"condition": "image"}, "condition='image'"),
+        ({"conditions": ["smell"]}, "no kind of condition 'smell'; one of text, pose"),
+        ({"conditions": []}, "at least one kind"),
         ({"stage": 3}, "stage=3"),
         ({"batch_size": 0}, "batch_size=0"),
     ):
@@ -312,7 +318,7 @@ def test_a_set_without_poses_takes_no_pose_task(zoo_set: Path, backbone: Backbon
     samples = read_samples(set_dir)
     write_samples(set_dir, [replace(sample, encoded=("condition.text", "latents")) for sample in samples])
     with pytest.raises(DataError, match=r"no condition\.pose"):
-        module(set_dir, backbone, condition="pose")
+        module(set_dir, backbone, conditions=["pose"])
     module(set_dir, backbone)
 
 

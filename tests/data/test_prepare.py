@@ -48,11 +48,13 @@ def test_the_world_is_encoded_as_its_clips_and_captions_are(prepared: Path, back
     sample = samples[4]
     clip = sample_clip(sample.group, sample.seed, FRAMES, SIDE)
     encoded = read_encoded(prepared, sample, backbone.fingerprint)
-    assert encoded.latents is not None and encoded.pose is not None
+    assert encoded.latents is not None and "pose" in encoded.conditions
     latents = backbone.encode_video(torch.from_numpy(clip.frames)[None])[0]
     torch.testing.assert_close(encoded.latents, latents, atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(encoded.pose, torch.from_numpy(clip.joints))
-    torch.testing.assert_close(encoded.text, backbone.encode_prompt([clip.caption]).row(0), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(encoded.conditions["pose"], torch.from_numpy(clip.joints))
+    torch.testing.assert_close(
+        encoded.conditions["text"], backbone.encode_prompt([clip.caption]).row(0), atol=1e-5, rtol=1e-5
+    )
     assert sample.caption == clip.caption
 
 
@@ -84,7 +86,7 @@ def test_the_batch_changes_nothing(tmp_path: Path, backbone: Backbone) -> None:
         one, other = (read_encoded(set_dir, sample, backbone.fingerprint) for set_dir in sets)
         assert one.latents is not None and other.latents is not None
         torch.testing.assert_close(one.latents, other.latents, atol=1e-5, rtol=1e-5)
-        torch.testing.assert_close(one.text, other.text, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(one.conditions["text"], other.conditions["text"], atol=1e-5, rtol=1e-5)
 
 
 def test_half_precision_halves_the_bytes(tmp_path: Path, backbone: Backbone, prepared: Path) -> None:
@@ -92,7 +94,7 @@ def test_half_precision_halves_the_bytes(tmp_path: Path, backbone: Backbone, pre
     sample = prepare("world", tmp_path / "w", backbone, few, QUIET).samples[0]
     small, large = (encoded_path(folder, sample.id).stat().st_size for folder in (tmp_path / "w", prepared))
     assert small < 0.7 * large
-    text = read_encoded(tmp_path / "w", sample, backbone.fingerprint).text
+    text = read_encoded(tmp_path / "w", sample, backbone.fingerprint).conditions["text"]
     assert text.dtype == torch.float32 and torch.isfinite(text).all()
 
 
@@ -195,7 +197,7 @@ def test_poses_are_drawn_with_their_joints(tmp_path: Path, backbone: Backbone) -
     assert {s.split for s in report.samples} == {"train", "val", "test"}
     captions = {sample.group: sample.caption for sample in report.samples}
     assert "swings a club" in captions["golf"] and "catches" in captions["catch"] and "walks" in captions["walk"]
-    pose = read_encoded(tmp_path / "set", report.samples[0], backbone.fingerprint).pose
+    pose = read_encoded(tmp_path / "set", report.samples[0], backbone.fingerprint).conditions["pose"]
     assert pose is not None and pose.shape == (FRAMES, 15, 2) and pose.min() >= 0 and pose.max() <= 1
     reasons = skipped(tmp_path / "set")
     assert "missing or not finite" in reasons["poses.npz[1]"] and "zero frames" in reasons["poses.npz[4]"]

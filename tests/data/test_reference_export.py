@@ -35,7 +35,9 @@ def test_a_round_trip_changes_nothing(tmp_path: Path, made: Path, backbone: Back
         first = read_encoded(made, old, backbone.fingerprint)
         second = read_encoded(tmp_path / "again", new, backbone.fingerprint)
         assert first.latents is not None and second.latents is not None
-        assert torch.equal(first.latents, second.latents) and torch.equal(first.text, second.text)
+        assert torch.equal(first.latents, second.latents) and torch.equal(
+            first.conditions["text"], second.conditions["text"]
+        )
         loras = [
             ZooStore(folder).read(sample.id, names, backbone.fingerprint)
             for folder, sample in ((made, old), (tmp_path / "again", new))

@@ -46,7 +46,7 @@ def test_everything_arrives_as_it_was_and_trains(tmp_path: Path, backbone: Backb
         encoded = read_encoded(set_dir, sample, backbone.fingerprint)
         theirs = torch.load(tmp_path / f"theirs/samples/{i}.pth", weights_only=True)
         assert encoded.latents is not None and torch.equal(encoded.latents, theirs["latents"])
-        assert torch.equal(encoded.text, theirs["prompt_emb"][:REAL])
+        assert torch.equal(encoded.conditions["text"], theirs["prompt_emb"][:REAL])
         expected, found = random_adapter(backbone, i), ZooStore(set_dir).read(sample.id, names, backbone.fingerprint)
         for name in names:
             torch.testing.assert_close(found[name].delta_weight(), expected.delta_weight(name))
@@ -54,7 +54,7 @@ def test_everything_arrives_as_it_was_and_trains(tmp_path: Path, backbone: Backb
     module.setup()
     assert module.batches_per_epoch == 1
     batch = next(iter(module.train_dataloader()))
-    assert batch.stacks[0].A.shape[:2] == (3, len(names)) and batch.lengths.tolist() == [REAL] * 3
+    assert batch.stacks[0].A.shape[:2] == (3, len(names)) and batch.inputs["text"].lengths.tolist() == [REAL] * 3
 
 
 def test_a_second_run_does_nothing_and_a_changed_file_is_read_again(tmp_path: Path, backbone: Backbone) -> None:

@@ -14,7 +14,7 @@ SAMPLE = Sample("one", "a figure waves, “twice”", "train", "wave", "adapt", 
 
 
 def write(folder: Path, sample: Sample = SAMPLE, **changes: torch.Tensor) -> Sample:
-    encoded = Encoded(torch.randn(2, 1, 4, 6), torch.randn(3, 8), torch.rand(5, 15, 2))
+    encoded = Encoded(torch.randn(2, 1, 4, 6), {"text": torch.randn(3, 8), "pose": torch.rand(5, 15, 2)})
     encoded = replace(encoded, **changes)
     return write_encoded(folder, sample, encoded, backbone="tiny", fingerprint="abc", dtype=torch.float32)
 
@@ -67,12 +67,14 @@ def test_a_line_without_caption_twice_the_same_id_and_an_empty_file(tmp_path: Pa
 def test_encoded_round_trip_and_reading_of_parts(tmp_path: Path) -> None:
     torch.manual_seed(0)
     latents, text = torch.randn(2, 1, 4, 6), torch.randn(3, 8)
-    sample = write(tmp_path, latents=latents, text=text)
+    pose = torch.rand(5, 15, 2)
+    sample = write(tmp_path, latents=latents, conditions={"pose": pose, "text": text})
     assert sample.encoded == ("condition.pose", "condition.text", "latents")
     whole = read_encoded(tmp_path, sample, "abc")
-    assert whole.latents is not None and torch.equal(whole.latents, latents) and torch.equal(whole.text, text)
+    assert whole.latents is not None and torch.equal(whole.latents, latents)
+    assert torch.equal(whole.conditions["text"], text) and torch.equal(whole.conditions["pose"], pose)
     part = read_encoded(tmp_path, sample, "abc", ["condition.text"])
-    assert part.latents is None and part.pose is None and torch.equal(part.text, text)
+    assert part.latents is None and list(part.conditions) == ["text"] and torch.equal(part.conditions["text"], text)
 
 
 def test_bad_encoded_files_are_named(tmp_path: Path) -> None:

@@ -72,6 +72,6 @@ def predictor(tmp_path_factory: pytest.TempPathFactory, backbone: Backbone) -> P
         torch.nn.init.normal_(stage.network.head.B[str(layer.out_features)].weight, std=0.1)
     folder = tmp_path_factory.mktemp("run")
     save_predictor(
-        folder / "predictor", backbone, condition="text", hypernet=TwoStage(response=response, adapter=adapter)
+        folder / "predictor", backbone, conditions=["text"], hypernet=TwoStage(response=response, adapter=adapter)
     )
     return Predictor.load(folder, backbone=backbone)

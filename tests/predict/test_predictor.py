@@ -10,7 +10,7 @@ import torch
 
 from lofa.adapters import Adapter, LoraBatch
 from lofa.backbones import Backbone, BackboneConfig, load_backbone
-from lofa.conditions import PoseEncoder, TextEncoder
+from lofa.conditions import Padded, PoseEncoder, TextEncoder
 from lofa.errors import DataError, LofaError
 from lofa.files import read_json, read_tensors, save_tensors, write_json
 from lofa.hypernets import (
@@ -75,7 +75,7 @@ def text_run(backbone: Backbone, tiny_wan_random: Path, tmp_path_factory: pytest
     save_predictor(
         run / "predictor",
         backbone,
-        condition="text",
+        conditions=["text"],
         hypernet=TwoStage(response=response, adapter=adapter),
         backbone_path=tiny_wan_random,
     )
@@ -86,7 +86,9 @@ def text_run(backbone: Backbone, tiny_wan_random: Path, tmp_path_factory: pytest
 def pose_run(backbone: Backbone, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("pose-run")
     response, adapter = stages(backbone, lambda: PoseEncoder(joints=5, width=16, channels=8, layers=2))
-    save_predictor(run / "predictor", backbone, condition="pose", hypernet=TwoStage(response=response, adapter=adapter))
+    save_predictor(
+        run / "predictor", backbone, conditions=["pose"], hypernet=TwoStage(response=response, adapter=adapter)
+    )
     return run
 
 
@@ -124,7 +126,7 @@ def test_saved_and_loaded_predicts_what_the_networks_do(backbone: Backbone, text
 def test_quirks_go_through_the_files(backbone: Backbone, tmp_path: Path) -> None:
     made = stages(backbone, lambda: TextEncoder(width=backbone.condition_width), "columns", "softplus", "padding")
     hypernet = TwoStage(response=made[0], adapter=made[1])
-    save_predictor(tmp_path, backbone, condition="text", hypernet=hypernet)
+    save_predictor(tmp_path, backbone, conditions=["text"], hypernet=hypernet)
     quirky = Predictor.load(tmp_path, backbone=backbone)
     maps = quirky.response_map(PROMPTS[0])
     assert isinstance(maps, dict) and min(float(value.min()) for value in maps.values()) > 0.45
@@ -155,7 +157,9 @@ def test_response_tokens_are_what_stage_two_reads(backbone: Backbone, text_run: 
     assert list(one) == [layer.name for layer in backbone.layers]
     part = load_part(read_description(text_run), "response")
     ((first,),) = prepare([part.network], frozen_layers(backbone))
-    expected = part.network.respond(first, *part.read(predictor._read([PROMPTS[0]]))).tokens[0]
+    condition = backbone.encode_prompt(PROMPTS[:1])
+    read = part.read({"text": Padded(condition.tokens, condition.lengths)})
+    expected = part.network.respond(first, *read).tokens[0]
     torch.testing.assert_close(torch.stack(list(one.values())), expected)
 
 
@@ -174,7 +178,7 @@ def test_a_list_gives_a_list_and_batches_do_not_matter(backbone: Backbone, text_
         for name in alone:
             torch.testing.assert_close(adapter.delta_weight(name), alone.delta_weight(name), rtol=1e-4, atol=1e-6)
     assert len(predictor.predict(PROMPTS[:1])) == 1
-    with pytest.raises(LofaError, match="an empty list of prompts"):
+    with pytest.raises(LofaError, match="an empty list; give at least one prompt"):
         predictor.predict([])
 
 
@@ -213,12 +217,12 @@ def test_one_stage_alone_serves_stage_two_but_does_not_predict(
     backbone: Backbone, text_run: Path, tmp_path: Path
 ) -> None:
     response, _ = stages(backbone, lambda: TextEncoder(width=backbone.condition_width))
-    save_predictor(tmp_path / "predictor", backbone, condition="text", hypernet=TwoStage(response=response))
+    save_predictor(tmp_path / "predictor", backbone, conditions=["text"], hypernet=TwoStage(response=response))
     with pytest.raises(LofaError, match="stage=2"):
         Predictor.load(tmp_path, backbone=backbone)
     description = read_description(tmp_path)
     loaded = load_part(description, "response")
-    assert description.condition == "text" and not any(p.requires_grad for p in loaded.network.parameters())
+    assert description.conditions == ("text",) and not any(p.requires_grad for p in loaded.network.parameters())
     state = loaded.network.state_dict()
     assert all(torch.equal(state[name], value) for name, value in response.network.state_dict().items())
 
@@ -227,9 +231,9 @@ def test_one_stage_alone_serves_stage_two_but_does_not_predict(
     ("arguments", "message"),
     [
         ({}, "takes prompt=.*got nothing"),
-        ({"prompt": "a", "pose": np.zeros((3, 5, 2))}, "takes prompt=.*got prompt, pose"),
+        ({"prompt": "a", "pose": np.zeros((3, 5, 2))}, "takes prompt= alone, .*got prompt, pose"),
         ({"pose": np.zeros((3, 5, 2))}, "takes prompt=.*got pose"),
-        ({"image": "face.png"}, "takes prompt=.*got image"),
+        ({"image": "face.png"}, "takes prompt=.*got image, but the kinds of condition are text, pose"),
     ],
 )
 def test_exactly_what_the_predictor_takes(
@@ -264,7 +268,7 @@ def test_each_stage_reads_through_its_own_encoder(backbone: Backbone, pose_run: 
     """Beside the networks called one by one, with encoders of different weights."""
     response, adapter = stages(backbone, lambda: PoseEncoder(joints=5, width=16, channels=8, layers=2))
     pose = torch.randn(1, 7, 5, 2, generator=torch.Generator().manual_seed(0))
-    first, second = (stage.encoder(pose, torch.tensor([7])) for stage in (response, adapter))
+    first, second = (stage.encoder({"pose": Padded(pose, torch.tensor([7]))}) for stage in (response, adapter))
     assert not torch.allclose(first[0], second[0], atol=1e-2)
     made, expected = by_hand(response, adapter, frozen_layers(backbone), first, second)
     predictor = Predictor.load(pose_run, backbone=backbone)
@@ -293,7 +297,7 @@ def test_layers_of_several_shapes_stay_in_the_backbone_s_order(tiny_wan_random: 
         torch.nn.init.normal_(head.weight, std=0.1)
     torch.nn.init.normal_(networks[1].head.scale.linear.weight)
     response, adapter = (Part(network, TextEncoder(width=backbone.condition_width)) for network in networks)
-    save_predictor(tmp_path, backbone, condition="text", hypernet=TwoStage(response=response, adapter=adapter))
+    save_predictor(tmp_path, backbone, conditions=["text"], hypernet=TwoStage(response=response, adapter=adapter))
     predictor, condition = Predictor.load(tmp_path, backbone=backbone), backbone.encode_prompt(PROMPTS)
     found, maps, tokens = (f(PROMPTS) for f in (predictor.predict, predictor.response_map, predictor.response_tokens))
     for row in range(len(PROMPTS)):
@@ -377,10 +381,10 @@ def test_damaged_files_are_refused_by_name(damaged: Path, backbone: Backbone) ->
 
 
 def test_networks_of_other_classes_are_not_saved(backbone: Backbone, tmp_path: Path) -> None:
-    adapter, encoder = stages(backbone, lambda: TextEncoder(width=64))[1], torch.nn.Linear(1, 1)
+    encoder = TextEncoder(width=64)
     with pytest.raises(TypeError, match="Linear is none of the classes"):
-        hypernet = SingleStage(adapter=Part(adapter.network, encoder))
-        save_predictor(tmp_path / "p", backbone, condition="text", hypernet=hypernet)
+        hypernet = SingleStage(adapter=Part(torch.nn.Linear(1, 1), encoder))
+        save_predictor(tmp_path / "p", backbone, conditions=["text"], hypernet=hypernet)
     assert not list(tmp_path.iterdir())
 
 
@@ -389,7 +393,7 @@ def test_a_single_stage_predicts_and_has_no_response_map(backbone: Backbone, tmp
     values = adapter.network.config.values()
     made = SingleStage.fresh(2, values, TextEncoder(width=backbone.condition_width), {})
     torch.nn.init.normal_(made.trained.network.head.B["96"].weight, std=0.1)
-    save_predictor(tmp_path, backbone, condition="text", hypernet=made)
+    save_predictor(tmp_path, backbone, conditions=["text"], hypernet=made)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["adapter.safetensors", "predictor.json"]
     predictor, condition = Predictor.load(tmp_path, backbone=backbone), backbone.encode_prompt(PROMPTS)
     ((only,),) = prepare([made.trained.network], frozen_layers(backbone))

@@ -76,7 +76,7 @@ def _predictor(folder: Path, backbone: Backbone) -> None:
     save_predictor(
         folder,
         backbone,
-        condition="text",
+        conditions=["text"],
         hypernet=TwoStage(response=Part(ResponseNet(ResponseConfig(**sizes)), encoder), adapter=Part(adapter, encoder)),
     )
 

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from lofa.adapters import Adapter, LoraBatch, LowRank, LowRankBatch, Slots, stack_adapters
 from lofa.backbones import by_shape
-from lofa.conditions import Condition, TextEncoder
+from lofa.conditions import Condition, Inputs, Padded, TextEncoder
 from lofa.data.sampler import BatchKey, BatchPlan, EndlessBatches
 from lofa.diffusion import FlowMatching
 from lofa.hypernets import AdapterConfig, AdapterNet, Part, ResponseConfig, ResponseNet, SingleStage, TwoStage
@@ -105,8 +105,7 @@ def words(prompt: str) -> Tensor:
 @dataclass
 class ToyBatch:
     ids: list[str]
-    values: Tensor
-    lengths: Tensor
+    inputs: Inputs
     prompt: Condition
     latents: Tensor | None
     stacks: list[LoraBatch]
@@ -140,8 +139,7 @@ def batch_of(rows: list[int], backbone: ToyBackbone, latents: bool = True) -> To
     prompt = backbone.encode_prompt([captions(row + 1)[row] for row in rows])
     return ToyBatch(
         ids=[f"s{row}" for row in rows],
-        values=prompt.tokens,
-        lengths=prompt.lengths,
+        inputs={"text": Padded(prompt.tokens, prompt.lengths)},
         prompt=prompt,
         latents=torch.stack(clips) if latents else None,
         stacks=[

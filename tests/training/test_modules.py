@@ -11,7 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch.utils.data import DataLoader
 
 from lofa.adapters import LoraBatch
-from lofa.conditions import PoseEncoder
+from lofa.conditions import Padded, PoseEncoder
 from lofa.errors import DataError
 from lofa.training import AdapterModule, PredictorModule, SampleClips
 from tests.training.pieces import (
@@ -125,7 +125,7 @@ def test_diagnostics_leave_the_training_as_it_was() -> None:
 def test_pose_encoder_trains_with_the_network() -> None:
     backbone = ToyBackbone()
     batch = batch_of([0, 1], backbone)
-    batch.values, batch.lengths = torch.randn(2, 6, 5, 2), torch.tensor([6, 4])
+    batch.inputs = {"pose": Padded(torch.randn(2, 6, 5, 2), torch.tensor([6, 4]))}
     module = response_module(backbone)
     module.hypernet.trained.encoder = PoseEncoder(joints=5, width=8, channels=8, layers=2)
     found = gradients(module, batch)

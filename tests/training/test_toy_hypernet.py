@@ -29,7 +29,7 @@ def test_it_is_trained_saved_loaded_and_asked(tmp_path: Path) -> None:
     assert "val/denoising" in trainer.callback_metrics
     trained = module(batch)
     assert not any(torch.equal(a, b.delta_weight()) for a, b in zip(before, trained, strict=True))
-    save_predictor(tmp_path, backbone, condition="text", hypernet=module.hypernet)
+    save_predictor(tmp_path, backbone, conditions=["text"], hypernet=module.hypernet)
     predictor = Predictor.load(tmp_path, backbone=backbone)
     assert isinstance(predictor.hypernet, Toy)
     for row, adapter in enumerate(predictor.predict(captions(2))):

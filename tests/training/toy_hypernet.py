@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from lofa.adapters import LoraBatch
-from lofa.hypernets import HYPERNETS, FrozenLayer, Hypernetwork, Inputs, Part
+from lofa.conditions import ConditionEncoder, Inputs
+from lofa.hypernets import HYPERNETS, FrozenLayer, Hypernetwork, Part
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,9 @@ class Toy(Hypernetwork):
     stages = {2: ()}
 
     @classmethod
-    def fresh(cls, stage: int, values: Mapping[str, Any], encoder: nn.Module, earlier: Mapping[str, Part]) -> Self:
+    def fresh(
+        cls, stage: int, values: Mapping[str, Any], encoder: ConditionEncoder, earlier: Mapping[str, Part]
+    ) -> Self:
         config = ToyConfig(*(values[name] for name in ("shapes", "context_width", "lora_rank")))
         return cls(adapter=Part(ToyNet(config), encoder))
 

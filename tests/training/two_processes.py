@@ -39,7 +39,7 @@ def train_step(stage: int, rows: list[int], folder: Path, strategy: Strategy | s
         enable_model_summary=False,
     )
     trainer.fit(module, data, data)
-    save_predictor(folder, backbone, condition="text", hypernet=module.hypernet)
+    save_predictor(folder, backbone, conditions=["text"], hypernet=module.hypernet)
 
 
 def process(rank: int, folder: Path, port: int) -> None:

@@ -52,7 +52,9 @@ def write_set(folder: Path, backbone: Backbone, huge: str = "") -> Path:
             made = clips(backbone, 1, 10 * g + i)
             latents = made.latents[0].sign() * 3e38 if one.id == huge else made.latents[0]
             samples.append(
-                write_encoded(folder, one, Encoded(latents, made.condition.row(0)), dtype=torch.float32, **facts)
+                write_encoded(
+                    folder, one, Encoded(latents, {"text": made.condition.row(0)}), dtype=torch.float32, **facts
+                )
             )
     write_samples(folder, samples)
     return folder

@@ -63,9 +63,9 @@ def _convert_set(config: Any) -> list[Sample]:
     stage1 = None
     if config.predictor is not None:
         predictor = Predictor.load(config.predictor, pick_device(config.device))
-        if predictor.condition != "text":
+        if "prompt" not in predictor.arguments:
             raise ConfigError(
-                f"predictor={config.predictor}: takes {predictor.condition}; the format has prompts alone"
+                f"predictor={config.predictor}: takes {', '.join(predictor.conditions)}; the format has prompts alone"
             )
 
         def stage1(sample: Sample) -> Mapping[str, Tensor]:

@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,8 @@ from lofa.cli.runs import find_set
 from lofa.cli.schema import WayConfig
 from lofa.cli.train import TrainConfig, train_stage
 from lofa.cli.zoo import train_zoo
-from lofa.data import read_encoded, read_samples
+from lofa.data import read_samples
+from lofa.data.samples import values_of
 from lofa.evaluation import Evaluation
 from lofa.files import atomic_write
 from lofa.predict import Predictor
@@ -103,10 +104,8 @@ def demo(config: Any) -> Evaluation:
         held_out = next(sample for sample in read_samples(set_dir) if sample.split == "test")
         prompt = config.prompt or held_out.caption
         predictor = Predictor.load(run, backbone.device, backbone)
-        if predictor.condition == "pose":
-            adapter = predictor.predict(pose=read_encoded(set_dir, held_out, backbone.fingerprint).pose)
-        else:
-            adapter = predictor.predict(prompt)
+        asked = replace(held_out, caption=prompt)
+        (adapter,) = predictor.predict(**values_of(set_dir, [asked], backbone.fingerprint, predictor.conditions))
         adapter.save(out / "adapter.safetensors", overwrite=True)
         clips = backbone.generate(prompt, [None, adapter], seed=[config.seed] * 2).cpu()
         write_clip(out / "clip.mp4", side_by_side(*clips), backbone.sampling.fps)

@@ -13,7 +13,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from lofa.backbones import Backbone
 from lofa.cli.command import Command
-from lofa.cli.objects import open_backbone, pick_device
+from lofa.cli.objects import check_conditions, open_backbone, pick_device
 from lofa.cli.options import build, option, text
 from lofa.cli.problems import nearest
 from lofa.cli.runs import find_run, find_set, new_run, read_run_config, start_run
@@ -116,10 +116,7 @@ def _load_predictors(config: Any, set_dir: Place, backbone: Backbone) -> dict[st
         if name in runs:
             run = runs[name] or _newest_predictor(config, set_dir, backbone)
             loaded[name] = Predictor.load(run, str(backbone.device), backbone)
-            if loaded[name].condition != config.task.condition:
-                raise ConfigError(
-                    f"{run}: takes {loaded[name].condition}, but task={config.task.name} gives {config.task.condition}"
-                )
+            check_conditions(str(run), loaded[name].conditions, config.task)
     return loaded
 
 

@@ -143,7 +143,7 @@ def _run(path: Path) -> Facts:
     description = read_description(path)
     return {
         "kind": "predictor",
-        "takes": description.condition,
+        "takes": ", ".join(description.conditions),
         "backbone": description.backbone,
         "layers": str(len(description.layers)),
         "hypernetwork": f"{description.hypernet}: {', '.join(description.parts)}",

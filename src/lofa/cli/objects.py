@@ -1,20 +1,21 @@
 """From a configuration to objects: backbone, condition encoder, hypernetworks."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from inspect import signature
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+from hydra.utils import get_class
 from omegaconf import OmegaConf
-from torch import nn
+from torch import Tensor, nn
 
 from lofa.adapters import Adapter
 from lofa.backbones import Backbone, BackboneConfig, by_shape, known_backbones, load_backbone, read_config
 from lofa.cli.options import build
 from lofa.cli.problems import nearest
 from lofa.cli.runs import find_run
-from lofa.conditions import CONDITION_ENCODERS
+from lofa.conditions import CONDITIONS, ConditionEncoder, compose
 from lofa.errors import BackboneError, ConfigError
 from lofa.hypernets import HEADS, HYPERNETS, Hypernetwork, Part, compile_blocks, use_attention
 from lofa.interop.quirks import quirky
@@ -23,6 +24,7 @@ from lofa.predict import Predictor
 __all__ = [
     "build_encoder",
     "build_hypernet",
+    "check_conditions",
     "check_fingerprint",
     "check_layers",
     "hypernet_kind",
@@ -31,7 +33,10 @@ __all__ = [
     "pick_device",
     "pick_dtype",
     "place_training",
+    "task_conditions",
 ]
+
+Made = TypeVar("Made", bound=nn.Module)
 
 _ACCELERATORS = {"cpu": "cpu", "cuda": "gpu", "mps": "gpu"}
 """Kind of device -> Lightning's word for it."""
@@ -143,21 +148,53 @@ def open_backbone(config: Any, device: torch.device | str) -> Backbone:
     return load_backbone(chosen, device=device)
 
 
-def build_encoder(task: Any, backbone: Backbone, joints: int | None) -> nn.Module:
-    """The condition encoder of a task; `joints` of the poses where the task takes poses.
+def build_encoder(task: Any, backbone: Backbone, rows: Mapping[str, Tensor]) -> ConditionEncoder:
+    """The encoder of a task's conditions, `rows` being one of each as the data have it.
 
     Raises:
-        ConfigError: an unknown condition or constructor value.
+        ConfigError: an unknown constructor value, or encoders that don't fit each other.
     """
-    if task.condition not in CONDITION_ENCODERS:
-        raise ConfigError(f"task.condition={task.condition}: {nearest(task.condition, CONDITION_ENCODERS)}")
-    values = OmegaConf.to_container(task.encoder, resolve=True)
-    assert isinstance(values, dict)
-    given = {"width": backbone.condition_width} if task.condition == "text" else {"joints": joints}
-    other = next((key for key, fact in given.items() if values.get(key, fact) != fact), None)
-    if other is not None:
-        raise ConfigError(f"task.encoder.{other}={values[other]}: it is {given[other]} here; leave it out")
-    return _construct(CONDITION_ENCODERS[task.condition], given | values, "task.encoder")
+    settings: Any = OmegaConf.to_container(task.conditions, resolve=True)
+    parts = {}
+    for name, values in settings.items():
+        where, kind = f"task.conditions.{name}", CONDITIONS[name]
+        given, values = kind.facts(backbone, rows[name]), dict(values or {})
+        encoder = _own_class(where, values.pop("_target_")) if "_target_" in values else kind.encoder
+        other = next((key for key, fact in given.items() if values.get(key, fact) != fact), None)
+        if other is not None:
+            raise ConfigError(f"{where}.{other}={values[other]}: it is {given[other]} here; leave it out")
+        parts[name] = _construct(encoder, given | values, where)
+    try:
+        return compose(parts)
+    except ValueError as error:
+        raise ConfigError(f"task.conditions: {error}") from None
+
+
+def _own_class(where: str, target: str) -> type[ConditionEncoder]:
+    try:
+        found = get_class(target)
+    except (ImportError, ValueError) as error:
+        raise ConfigError(f"{where}._target_={target}: {str(error).strip().splitlines()[0]}") from None
+    if not issubclass(found, ConditionEncoder):
+        raise ConfigError(f"{where}._target_={target}: no subclass of lofa.conditions.ConditionEncoder")
+    return found
+
+
+def task_conditions(task: Any) -> list[str]:
+    """Kinds of condition that a task names (ConfigError: none, or an unknown one)."""
+    unknown = next((name for name in task.conditions if name not in CONDITIONS), None)
+    if unknown is not None:
+        raise ConfigError(f"task.conditions: no kind of condition {unknown!r}; {nearest(unknown, CONDITIONS)}")
+    if not task.conditions:
+        raise ConfigError(f"task.conditions: task={task.name} names none; one or several of {', '.join(CONDITIONS)}")
+    return list(task.conditions)
+
+
+def check_conditions(given: str, conditions: Sequence[str], task: Any) -> None:
+    """Refuses a predictor or stage, `given` as key=value, of other conditions than the task's (ConfigError)."""
+    if set(conditions) != set(task.conditions):
+        found, wanted = (", ".join(one) for one in (conditions, task.conditions))
+        raise ConfigError(f"{given}: takes {found}, but task={task.name} gives {wanted}")
 
 
 def hypernet_kind(hypernet: Any) -> type[Hypernetwork]:
@@ -168,7 +205,7 @@ def hypernet_kind(hypernet: Any) -> type[Hypernetwork]:
 
 
 def build_hypernet(
-    hypernet: Any, backbone: Backbone, stage: int, encoder: nn.Module, earlier: Mapping[str, Part]
+    hypernet: Any, backbone: Backbone, stage: int, encoder: ConditionEncoder, earlier: Mapping[str, Part]
 ) -> Hypernetwork:
     """An untrained hypernetwork for a stage of training, around the parts that earlier stages trained.
 
@@ -207,7 +244,7 @@ def build_hypernet(
     return built
 
 
-def _construct(kind: type[nn.Module], values: Mapping[str, Any], where: str) -> nn.Module:
+def _construct(kind: type[Made], values: Mapping[str, Any], where: str) -> Made:
     known = signature(kind).parameters
     unknown = next((key for key in values if key not in known), None)
     if unknown is not None:

@@ -23,6 +23,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from lofa.cli.old_keys import renew
 from lofa.cli.text import literal
 from lofa.errors import ConfigError, DataError
 from lofa.files import atomic_write, read_json, remove_temporaries, write_json
@@ -155,7 +156,7 @@ def read_run_config(run: str | Path) -> DictConfig:
     loaded = OmegaConf.to_container(OmegaConf.load(run / CONFIG), resolve=False)
     config = OmegaConf.create(_literals(loaded))
     assert isinstance(config, DictConfig)
-    return config
+    return renew(config)
 
 
 def _literals(value: Any) -> Any:

@@ -12,6 +12,7 @@ from omegaconf import MISSING
 
 from lofa.backbones import BackboneConfig
 from lofa.cli.options import LARGEST_SEED, option, section, text
+from lofa.conditions import CONDITIONS
 from lofa.data import PrepareOptions
 from lofa.evaluation import Protocol
 from lofa.hypernets import HypernetOptions
@@ -33,8 +34,11 @@ class TaskConfig:
     """conf/task: what the predictor is told."""
 
     name: str = option(MISSING, "names the runs")
-    condition: str = option(MISSING, "text or pose")
-    encoder: dict[str, int] = option({}, "constructor values of the condition encoder")
+    conditions: dict[str, Any] = option(
+        {},
+        f"kind ({', '.join(CONDITIONS)}) -> constructor values of its encoder, and _target_ for a class of one's own; "
+        "+task.conditions.<kind>={} adds one",
+    )
 
 
 @dataclass
@@ -127,6 +131,12 @@ class DataModuleConfig:
 
     workers: int = option(0, "processes that read ahead", least=0)
     siblings: bool = option(True, "draw any clip of an adapter's group with its own caption, not only the anchor")
+    drop: float = option(
+        0.1,
+        "of several conditions: how often a sample goes without one, so that each can be left out later",
+        least=0,
+        most=0.99,
+    )
 
 
 @dataclass

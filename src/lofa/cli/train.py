@@ -16,7 +16,15 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from lofa.backbones import Backbone
 from lofa.cli.command import Command, current_overrides
-from lofa.cli.objects import build_encoder, build_hypernet, hypernet_kind, open_backbone, place_training
+from lofa.cli.objects import (
+    build_encoder,
+    build_hypernet,
+    check_conditions,
+    hypernet_kind,
+    open_backbone,
+    place_training,
+    task_conditions,
+)
 from lofa.cli.options import check_numbers, option, text
 from lofa.cli.progress import StepBar
 from lofa.cli.runs import (
@@ -34,9 +42,8 @@ from lofa.cli.schema import WayConfig
 from lofa.cli.text import literal
 from lofa.cli.trainer import build_checkpoints, build_trainer, keep_best, quieten_lightning
 from lofa.cli.trust import check_checkpoints, check_targets, targets
-from lofa.data import LoFADataModule, Sample, encoded_path, read_samples
+from lofa.data import LoFADataModule, read_samples
 from lofa.errors import ConfigError, DataError, Interrupted
-from lofa.files import tensor_shapes
 from lofa.hypernets import Hypernetwork, Part
 from lofa.predict import load_part, read_description, save_predictor
 from lofa.resources import conf_dir
@@ -122,17 +129,17 @@ def _train_stage(config: Any, run: Path, checkpoint: Path | None, stop: StopRequ
         set_dir,
         backbone.layers,
         backbone.fingerprint,
-        condition=config.task.condition,
+        conditions=task_conditions(config.task),
         stage=config.stage,
         batch_size=stage.batch_size,
         layers_per_sample=stage.layers_per_sample,
         siblings=config.datamodule.siblings,
+        drop=config.datamodule.drop,
         workers=config.datamodule.workers,
         seed=config.seed,
     )
     data.setup()
-    joints = _count_joints(set_dir, samples[0]) if config.task.condition == "pose" else None
-    encoder = build_encoder(config.task, backbone, joints)
+    encoder = build_encoder(config.task, backbone, data.example())
     earlier: dict[str, Part] = {}
     if needed:
         config = OmegaConf.merge(config, {"response": literal(str(_choose_response(config, set_dir, backbone)))})
@@ -153,7 +160,7 @@ def _train_stage(config: Any, run: Path, checkpoint: Path | None, stop: StopRequ
     save_predictor(
         run / "predictor",
         backbone,
-        condition=config.task.condition,
+        conditions=list(config.task.conditions),
         hypernet=module.hypernet,
         metadata={"run": run.name, "data": str(set_dir), "task": config.task.name},
     )
@@ -237,10 +244,6 @@ def _resumed(run: Path, trusted: bool) -> DictConfig:
     return saved
 
 
-def _count_joints(set_dir: Place, sample: Sample) -> int:
-    return tensor_shapes(encoded_path(set_dir, sample.id))["condition.pose"][1]
-
-
 def _choose_response(config: Any, set_dir: Place, backbone: Backbone) -> Path:
     """The stage-1 run that stage 2 reads."""
     if config.response is not None:
@@ -263,11 +266,7 @@ def _load_earlier(config: Any, backbone: Backbone, needed: Sequence[str]) -> dic
             f"response={config.response}: trained for backbone {description.backbone!r} ({description.fingerprint}), "
             f"not for {backbone.name!r} ({backbone.fingerprint})"
         )
-    if description.condition != config.task.condition:
-        raise ConfigError(
-            f"response={config.response}: takes {description.condition}, but task={config.task.name} gives "
-            f"{config.task.condition}"
-        )
+    check_conditions(f"response={config.response}", description.conditions, config.task)
     return {name: load_part(description, name) for name in needed}
 
 

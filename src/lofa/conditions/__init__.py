@@ -1,12 +1,33 @@
 """Conditions: text and pose -> condition tokens a hypernetwork attends to."""
 
-from torch import nn
-
-from lofa.conditions.condition import Condition, pad_rows
-from lofa.conditions.pose import PoseEncoder, normalise_pose
+from lofa.conditions.compose import ComposedEncoder, compose, drop_kinds
+from lofa.conditions.condition import Condition, Inputs, Padded, Tokens, pad_rows
+from lofa.conditions.kind import ConditionEncoder, ConditionKind, PromptEncoder
+from lofa.conditions.pose import PoseEncoder, PoseInput, normalise_pose
+from lofa.conditions.spread import spread, spreads
+from lofa.conditions.table import CONDITIONS, PROMPT, encoder_classes, find_kind
 from lofa.conditions.text import TextEncoder
 
-__all__ = ["CONDITION_ENCODERS", "Condition", "PoseEncoder", "TextEncoder", "normalise_pose", "pad_rows"]
-
-CONDITION_ENCODERS: dict[str, type[nn.Module]] = {"text": TextEncoder, "pose": PoseEncoder}
-"""The encoders a saved predictor may name; each has `.width` and a json-able `.config` of its constructor values."""
+__all__ = [
+    "CONDITIONS",
+    "PROMPT",
+    "ComposedEncoder",
+    "Condition",
+    "ConditionEncoder",
+    "ConditionKind",
+    "Inputs",
+    "Padded",
+    "PoseEncoder",
+    "PoseInput",
+    "PromptEncoder",
+    "TextEncoder",
+    "Tokens",
+    "compose",
+    "drop_kinds",
+    "encoder_classes",
+    "find_kind",
+    "normalise_pose",
+    "pad_rows",
+    "spread",
+    "spreads",
+]

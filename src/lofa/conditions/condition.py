@@ -1,22 +1,58 @@
-"""What an adapter is predicted from and a backbone is steered by: `B` rows of condition tokens `c`, each `(n_i, C)`.
+"""What an adapter is predicted from and a backbone is steered by.
 
-Rows have different lengths, so a batch pads them with zeros to `(B, N, C)` and keeps `lengths`; whoever attends to the
-tokens masks by it.
+    Inputs      kind -> Padded: conditions as they are read, text tokens (P, N, C), joints (P, T, J, 2) ...
+    Tokens      what an encoder makes of them for a hypernetwork
+    Condition   what a backbone is steered by: tokens of the prompt, and what else its family needs
+
+Rows have different lengths, so a batch pads them with zeros to `(B, N, ...)` and keeps `lengths`; whoever attends to
+the tokens masks by it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-__all__ = ["Condition", "pad_rows"]
+__all__ = ["Condition", "Inputs", "Padded", "Tokens", "pad_rows"]
 
 
-def pad_rows(rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Rows `(n_i, ...)` of equal trailing shape -> zero-padded `(B, max n_i, ...)` and lengths `(B,)` int64.
+@dataclass(frozen=True)
+class Padded:
+    """`P` rows of one kind of condition."""
+
+    values: Tensor
+    """(P, N, ...), zero from a row's length on"""
+    lengths: Tensor
+    """(P,) int64, each in 0..N; 0: the sample goes without this kind"""
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Padded:
+        """Both tensors on another device."""
+        values, lengths = (value.to(device, non_blocking=non_blocking) for value in (self.values, self.lengths))
+        return Padded(values, lengths)
+
+
+Inputs = Mapping[str, Padded]
+"""Conditions of P samples, kind (a key of `CONDITIONS`) -> rows."""
+
+
+class Tokens(NamedTuple):
+    """Condition tokens of P samples, as a hypernetwork attends to them."""
+
+    tokens: Tensor
+    """(P, N, C), zero from a row's length on"""
+    lengths: Tensor
+    """(P,) int64"""
+
+
+def pad_rows(rows: Sequence[Tensor]) -> Padded:
+    """Rows `(n_i, ...)` of equal trailing shape -> zero-padded `(B, max n_i, ...)` with their lengths.
 
     Raises ValueError where there is no row or the trailing shapes differ.
     """
@@ -26,7 +62,7 @@ def pad_rows(rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     if len(trailing) != 1:
         raise ValueError(f"rows of one batch must agree in all but their length; got {sorted(trailing)}")
     padded = torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True)
-    return padded, torch.tensor([row.shape[0] for row in rows], dtype=torch.int64, device=padded.device)
+    return Padded(padded, torch.tensor([row.shape[0] for row in rows], dtype=torch.int64, device=padded.device))
 
 
 @dataclass(frozen=True)
@@ -56,8 +92,8 @@ class Condition:
     @classmethod
     def from_rows(cls, rows: Sequence[Tensor], extras: Mapping[str, Tensor] | None = None) -> Condition:
         """Batch of unpadded rows `(n_i, C)`."""
-        tokens, lengths = pad_rows(rows)
-        return cls(tokens, lengths, dict(extras or {}))
+        padded = pad_rows(rows)
+        return cls(padded.values, padded.lengths, dict(extras or {}))
 
     def __len__(self) -> int:
         return self.tokens.shape[0]

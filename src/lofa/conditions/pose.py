@@ -9,14 +9,26 @@ The unit of the input (pixels, normalised coordinates) therefore does not matter
 
 from __future__ import annotations
 
+import json
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from lofa.conditions.condition import Padded, Tokens
+from lofa.conditions.kind import ConditionEncoder, ConditionKind, PromptEncoder
 from lofa.errors import DataError
 
-__all__ = ["PoseEncoder", "normalise_pose"]
+__all__ = ["Pose", "PoseEncoder", "PoseInput", "normalise_pose", "read_pose"]
+
+PoseInput = Tensor | np.ndarray | str | Path
+"""A pose sequence (T, J, 2), or a file of one: .npy, .npz (its only array, or `keypoints`), .json (nested lists)."""
 
 
 def normalise_pose(values: Tensor, lengths: Tensor) -> Tensor:
@@ -57,7 +69,7 @@ class _TimeConvolution(nn.Module):
         return self.skip(x[:, :: self.stride]) + h, (lengths + self.stride - 1) // self.stride
 
 
-class PoseEncoder(nn.Module):
+class PoseEncoder(ConditionEncoder):
     """Pose sequences -> condition tokens, one token per `2 ** halvings` frames.
 
     joints: `J`. width: features `C` of a token. channels: of the hidden layers. layers: convolutions, at least
@@ -84,14 +96,15 @@ class PoseEncoder(nn.Module):
         names = ("joints", "width", "channels", "layers", "halvings")
         return {name: getattr(self, name) for name in names}
 
-    def forward(self, values: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Joints `(B, T, J, 2)`, frames `(B,)` -> tokens `(B, N, width)` zero padded, and their lengths `(B,)`.
+    def encode(self, rows: Padded) -> Tokens:
+        """Joints `(P, T, J, 2)` -> tokens `(P, N, width)`, zero padded.
 
         The result depends on no padding frame. ValueError on wrong shapes or lengths, DataError on joints that are not
         finite.
         """
+        values, lengths = rows.values, rows.lengths
         if values.ndim != 4 or values.shape[2:] != (self.joints, 2):
-            raise ValueError(f"poses must be (B, T, {self.joints}, 2); got {tuple(values.shape)}")
+            raise ValueError(f"poses must be (P, T, {self.joints}, 2); got {tuple(values.shape)}")
         if int(lengths.min()) < 1 or int(lengths.max()) > values.shape[1]:
             raise ValueError(f"pose lengths must lie in 1..{values.shape[1]}; got {lengths.tolist()}")
         points = normalise_pose(values, lengths)
@@ -100,4 +113,61 @@ class PoseEncoder(nn.Module):
         for convolution in self.convolutions:
             x, lengths = convolution(x, lengths)
         real = (torch.arange(x.shape[1], device=x.device) < lengths[:, None])[..., None]
-        return torch.where(real, self.project(self.norm(x)), 0.0), lengths
+        return Tokens(torch.where(real, self.project(self.norm(x)), 0.0), lengths)
+
+
+class Pose(ConditionKind):
+    """Joints of a clip's figure; rows are `(T, J, 2)`."""
+
+    name, argument, noun, encoder = "pose", "pose", "pose sequence", PoseEncoder
+
+    def facts(self, backbone: PromptEncoder, row: Tensor) -> dict[str, int]:
+        return {"joints": row.shape[1]}
+
+    def read(self, values: Sequence[Any], backbone: PromptEncoder, config: Mapping[str, Any]) -> list[Tensor]:
+        return [read_pose(value, config["joints"]) for value in values]
+
+
+def read_pose(pose: PoseInput, joints: int) -> Tensor:
+    """Joints (T, J, 2) float32.
+
+    Args:
+        pose: array or file
+        joints: J that the predictor takes
+
+    Raises:
+        DataError: a missing or damaged file, another shape, another number of joints, or a joint that is not finite.
+    """
+    where = f"pose file {pose}" if isinstance(pose, str | Path) else "pose"
+    values = _read_file(Path(pose)) if isinstance(pose, str | Path) else pose
+    try:
+        points = torch.as_tensor(np.asarray(values, dtype=np.float32))
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{where}: not an array of numbers ({error})") from None
+    if points.ndim != 3 or points.shape[1:] != (joints, 2) or not len(points):
+        raise DataError(f"{where}: has shape {tuple(points.shape)}; this predictor takes (frames, {joints}, 2)")
+    if not points.isfinite().all():
+        frame = int((~points.isfinite()).flatten(1).any(1).nonzero()[0])
+        raise DataError(f"{where}: frame {frame} holds a joint that is not a finite number; fill missing joints first")
+    return points
+
+
+def _read_file(path: Path) -> object:
+    try:
+        if path.suffix == ".json":
+            return json.loads(path.read_text(encoding="utf-8"))
+        if path.suffix not in {".npy", ".npz"}:
+            raise DataError(f"pose file {path}: the ending {path.suffix!r} is not one of .npy, .npz, .json")
+        content = np.load(path, allow_pickle=False)
+        if isinstance(content, np.ndarray):
+            return content
+        with content:
+            names = list(content.files)
+            name = "keypoints" if "keypoints" in names else names[0]
+            if name != "keypoints" and len(names) > 1:
+                raise DataError(f"pose file {path}: holds {', '.join(names)}; call the pose sequence keypoints")
+            return content[name]
+    except FileNotFoundError:
+        raise DataError(f"pose file {path}: no such file") from None
+    except (ValueError, OSError, IndexError, zipfile.BadZipFile) as error:
+        raise DataError(f"pose file {path}: can't be read ({error})") from None

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
-__all__ = ["TextEncoder"]
+import torch
+from torch import Tensor
+
+from lofa.conditions.condition import Padded, Tokens
+from lofa.conditions.kind import ConditionEncoder, ConditionKind, PromptEncoder
+
+__all__ = ["Text", "TextEncoder"]
 
 
-class TextEncoder(nn.Module):
+class TextEncoder(ConditionEncoder):
     """Hands text tokens through. `width` is their feature count `C`."""
 
     def __init__(self, *, width: int) -> None:
@@ -19,8 +26,30 @@ class TextEncoder(nn.Module):
         """Constructor values."""
         return {"width": self.width}
 
-    def forward(self, values: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Text tokens `(B, N, C)` and lengths `(B,)`, unchanged; ValueError where `C` is not `width`."""
-        if values.ndim != 3 or values.shape[-1] != self.width:
-            raise ValueError(f"text tokens must be (B, N, {self.width}); got {tuple(values.shape)}")
-        return values, lengths
+    def encode(self, rows: Padded) -> Tokens:
+        """Text tokens `(P, N, C)`, unchanged; ValueError where `C` is not `width`."""
+        if rows.values.ndim != 3 or rows.values.shape[-1] != self.width:
+            raise ValueError(f"text tokens must be (P, N, {self.width}); got {tuple(rows.values.shape)}")
+        return Tokens(rows.values, rows.lengths)
+
+
+class Text(ConditionKind):
+    """The prompt in words; rows `(N, C)` are the backbone's condition tokens, which also steer the backbone itself."""
+
+    name, argument, noun, encoder = "text", "prompt", "caption", TextEncoder
+
+    def facts(self, backbone: PromptEncoder, row: Tensor) -> dict[str, int]:
+        return {"width": backbone.condition_width}
+
+    def read(self, values: Sequence[Any], backbone: PromptEncoder, config: Mapping[str, Any]) -> list[Tensor]:
+        condition = backbone.encode_prompt(list(values))
+        return [condition.row(i).float() for i in range(len(condition))]
+
+    def own(self, caption: str, stored: Callable[[], Tensor]) -> str:
+        return caption
+
+    def metadata(self, value: Any) -> dict[str, str]:
+        return {"prompt": str(value)}
+
+    def pack(self, row: Tensor, dtype: torch.dtype) -> Tensor:
+        return row.to(dtype)

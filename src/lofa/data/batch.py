@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from lofa.adapters import LoraBatch
-from lofa.conditions import Condition
+from lofa.conditions import Condition, Inputs
 
 __all__ = ["ZooBatch"]
 
@@ -17,10 +17,8 @@ class ZooBatch:
 
     ids: list[str]
     """P ids of the samples the LoRAs are anchored at"""
-    values: Tensor
-    """(P, N, ...) what the condition encoder takes: text tokens (P, N, C) or joints (P, T, J, 2), zero padded"""
-    lengths: Tensor
-    """(P,) int64, real entries of each row of `values`"""
+    inputs: Inputs
+    """kind of condition -> what its encoder takes: text tokens (P, N, C), joints (P, T, J, 2) ..."""
     prompt: Condition
     """the backbone's text condition of the same P clips"""
     latents: Tensor | None
@@ -39,8 +37,7 @@ class ZooBatch:
 
         return replace(
             self,
-            values=move(self.values),
-            lengths=move(self.lengths),
+            inputs={kind: rows.to(device, non_blocking) for kind, rows in self.inputs.items()},
             prompt=self.prompt.to(device),
             latents=None if self.latents is None else move(self.latents),
             stacks=[replace(s, A=move(s.A), B=move(s.B), alpha=move(s.alpha)) for s in self.stacks],

@@ -7,18 +7,15 @@ import torch
 from torch.utils.data import Dataset
 
 from lofa.backbones import LayerSpec, by_shape
-from lofa.conditions import Condition, pad_rows
+from lofa.conditions import PROMPT, drop_kinds, find_kind
 from lofa.data.batch import ZooBatch
 from lofa.data.sampler import BatchKey
-from lofa.data.samples import LATENTS, POSE, TEXT, Sample, read_encoded
+from lofa.data.samples import LATENTS, Sample, prompt_of, read_encoded
 from lofa.data.zoo_store import ZooStore
 from lofa.errors import DataError
 from lofa.stores import Location, locate
 
-__all__ = ["CONDITIONS", "ZooDataset"]
-
-CONDITIONS = {"text": TEXT, "pose": POSE}
-"""Name of a condition -> its tensor in the encoded files."""
+__all__ = ["ZooDataset"]
 
 
 class ZooDataset(Dataset[ZooBatch]):
@@ -33,10 +30,11 @@ class ZooDataset(Dataset[ZooBatch]):
         pool: samples that may lend prompts and latents; the anchors belong to it
         layers: the backbone's
         fingerprint: of the backbone in use
-        condition: "text" or "pose", what the hypernetwork is given
+        conditions: kinds that the hypernetwork is given
         layers_per_sample: layers drawn for each batch, at least one of each shape; None for all
         with_latents: whether latents are read
         siblings: whether siblings lend
+        drop: how often a sample goes without a condition, where there are several
     """
 
     def __init__(
@@ -47,13 +45,12 @@ class ZooDataset(Dataset[ZooBatch]):
         layers: Sequence[LayerSpec],
         fingerprint: str,
         *,
-        condition: str = "text",
+        conditions: Sequence[str] = (PROMPT.name,),
         layers_per_sample: int | None = None,
         with_latents: bool = True,
         siblings: bool = True,
+        drop: float = 0.0,
     ) -> None:
-        if condition not in CONDITIONS:
-            raise DataError(f"condition={condition!r}: one of {', '.join(CONDITIONS)}")
         self.shapes = list(by_shape(layers).values())
         shapes = len(self.shapes)
         if layers_per_sample is not None and not shapes <= layers_per_sample <= len(layers):
@@ -63,7 +60,8 @@ class ZooDataset(Dataset[ZooBatch]):
             )
         self.set_dir, self.store = locate(set_dir), ZooStore(set_dir)
         self.anchors, self.layers, self.fingerprint = list(anchors), list(layers), fingerprint
-        self.condition, self.layers_per_sample, self.with_latents = condition, layers_per_sample, with_latents
+        self.kinds = [find_kind(name) for name in conditions]
+        self.layers_per_sample, self.with_latents, self.drop = layers_per_sample, with_latents, drop
         by_group: dict[tuple[object, ...], list[Sample]] = {}
         for sample in pool:
             by_group.setdefault(_kin(sample), []).append(sample)
@@ -84,20 +82,18 @@ class ZooDataset(Dataset[ZooBatch]):
             self.lenders[item][np.random.default_rng(seed).integers(len(self.lenders[item]))]
             for item, seed in zip(key.items, key.item_seeds, strict=True)
         ]
-        wanted = {TEXT, CONDITIONS[self.condition]} | ({LATENTS} if self.with_latents else set())
-        encoded = [read_encoded(self.set_dir, sample, self.fingerprint, sorted(wanted)) for sample in lenders]
-        prompt = Condition.from_rows([one.text for one in encoded])
-        values, lengths = prompt.tokens, prompt.lengths
-        if self.condition == "pose":
-            values, lengths = pad_rows([one.pose for one in encoded if one.pose is not None])
+        wanted = [kind.key for kind in self.kinds] + [LATENTS] * self.with_latents
+        encoded = [read_encoded(self.set_dir, sample, self.fingerprint, wanted) for sample in lenders]
+        inputs = {kind.name: kind.collate([one.conditions[kind.name] for one in encoded]) for kind in self.kinds}
+        # by the batch's own seed, so that a resumed run goes on with the same
+        draws = torch.Generator().manual_seed(int(np.random.default_rng((2, *key.seed)).integers(2**63)))
         latents = [one.latents for one in encoded if one.latents is not None]
         drawn = self._draw_layers(key)
         groups = [[self.layers[index].name for index in shape if index in drawn] for shape in self.shapes]
         return ZooBatch(
             ids=[anchor.id for anchor in anchors],
-            values=values,
-            lengths=lengths,
-            prompt=prompt,
+            inputs=drop_kinds(inputs, self.drop, draws),
+            prompt=prompt_of(encoded),
             latents=torch.stack(latents) if latents else None,
             stacks=self.store.stacks([anchor.id for anchor in anchors], groups, self.fingerprint),
         )

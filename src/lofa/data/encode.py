@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from lofa.backbones import Backbone
+from lofa.conditions import PROMPT, Condition
 from lofa.data.samples import Encoded, Sample, write_encoded
 from lofa.data.source import Loaded, Skipped, Source
 from lofa.errors import DataError, LofaError
@@ -54,11 +55,16 @@ class Encoder:
                 self.skip(sample, error)
         return written
 
-    def _write(self, sample: Sample, loaded: Loaded, latents: Tensor, text: Tensor) -> Sample:
+    def _write(self, sample: Sample, loaded: Loaded, latents: Tensor, prompt: Condition) -> Sample:
+        shown = {kind: torch.from_numpy(row) for kind, row in loaded.conditions.items()}
         return write_encoded(
             self.set_dir,
             sample,
-            Encoded(latents, text, None if loaded.pose is None else torch.from_numpy(loaded.pose)),
+            Encoded(
+                latents,
+                {PROMPT.name: prompt.row(0), **shown},
+                {name: value[0] for name, value in prompt.extras.items()},
+            ),
             backbone=self.backbone.name,
             fingerprint=self.backbone.fingerprint,
             dtype=self.dtype,
@@ -66,10 +72,10 @@ class Encoder:
             stamp=self.stamps.get(sample.id, ""),
         )
 
-    def _captions(self, captions: list[str]) -> tuple[dict[str, Tensor], dict[str, LofaError]]:
-        """Tokens (N, width) of each caption, and why the others have none; one by one only where a batch is refused."""
+    def _captions(self, captions: list[str]) -> tuple[dict[str, Condition], dict[str, LofaError]]:
+        """Each caption's condition, one row, and why the others have none; one by one where a batch is refused."""
         try:
-            condition = self.backbone.encode_prompt(captions)
+            condition = self.backbone.encode_prompt(captions).to("cpu")
         except LofaError as error:
             if len(captions) == 1:
                 return {}, {captions[0]: error}
@@ -77,4 +83,4 @@ class Encoder:
             return {k: v for texts, _ in singles for k, v in texts.items()}, {
                 k: v for _, f in singles for k, v in f.items()
             }
-        return {caption: condition.row(i).cpu() for i, caption in enumerate(captions)}, {}
+        return {caption: condition[i : i + 1] for i, caption in enumerate(captions)}, {}

@@ -4,13 +4,15 @@ from collections.abc import Iterable, Sequence
 
 import lightning.pytorch as pl
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from lofa.backbones import LayerSpec
+from lofa.conditions import PROMPT, find_kind
 from lofa.data.batch import ZooBatch
-from lofa.data.dataset import CONDITIONS, ZooDataset
+from lofa.data.dataset import ZooDataset
 from lofa.data.sampler import BatchKey, BatchPlan, EndlessBatches
-from lofa.data.samples import Sample, read_samples
+from lofa.data.samples import Sample, read_encoded, read_samples
 from lofa.data.zoo_store import ZooStore
 from lofa.errors import DataError
 from lofa.stores import Location, locate
@@ -25,11 +27,12 @@ class LoFADataModule(pl.LightningDataModule):
         set_dir: folder of the prepared set
         layers: the backbone's adapted layers
         fingerprint: the backbone's
-        condition: "text" or "pose", what the hypernetwork is given
+        conditions: kinds that the hypernetwork is given
         stage: 1 reads the layers it draws and no latents, 2 all layers and latents
         batch_size: prompts of a batch on one process
         layers_per_sample: layers drawn a batch in stage 1; None or more than there are: all
         siblings: other samples of the group lend prompt and latents during training; validation stays with the anchors
+        drop: how often a training sample goes without a condition, where there are several
         workers: processes that read
         seed: of order and draws
     """
@@ -40,27 +43,29 @@ class LoFADataModule(pl.LightningDataModule):
         layers: Sequence[LayerSpec],
         fingerprint: str,
         *,
-        condition: str = "text",
+        conditions: Sequence[str] = (PROMPT.name,),
         stage: int = 1,
         batch_size: int = 16,
         layers_per_sample: int | None = 10,
         siblings: bool = True,
+        drop: float = 0.0,
         workers: int = 0,
         seed: int = 0,
     ) -> None:
         super().__init__()
         if stage not in (1, 2):
             raise DataError(f"stage={stage}: 1 (response maps) or 2 (weights)")
-        if condition not in CONDITIONS:
-            raise DataError(f"condition={condition!r}: one of {', '.join(CONDITIONS)}")
+        self.kinds = [find_kind(name) for name in conditions]
+        if not self.kinds:
+            raise DataError("conditions: give at least one kind")
         if batch_size < 1 or workers < 0 or (layers_per_sample is not None and layers_per_sample < 1):
             raise DataError(
                 f"batch_size={batch_size}, layers_per_sample={layers_per_sample}, workers={workers}: batches hold at "
                 "least one prompt and one layer, and workers are at least 0"
             )
         self.set_dir, self.layers, self.fingerprint = locate(set_dir), tuple(layers), fingerprint
-        self.condition, self.stage, self.batch_size, self.siblings = condition, stage, batch_size, siblings
-        self.layers_per_sample, self.workers, self.seed = layers_per_sample, workers, seed
+        self.stage, self.batch_size, self.siblings = stage, batch_size, siblings
+        self.layers_per_sample, self.drop, self.workers, self.seed = layers_per_sample, drop, workers, seed
         self.train: ZooDataset | None = None
         self.val: ZooDataset | None = None
 
@@ -81,18 +86,25 @@ class LoFADataModule(pl.LightningDataModule):
                 f"{store.folder}: no LoRAs of training samples ({len(ready)} LoRAs, {len(samples)} samples). "
                 f"Make them with: lofa zoo data={self.set_dir}"
             )
-        tensor = CONDITIONS[self.condition]
-        without = [sample.id for sample in samples if tensor not in sample.encoded]
-        if without:
-            raise DataError(
-                f"{self.set_dir}: {len(without)} samples have no {tensor} (the first: {without[0]}); "
-                f"a {self.condition} task needs a set whose clips all have it"
-            )
+        for kind in self.kinds:
+            without = [sample.id for sample in samples if kind.key not in sample.encoded]
+            if without:
+                raise DataError(
+                    f"{self.set_dir}: {len(without)} samples have no {kind.key} (the first: {without[0]}); "
+                    f"a {kind.name} task needs a set whose clips all have it"
+                )
         store.read(anchors[0].id, [layer.name for layer in self.layers], self.fingerprint)  # a wrong zoo stops here
-        self.train = self._dataset([s for s in anchors if s.split == "train"], samples, self.siblings)
+        self.train = self._dataset([s for s in anchors if s.split == "train"], samples, True)
         self.val = self._dataset([s for s in anchors if s.split == "val"], samples, False)
 
-    def _dataset(self, anchors: list[Sample], pool: list[Sample], siblings: bool) -> ZooDataset:
+    def example(self) -> dict[str, Tensor]:
+        """A row (n, ...) of each kind of condition, as the set has it; encoders are built to take it."""
+        sample = read_samples(self.set_dir)[0]
+        wanted = [kind.key for kind in self.kinds]
+        encoded = read_encoded(self.set_dir, sample, self.fingerprint, wanted)
+        return {kind.name: encoded.conditions[kind.name] for kind in self.kinds}
+
+    def _dataset(self, anchors: list[Sample], pool: list[Sample], training: bool) -> ZooDataset:
         drawn = self.stage == 1 and self.layers_per_sample is not None and self.layers_per_sample < len(self.layers)
         return ZooDataset(
             self.set_dir,
@@ -100,10 +112,11 @@ class LoFADataModule(pl.LightningDataModule):
             pool,
             self.layers,
             self.fingerprint,
-            condition=self.condition,
+            conditions=[kind.name for kind in self.kinds],
             layers_per_sample=self.layers_per_sample if drawn else None,
             with_latents=self.stage == 2,
-            siblings=siblings,
+            siblings=self.siblings and training,
+            drop=self.drop if training else 0.0,
         )
 
     def _plan(self, dataset: ZooDataset | None, shuffle: bool) -> tuple[ZooDataset, BatchPlan]:

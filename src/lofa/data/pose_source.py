@@ -75,7 +75,7 @@ class PoseSource:
             points = fit_pose(resample(self.sequences[self.index[sample.id]], self.shape.frames), look.height)
             poses.append(np.clip(points + look.camera(self.shape.frames)[:, None], 0, 1).astype(np.float32))
         video = render(np.stack(poses), looks, self.side)
-        return [Loaded(frames, pose) for frames, pose in zip(video, poses, strict=True)]
+        return [Loaded(frames, {"pose": pose}) for frames, pose in zip(video, poses, strict=True)]
 
 
 def _fault(points: NDArray[np.floating]) -> str | None:

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lofa.adapters import Adapter
+from lofa.conditions import PROMPT
 from lofa.data.samples import Sample, read_encoded, read_samples
 from lofa.data.zoo_store import ZooStore
 from lofa.errors import DataError
@@ -79,8 +80,9 @@ def export_reference(
             lora_file, sample_file = f"loras/{sample.id}.pth", f"samples/{sample.id}.pth"
             with local_copy(store.path(sample.id)) as lora:
                 Adapter.load(lora).save(temporary / lora_file, format="reference")
-            padding = (0, 0, 0, max(0, PROMPT_TOKENS - len(encoded.text)))
-            write_sample(temporary / sample_file, F.pad(encoded.text, padding), encoded.latents)
+            text = encoded.conditions[PROMPT.name]
+            padding = (0, 0, 0, max(0, PROMPT_TOKENS - len(text)))
+            write_sample(temporary / sample_file, F.pad(text, padding), encoded.latents)
             if stage1 is not None:
                 write_stage1(stage1_path(temporary, sample_file), stage1(sample))
             values = (lora_file, sample_file, sample.caption, sample.group, sample.split)

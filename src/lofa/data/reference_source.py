@@ -15,6 +15,7 @@ import torch
 
 from lofa.adapters import Adapter
 from lofa.backbones import Backbone
+from lofa.conditions import PROMPT
 from lofa.data.samples import SPLIT_NAMES, Encoded, Sample, write_encoded
 from lofa.data.source import ClipShape, Plan, PrepareOptions, Skipped, draw_split, slug
 from lofa.data.zoo_store import ZooEntry, ZooStore
@@ -115,7 +116,7 @@ class ReferenceImport:
         return write_encoded(
             self.set_dir,
             sample,
-            Encoded(latents, text[: int(real.max()) + 1]),
+            Encoded(latents, {PROMPT.name: text[: int(real.max()) + 1]}),
             backbone=backbone.name,
             fingerprint=backbone.fingerprint,
             dtype=self.dtype,

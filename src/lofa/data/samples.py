@@ -1,20 +1,23 @@
 """The samples of a set: one json line each in `samples.jsonl`, one safetensors file each under `encoded/`.
 
-An encoded file holds `latents` (C, T', H', W'), normalised as the transformer takes them, `condition.text` (N, width)
-without padding and, where the clip has joints, `condition.pose` (T, J, 2). Its metadata names the backbone it was made
-for, and reading refuses any other.
+An encoded file holds `latents` (C, T', H', W'), normalised as the transformer takes them, and a row of each kind of
+condition that the sample has under the kind's own key: `condition.text` (N, width) without padding always, and, where
+the clip has joints, `condition.pose` (T, J, 2). What else the backbone makes of a prompt is stored as `extras.<name>`.
+Its metadata names the backbone it was made for, and reading refuses any other.
 """
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from functools import partial
 from sys import intern
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from lofa.conditions import CONDITIONS, PROMPT, Condition
 from lofa.errors import DataError
 from lofa.files import atomic_write, read_jsonl, save_tensors
 from lofa.paths import check_name, inside
@@ -22,11 +25,11 @@ from lofa.ranges import open_tensors
 from lofa.stores import Location, Place, locate
 
 __all__ = [
-    "LATENTS", "POSE", "ROLES", "SPLIT_NAMES", "TEXT", "Encoded", "Sample", "check_backbone", "encoded_path",
-    "find_encoded", "read_encoded", "read_samples", "write_encoded", "write_samples",
+    "LATENTS", "ROLES", "SPLIT_NAMES", "Encoded", "Sample", "check_backbone", "encoded_path", "find_encoded",
+    "prompt_of", "read_encoded", "read_samples", "values_of", "write_encoded", "write_samples",
 ]  # fmt: skip
 
-LATENTS, TEXT, POSE = "latents", "condition.text", "condition.pose"
+LATENTS, EXTRAS = "latents", "extras."
 SPLIT_NAMES = ("train", "val", "test")
 ROLES = ("adapt", "score")
 _VERSION = "lofa-sample-1"
@@ -136,10 +139,17 @@ class Encoded:
 
     latents: Tensor | None
     """(C, T', H', W') float32; None where it was not asked for"""
-    text: Tensor
-    """(N, width) float32, the caption's tokens without padding"""
-    pose: Tensor | None = None
-    """(T, J, 2) float32, image coordinates in [0, 1]; None for a clip without joints"""
+    conditions: Mapping[str, Tensor]
+    """kind -> (n, ...): text (N, width) float32, the caption's tokens without padding; pose (T, J, 2) float32, image
+    coordinates in [0, 1]"""
+    extras: Mapping[str, Tensor] = field(default_factory=dict)
+    """what else the backbone made of the caption, each (...)"""
+
+
+def prompt_of(encoded: Sequence[Encoded]) -> Condition:
+    """What the backbone is steered by, of some samples."""
+    extras = {name: torch.stack([one.extras[name] for one in encoded]) for name in encoded[0].extras}
+    return Condition.from_rows([one.conditions[PROMPT.name] for one in encoded], extras)
 
 
 def recipe(sample: Sample, stamp: str = "") -> str:
@@ -161,17 +171,18 @@ def write_encoded(
 ) -> Sample:
     """Writes the encoded file of `sample` and gives the sample back with the names of its tensors and its true rate.
 
-    Latents and text are stored in `dtype`, joints in float32.
+    Latents, text and floating extras are stored in `dtype`, joints in float32.
 
     Raises:
         DataError: values that are not finite, also where only `dtype` can't hold them; or a symbolic link leads out of
             the set.
     """
-    tensors = {TEXT: encoded.text.to(dtype)}
+    kinds = {CONDITIONS[name]: row for name, row in encoded.conditions.items()}
+    tensors = {kind.key: kind.pack(row, dtype) for kind, row in kinds.items()}
+    for name, value in encoded.extras.items():
+        tensors[EXTRAS + name] = value.to(dtype) if value.is_floating_point() else value
     if encoded.latents is not None:
         tensors[LATENTS] = encoded.latents.to(dtype)
-    if encoded.pose is not None:
-        tensors[POSE] = encoded.pose.float()
     for name, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
             raise DataError(f"{sample.source}: its {name} holds NaN or infinity in {dtype}")
@@ -219,7 +230,7 @@ def check_backbone(path: Place, metadata: dict[str, str], fingerprint: str) -> N
 
 
 def read_encoded(set_dir: Location, sample: Sample, fingerprint: str, names: Sequence[str] | None = None) -> Encoded:
-    """Reads what is encoded of a sample, or only the tensors `names`; the text always.
+    """Reads what is encoded of a sample, or only the tensors `names`; what steers the backbone always.
 
     Raises:
         DataError: the file is missing, damaged, made for another backbone, lacks a tensor or holds NaN or infinity.
@@ -227,7 +238,8 @@ def read_encoded(set_dir: Location, sample: Sample, fingerprint: str, names: Seq
     path = encoded_path(set_dir, sample.id)
     with open_tensors(path, "no such file, though samples.jsonl lists it; run `lofa prepare` again") as file:
         check_backbone(path, file.metadata, fingerprint)
-        wanted = set(sample.encoded if names is None else names) | {TEXT}
+        extras = [name for name in sample.encoded if name.startswith(EXTRAS)]
+        wanted = {PROMPT.key, *extras, *(sample.encoded if names is None else names)}
         lacking = wanted - set(sample.encoded)
         if lacking:
             raise DataError(
@@ -238,9 +250,27 @@ def read_encoded(set_dir: Location, sample: Sample, fingerprint: str, names: Seq
     for name, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
             raise DataError(f"{path}: {name} holds NaN or infinity; delete the file and run `lofa prepare` again")
-    latents, pose = tensors.get(LATENTS), tensors.get(POSE)
+    tensors = {name: value.float() if value.is_floating_point() else value for name, value in tensors.items()}
     return Encoded(
-        latents=None if latents is None else latents.float(),
-        text=tensors[TEXT].float(),
-        pose=None if pose is None else pose.float(),
+        tensors.get(LATENTS),
+        {name: tensors[kind.key] for name, kind in CONDITIONS.items() if kind.key in tensors},
+        {name.removeprefix(EXTRAS): tensors[name] for name in extras},
     )
+
+
+def values_of(set_dir: Location, samples: Sequence[Sample], fingerprint: str, kinds: Iterable[str]) -> dict[str, Any]:
+    """The samples' own conditions as `Predictor.predict` takes them: {"prompt": captions, "pose": joint arrays ...}.
+
+    Raises:
+        DataError: as `read_encoded`; a sample goes without one of the kinds.
+    """
+
+    def stored(sample: Sample, kind: str) -> Tensor:
+        return read_encoded(set_dir, sample, fingerprint, [CONDITIONS[kind].key]).conditions[kind]
+
+    return {
+        CONDITIONS[kind].argument: [
+            CONDITIONS[kind].own(sample.caption, partial(stored, sample, kind)) for sample in samples
+        ]
+        for kind in kinds
+    }

@@ -1,7 +1,7 @@
 """What a source of clips gives: a plan of samples first (captions, splits, no pixels), then pixels, a few at a time."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -130,12 +130,12 @@ class Plan:
 
 @dataclass(frozen=True)
 class Loaded:
-    """The pixels of one sample, and its joints where it has any."""
+    """The pixels of one sample, and what it has of conditions beside its caption."""
 
     frames: NDArray[np.uint8]
     """(T, H, W, 3)"""
-    pose: NDArray[np.float32] | None = None
-    """(T, J, 2), image coordinates in [0, 1]"""
+    conditions: Mapping[str, NDArray[np.generic]] = field(default_factory=dict)
+    """kind -> (n, ...): pose (T, J, 2), image coordinates in [0, 1]"""
     fps: float | None = None
     """the clip's true rate where it differs from the plan's"""
 

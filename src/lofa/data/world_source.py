@@ -51,4 +51,4 @@ class WorldSource:
     def load(self, samples: Sequence[Sample]) -> list[Loaded | DataError]:
         """Renders the samples together."""
         clips = sample_batch([s.group for s in samples], [s.seed for s in samples], self.shape.frames, self.side)
-        return [Loaded(clip.frames, clip.joints) for clip in clips]
+        return [Loaded(clip.frames, {"pose": clip.joints}) for clip in clips]

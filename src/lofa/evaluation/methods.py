@@ -16,7 +16,8 @@ import torch
 
 from lofa.adapters import Adapter
 from lofa.backbones import Backbone
-from lofa.data.samples import POSE, read_encoded
+from lofa.conditions import CONDITIONS
+from lofa.data.samples import values_of
 from lofa.errors import LofaError
 from lofa.evaluation.cases import Case
 from lofa.predict import Predictor
@@ -133,47 +134,45 @@ def _job(set_dir: Location, backbone: Backbone, case: Case, held_out: int) -> Lo
 def lofa_method(
     set_dir: Location, predictor: Predictor, cases: Sequence[Case], *, repeats: int = 20, name: str = "lofa"
 ) -> Method:
-    """Predicts one adapter a case, from its anchor's caption or pose.
+    """Predicts one adapter a case, from its anchor's own caption, pose ...
 
     Args:
-        set_dir: where the anchors' poses lie, for a predictor of poses.
-        predictor: text or pose.
+        set_dir: where the anchors' conditions lie.
+        predictor: of any conditions.
         cases: what to predict for.
         repeats: how many single predictions are timed, warm, each from the prompt itself to the adapter.
         name: of the method; a second predictor needs another.
 
     Raises:
-        DataError: a predictor of poses and an anchor without joints.
+        DataError: an anchor without a condition that the predictor takes.
     """
     prompts = prompts_of(set_dir, predictor, cases)
     made: Any = predictor.predict(**prompts)
-    ((kind, inputs),) = prompts.items()
 
     def one(turn: int) -> object:
-        return predictor.predict(**{kind: inputs[turn % len(inputs)]})
+        return predictor.predict(**{argument: values[turn % len(values)] for argument, values in prompts.items()})
 
     for turn in range(2):
         one(turn)
     seconds = _measure(one, repeats, predictor.backbone)
-    source = "caption" if predictor.condition == "text" else "pose sequence"
+    kinds = " and ".join(predictor.conditions)
+    source = " and one ".join(CONDITIONS[name].noun for name in predictor.conditions)
     return Method(
         name,
         dict(zip((case.id for case in cases), made, strict=True)),
-        Timing(seconds, f"{predictor.condition} prompt to adapter, warm, one prompt at a time, median of {repeats}"),
+        Timing(seconds, f"{kinds} prompt to adapter, warm, one prompt at a time, median of {repeats}"),
         f"predicted from one {source} in one pass of each stage",
     )
 
 
 def prompts_of(set_dir: Location, predictor: Predictor, cases: Sequence[Case]) -> dict[str, Any]:
-    """What `predictor` takes of each case's anchor, as its argument: {"prompt": captions} or {"pose": joint arrays}.
+    """What `predictor` takes of each case's anchor, as its arguments: {"prompt": captions, "pose": joint arrays ...}.
 
     Raises:
-        DataError: a predictor of poses and an anchor without joints.
+        DataError: an anchor without a condition that the predictor takes.
     """
-    if predictor.condition == "text":
-        return {"prompt": [case.anchor.caption for case in cases]}
-    fingerprint = predictor.backbone.fingerprint
-    return {"pose": [read_encoded(set_dir, case.anchor, fingerprint, [POSE]).pose for case in cases]}
+    anchors = [case.anchor for case in cases]
+    return values_of(set_dir, anchors, predictor.backbone.fingerprint, predictor.conditions)
 
 
 def shuffled(method: Method, cases: Sequence[Case]) -> Method:

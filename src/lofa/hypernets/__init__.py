@@ -5,7 +5,7 @@ from lofa.hypernets.compiled import compile_blocks
 from lofa.hypernets.config import AdapterConfig, HypernetOptions, ResponseConfig, TrunkConfig
 from lofa.hypernets.heads import HEADS
 from lofa.hypernets.layers import FrozenLayer, Prepared
-from lofa.hypernets.protocol import Hypernetwork, Inputs, Part
+from lofa.hypernets.protocol import Hypernetwork, Part
 from lofa.hypernets.response import Response, ResponseNet
 from lofa.hypernets.single_stage import SingleStage
 from lofa.hypernets.two_stage import TwoStage
@@ -20,7 +20,6 @@ __all__ = [
     "FrozenLayer",
     "HypernetOptions",
     "Hypernetwork",
-    "Inputs",
     "Part",
     "Prepared",
     "Response",

@@ -16,26 +16,24 @@ from typing import Any, ClassVar, Self
 from torch import Tensor, nn
 
 from lofa.adapters import LoraBatch
+from lofa.conditions import ConditionEncoder, Inputs, Tokens
 from lofa.hypernets.layers import FrozenLayer
 from lofa.hypernets.response import Response
 
-__all__ = ["Hypernetwork", "Inputs", "Part"]
-
-Inputs = tuple[Tensor, Tensor]
-"""Condition of P prompts: values (P, N, ...), lengths (P,)."""
+__all__ = ["Hypernetwork", "Part"]
 
 
 class Part(nn.Module):
     """A network and the condition encoder trained with it: one file of a predictor."""
 
-    def __init__(self, network: nn.Module, encoder: nn.Module) -> None:
+    def __init__(self, network: nn.Module, encoder: ConditionEncoder) -> None:
         super().__init__()
         self.network: Any = network
-        self.encoder: Any = encoder
+        self.encoder: ConditionEncoder = encoder
 
-    def read(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
-        """Condition tokens (P, N, C) and their lengths (P,)."""
-        read: tuple[Tensor, Tensor] = self.encoder(*inputs)
+    def read(self, inputs: Inputs) -> Tokens:
+        """Tokens of the conditions of P prompts."""
+        read: Tokens = self.encoder(inputs)
         return read
 
     def units(self) -> list[nn.Module]:
@@ -65,7 +63,9 @@ class Hypernetwork(nn.Module, ABC):
 
     @classmethod
     @abstractmethod
-    def fresh(cls, stage: int, values: Mapping[str, Any], encoder: nn.Module, earlier: Mapping[str, Part]) -> Self:
+    def fresh(
+        cls, stage: int, values: Mapping[str, Any], encoder: ConditionEncoder, earlier: Mapping[str, Part]
+    ) -> Self:
         """An untrained one, for a stage of training.
 
         stage: a key of `stages`. values: constructor values, of which each network takes its own. encoder: of the
@@ -99,10 +99,9 @@ class Hypernetwork(nn.Module, ABC):
         return 0.02
 
     @property
-    def encoder(self) -> nn.Module:
-        """Of the condition that it reads."""
-        encoder: nn.Module = self.trained.encoder
-        return encoder
+    def encoder(self) -> ConditionEncoder:
+        """Of the conditions that it reads."""
+        return self.trained.encoder
 
     def parts(self) -> dict[str, Part]:
         """All parts by name, in the order of their training."""

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Self
 
-from torch import nn
-
 from lofa.adapters import LoraBatch
+from lofa.conditions import ConditionEncoder, Inputs
 from lofa.hypernets.config import AdapterConfig
 from lofa.hypernets.layers import FrozenLayer, Prepared, prepare
-from lofa.hypernets.protocol import Hypernetwork, Inputs, Part
+from lofa.hypernets.protocol import Hypernetwork, Part
 from lofa.hypernets.weights import AdapterNet
 
 __all__ = ["SingleStage"]
@@ -23,7 +22,9 @@ class SingleStage(Hypernetwork):
     stages = {2: ()}
 
     @classmethod
-    def fresh(cls, stage: int, values: Mapping[str, Any], encoder: nn.Module, earlier: Mapping[str, Part]) -> Self:
+    def fresh(
+        cls, stage: int, values: Mapping[str, Any], encoder: ConditionEncoder, earlier: Mapping[str, Part]
+    ) -> Self:
         return cls(adapter=Part(AdapterNet(AdapterConfig.pick({**values, "read_after": ()})), encoder))
 
     def prepare(self, layers: Iterable[FrozenLayer], kept: None = None) -> list[Prepared]:

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lofa.adapters import LoraBatch
+from lofa.conditions import ConditionEncoder, Inputs
 from lofa.hypernets.config import AdapterConfig, ResponseConfig
 from lofa.hypernets.layers import FrozenLayer, Prepared, prepare
-from lofa.hypernets.protocol import Hypernetwork, Inputs, Part
+from lofa.hypernets.protocol import Hypernetwork, Part
 from lofa.hypernets.response import Response, ResponseNet
 from lofa.hypernets.weights import AdapterNet
 
@@ -33,7 +34,9 @@ class TwoStage(Hypernetwork):
     has_response = True
 
     @classmethod
-    def fresh(cls, stage: int, values: Mapping[str, Any], encoder: nn.Module, earlier: Mapping[str, Part]) -> Self:
+    def fresh(
+        cls, stage: int, values: Mapping[str, Any], encoder: ConditionEncoder, earlier: Mapping[str, Part]
+    ) -> Self:
         if stage == 1:
             return cls(response=Part(ResponseNet(ResponseConfig.pick(values)), encoder))
         config = AdapterConfig.pick({**values, "response_width": earlier["response"].network.config.d_model})

@@ -1,6 +1,6 @@
 """The predictor: one prompt in, one adapter out."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, TypeVar, overload
 
@@ -9,22 +9,22 @@ from torch import Tensor
 
 from lofa.adapters import Adapter, merge_batches, unstack
 from lofa.backbones import Backbone, load_backbone
-from lofa.conditions import PoseEncoder, pad_rows
+from lofa.conditions import CONDITIONS, ConditionKind, Inputs, PoseInput
 from lofa.errors import LofaError
-from lofa.hypernets import FrozenLayer, Hypernetwork, Inputs, Response, compile_blocks
+from lofa.hypernets import FrozenLayer, Hypernetwork, Response, compile_blocks
 from lofa.interop import PREFIX
-from lofa.predict.pose_input import PoseInput, read_pose
 from lofa.predict.published import PUBLISHED_BACKBONE, read_published
 from lofa.predict.stages import Description, load_hypernet, read_description
 
 __all__ = ["Predictor"]
 
 ByLayer = dict[str, Tensor]
+Asked = Mapping[ConditionKind, Sequence[Any]]
 Result = TypeVar("Result")
 
 
 class Predictor:
-    """Predicts adapters of one backbone from prompts of one kind. Made by `Predictor.load`.
+    """Predicts adapters of one backbone from conditions of its kinds. Made by `Predictor.load`.
 
     Args:
         description: what the files say
@@ -53,6 +53,7 @@ class Predictor:
         self.description = description
         self.backbone = backbone
         self.hypernet = hypernet
+        self._kinds = [CONDITIONS[name] for name in description.conditions]
         self._batch_size = batch_size
         self._device = next(hypernet.parameters()).device
         try:
@@ -101,111 +102,131 @@ class Predictor:
         return made
 
     @property
-    def condition(self) -> str:
-        """What it takes: "text" or "pose"."""
-        return self.description.condition
+    def conditions(self) -> tuple[str, ...]:
+        """Kinds of condition that it takes, keys of `CONDITIONS`."""
+        return self.description.conditions
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """Arguments of `predict` that it takes."""
+        return tuple(kind.argument for kind in self._kinds)
 
     @overload
-    def predict(self, prompt: str | None = None, pose: PoseInput | None = None, image: None = None) -> Adapter: ...
+    def predict(self, prompt: str | None = None, pose: PoseInput | None = None, image: Any = None) -> Adapter: ...
     @overload
     def predict(
-        self, prompt: Sequence[str] | None = None, pose: Sequence[PoseInput] | None = None, image: None = None
+        self, prompt: Sequence[str] | None = None, pose: Sequence[PoseInput] | None = None, image: Any = None
     ) -> list[Adapter]: ...
     def predict(
         self,
         prompt: str | Sequence[str] | None = None,
         pose: PoseInput | Sequence[PoseInput] | None = None,
-        image: object = None,
+        image: Any = None,
     ) -> Adapter | list[Adapter]:
         """Predicts an adapter for one prompt, or a list of them for a list of prompts.
 
         Args:
             prompt: text
             pose: (T, J, 2) array or file of joints
-            image: for predictors of images; none of those kinds exists yet
+            image: for predictors of images
 
         Raises:
-            LofaError: not exactly one of the three, or one that this predictor does not take.
+            LofaError: none of them, one that this predictor does not take, or several where it takes one.
         """
-        return self._one_or_many(self._adapters, prompt, pose, image)
+        return self._one_or_many(self._adapters, prompt=prompt, pose=pose, image=image)
 
     def response_map(
         self,
         prompt: str | Sequence[str] | None = None,
         pose: PoseInput | Sequence[PoseInput] | None = None,
-        image: object = None,
+        image: Any = None,
     ) -> ByLayer | list[ByLayer]:
         """The response map {layer name: (out, in) probability that the entry responds}; a list for a list.
 
         Arguments and errors as in `predict`; LofaError too where the hypernetwork has no response map.
         """
-        return self._one_or_many(self._maps, prompt, pose, image)
+        return self._one_or_many(self._maps, prompt=prompt, pose=pose, image=image)
 
     def response_tokens(
         self,
         prompt: str | Sequence[str] | None = None,
         pose: PoseInput | Sequence[PoseInput] | None = None,
-        image: object = None,
+        image: Any = None,
     ) -> ByLayer | list[ByLayer]:
         """Stage I's final tokens {layer name: (T, d)}, which stage II reads; a list for a list.
 
         Arguments and errors as in `response_map`.
         """
-        return self._one_or_many(self._tokens, prompt, pose, image)
+        return self._one_or_many(self._tokens, prompt=prompt, pose=pose, image=image)
 
-    def _one_or_many(
-        self, function: Callable[[list[Any]], list[Result]], prompt: object, pose: object, image: object
-    ) -> Result | list[Result]:
-        asked = {"prompt": prompt, "pose": pose, "image": image}
-        given = {name: value for name, value in asked.items() if value is not None}
-        takes = "prompt" if self.condition == "text" else self.condition
-        if set(given) != {takes}:
-            raise LofaError(
-                f"{self.description.folder}: this predictor takes {takes}=, one or a list of them; "
-                f"got {', '.join(given) or 'nothing'}"
-            )
-        value = given[takes]
-        values = list(value) if isinstance(value, list | tuple) else [value]
-        if not values:
-            raise LofaError(f"{self.description.folder}: an empty list of prompts; give at least one {takes}")
+    def _one_or_many(self, function: Callable[[Asked], list[Result]], **given: object) -> Result | list[Result]:
+        asked = self._asked({argument: value for argument, value in given.items() if value is not None})
+        many = {kind.is_many(value) for kind, value in asked.items()}
+        columns = {kind: list(value) if kind.is_many(value) else [value] for kind, value in asked.items()}
+        counts = {kind.argument: len(values) for kind, values in columns.items()}
+        if len(many) > 1 or len(set(counts.values())) > 1:
+            found = " and ".join(f"{count} of {argument}=" for argument, count in counts.items())
+            raise LofaError(f"{self.description.folder}: give one of each condition, or as many of each; got {found}")
+        count = max(counts.values())
+        if not count:
+            raise LofaError(f"{self.description.folder}: an empty list; give at least one {' and '.join(counts)}")
         results: list[Result] = []
-        for start in range(0, len(values), self._batch_size):
-            results += function(values[start : start + self._batch_size])
-        return results if isinstance(value, list | tuple) else results[0]
+        for start in range(0, count, self._batch_size):
+            results += function({kind: part[start : start + self._batch_size] for kind, part in columns.items()})
+        return results if many == {True} else results[0]
 
-    def _read(self, inputs: list[Any]) -> Inputs:
-        encoder = self.hypernet.encoder
-        if isinstance(encoder, PoseEncoder):
-            values, lengths = pad_rows([read_pose(pose, encoder.joints) for pose in inputs])
-        else:
-            condition = self.backbone.encode_prompt(inputs)
-            values, lengths = condition.tokens.float(), condition.lengths
-        return values.to(self._device), lengths.to(self._device)
+    def _asked(self, given: Mapping[str, object]) -> dict[ConditionKind, Any]:
+        """Kind -> what was given of it, of the arguments that were given.
 
-    def _maps(self, inputs: list[Any]) -> list[ByLayer]:
-        return self._respond(inputs, Response.probability)
+        Raises:
+            LofaError: an argument of no kind, or of one that is not taken; none, or several where one is taken.
+        """
+        kinds = {kind.argument: kind for kind in self._kinds}
+        takes = f"{self.description.folder}: this predictor takes {', '.join(f'{argument}=' for argument in kinds)}"
+        got = f"got {', '.join(given) or 'nothing'}"
+        if given.keys() - {kind.argument for kind in CONDITIONS.values()}:
+            raise LofaError(f"{takes}; {got}, but the kinds of condition are {', '.join(CONDITIONS)}")
+        if len(kinds) == 1 < len(given):
+            raise LofaError(f"{takes} alone, no other condition beside it; {got}")
+        if not given or given.keys() - kinds.keys():
+            raise LofaError(f"{takes}, one or a list of them; {got}")
+        return {kind: given[argument] for argument, kind in kinds.items() if argument in given}
 
-    def _tokens(self, inputs: list[Any]) -> list[ByLayer]:
-        return self._respond(inputs, lambda response: response.tokens)
+    def _inputs(self, asked: Asked) -> Inputs:
+        rows = {
+            kind: kind.read(values, self.backbone, self.hypernet.encoder.part(kind.name).config)
+            for kind, values in asked.items()
+        }
+        return {kind.name: kind.collate(read).to(self._device) for kind, read in rows.items()}
+
+    def _maps(self, asked: Asked) -> list[ByLayer]:
+        return self._respond(asked, Response.probability)
+
+    def _tokens(self, asked: Asked) -> list[ByLayer]:
+        return self._respond(asked, lambda response: response.tokens)
 
     @torch.no_grad()
-    def _respond(self, inputs: list[Any], answer: Callable[[Response], Tensor]) -> list[ByLayer]:
+    def _respond(self, asked: Asked, answer: Callable[[Response], Tensor]) -> list[ByLayer]:
         """The response to each prompt, `answer` giving (P, L, ...) for layers of one shape."""
         if not self.hypernet.has_response:
             raise LofaError(
                 f"{self.description.folder}: a {self.description.hypernet} predictor has no response map; it predicts "
                 "adapters alone"
             )
-        found: list[ByLayer] = [{} for _ in inputs]
-        for response in self.hypernet.response(self._prepared, self._read(inputs)):
-            for row, made in zip(found, answer(response), strict=True):
-                row.update(zip(response.layers, made, strict=True))
+        found: list[ByLayer] = []
+        for response in self.hypernet.response(self._prepared, self._inputs(asked)):
+            made = answer(response)
+            found = found or [{} for _ in made]
+            for row, own in zip(found, made, strict=True):
+                row.update(zip(response.layers, own, strict=True))
         return [{name: row[name] for name in self.description.layers} for row in found]
 
     @torch.no_grad()
-    def _adapters(self, inputs: list[Any]) -> list[Adapter]:
-        pairs = merge_batches(self.hypernet.predict(self._prepared, self._read(inputs)))
+    def _adapters(self, asked: Asked) -> list[Adapter]:
+        pairs = merge_batches(self.hypernet.predict(self._prepared, self._inputs(asked)))
         batch = {name: pairs[name] for name in self.description.layers}
         metadata = {"backbone": self.backbone.name, "backbone_fingerprint": self.backbone.fingerprint}
-        prompts = [{"prompt": str(value)} if self.condition == "text" else {} for value in inputs]
-        return [Adapter(adapter, metadata | more) for adapter, more in zip(unstack(batch), prompts, strict=True)]
+        made = unstack(batch, metadata)
+        for kind, values in asked.items():
+            made = [Adapter(one, {**one.metadata, **kind.metadata(v)}) for one, v in zip(made, values, strict=True)]
+        return made

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 import yaml
-from torch import Tensor, nn
 
 from lofa.backbones import Backbone, BackboneConfig, LayerSpec
+from lofa.conditions import PROMPT, Padded, TextEncoder, Tokens
 from lofa.errors import DataError
 from lofa.hypernets import Hypernetwork, Part, TwoStage
 from lofa.interop.config import PROMPT_TOKENS
@@ -33,17 +33,14 @@ _KINDS = tuple(
 )
 
 
-class PaddedText(nn.Module):
+class PaddedText(TextEncoder):
     """Text tokens with all the padding that the published networks were trained to attend to."""
 
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.width = width
-
-    def forward(self, values: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Tokens `(B, N, C)`, zero behind each length -> `(B, max(N, 512), C)`, all of which count."""
-        tokens = F.pad(values, (0, 0, 0, max(0, PROMPT_TOKENS - values.shape[1])))
-        return tokens, torch.full_like(lengths, tokens.shape[1])
+    def encode(self, rows: Padded) -> Tokens:
+        """Tokens `(P, N, C)`, zero behind each length -> `(P, max(N, 512), C)`, all of which count."""
+        tokens = super().encode(rows).tokens
+        tokens = F.pad(tokens, (0, 0, 0, max(0, PROMPT_TOKENS - tokens.shape[1])))
+        return Tokens(tokens, torch.full_like(rows.lengths, tokens.shape[1]))
 
 
 def read_published(
@@ -67,7 +64,7 @@ def read_published(
         _check_layers(folder, network, layers, backbone)
     description = Description(
         folder,
-        "text",
+        (PROMPT.name,),
         backbone.name,
         BackboneConfig(backbone.name, backbone.name),
         backbone.fingerprint,
@@ -78,7 +75,7 @@ def read_published(
         {},
         {},
     )
-    response, adapter = (Part(networks[stage], PaddedText(backbone.condition_width)) for stage in _FILES)
+    response, adapter = (Part(networks[stage], PaddedText(width=backbone.condition_width)) for stage in _FILES)
     return description, TwoStage(response=response, adapter=adapter).eval()
 
 

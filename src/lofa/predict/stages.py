@@ -1,13 +1,13 @@
 """The files of a predictor: `predictor.json`, from which the modules are rebuilt, and one safetensors file a part.
 
-    predictor/predictor.json          condition, backbone and layer table, kind of hypernetwork, constructor values
+    predictor/predictor.json          conditions, backbone and layer table, kind of hypernetwork, constructor values
               response.safetensors    stage I:  network.*, encoder.*    (two_stage alone)
               adapter.safetensors     stage II: network.*, encoder.*    (absent after stage I)
 
 Names are looked up in the fixed tables of `lofa.hypernets` and `lofa.conditions`; a file can name nothing else.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from lofa.backbones import Backbone, BackboneConfig
-from lofa.conditions import CONDITION_ENCODERS
+from lofa.conditions import ConditionEncoder, compose, encoder_classes, find_kind
 from lofa.errors import DataError
 from lofa.files import atomic_write, read_json, read_tensors, save_tensors, write_json
 from lofa.hypernets import HYPERNETS, Hypernetwork, Part
@@ -59,7 +59,7 @@ class Description:
 
     Attributes:
         folder: where it lies
-        condition: what the predictor takes, a key of `CONDITION_ENCODERS`
+        conditions: kinds that the predictor takes, keys of `CONDITIONS`
         backbone: name of the backbone
         backbone_config: what `load_backbone` takes to load it
         fingerprint: of that backbone
@@ -67,13 +67,13 @@ class Description:
         depth: depth id of each layer
         kind: kind id of each layer
         hypernet: kind of hypernetwork, a key of `HYPERNETS`
-        parts: "response" and, after stage II, "adapter" -> constructor values of network and encoder
+        parts: "response" and, after stage II, "adapter" -> constructor values of network and encoders
         version: of the files
         metadata: what the writer added
     """
 
     folder: Path
-    condition: str
+    conditions: tuple[str, ...]
     backbone: str
     backbone_config: BackboneConfig
     fingerprint: str
@@ -87,16 +87,21 @@ class Description:
 
 
 def _table_name(module: nn.Module, table: Mapping[str, type[nn.Module]]) -> str:
-    for name, known in table.items():
-        if isinstance(module, known):  # sharding (FSDP2) makes a subclass
-            return name
+    for own in type(module).__mro__:  # sharding (FSDP2) makes a subclass
+        for name, known in table.items():
+            if own is known:
+                return name
     raise TypeError(f"{type(module).__name__} is none of the classes a predictor may hold: {', '.join(table)}")
 
 
-def _describe(part: Part) -> dict[str, Any]:
+def _describe(part: Part, conditions: Sequence[str]) -> dict[str, Any]:
+    encoders = {kind: part.encoder.part(kind) for kind in conditions}
     return {
         "network": part.network.config.values(),
-        "encoder": {"class": _table_name(part.encoder, CONDITION_ENCODERS), "config": part.encoder.config},
+        "encoders": {
+            kind: {"class": _table_name(encoder, encoder_classes()), "config": encoder.config}
+            for kind, encoder in encoders.items()
+        },
     }
 
 
@@ -108,7 +113,7 @@ def save_predictor(
     directory: str | Path,
     backbone: Backbone,
     *,
-    condition: str,
+    conditions: Sequence[str],
     hypernet: Hypernetwork,
     backbone_path: str | Path | None = None,
     metadata: Mapping[str, str] | None = None,
@@ -120,7 +125,7 @@ def save_predictor(
     Args:
         directory: usually `<run>/predictor`
         backbone: the one trained for
-        condition: key of `CONDITION_ENCODERS` that all encoders are of
+        conditions: kinds that the encoders of all parts read
         hypernet: a member of `HYPERNETS`
         backbone_path: the folder, shipped name or hub id the backbone was loaded from; None: its name
         metadata: strings to keep: run name, data set ...
@@ -144,7 +149,7 @@ def save_predictor(
             {
                 "format": FORMAT,
                 "version": VERSION,
-                "condition": condition,
+                "conditions": list(conditions),
                 "backbone": {
                     "name": backbone.name,
                     "path": _lasting_path(backbone_path or backbone.name),
@@ -155,7 +160,7 @@ def save_predictor(
                 },
                 "hypernet": {
                     "kind": _table_name(hypernet, HYPERNETS),
-                    "parts": {name: _describe(part) for name, part in parts.items()},
+                    "parts": {name: _describe(part, conditions) for name, part in parts.items()},
                 },
                 "metadata": dict(metadata or {}),
             },
@@ -204,11 +209,13 @@ def read_description(path: str | Path) -> Description:
         )
     try:
         content = _current(content)
+        for name in content["conditions"]:
+            find_kind(name)
         backbone = content["backbone"]
         layers = backbone["layers"]
         return Description(
             folder,
-            content["condition"],
+            tuple(content["conditions"]),
             backbone["name"],
             BackboneConfig(backbone["name"], backbone["path"], kinds=tuple(backbone["kinds"]), dtype=backbone["dtype"]),
             backbone["fingerprint"],
@@ -220,6 +227,8 @@ def read_description(path: str | Path) -> Description:
             content.get("metadata", {}),
             version,
         )
+    except DataError as error:
+        raise DataError(f"{file}: {error}") from None
     except (KeyError, TypeError, AttributeError) as error:
         raise DataError(
             f"{file}: damaged, the entry {error} is missing or of the wrong kind; train again or take a copy"
@@ -230,11 +239,15 @@ def _current(content: Mapping[str, Any]) -> Mapping[str, Any]:
     """A description as this version writes it."""
     if content["version"] != 1:
         return content
+    condition = content["condition"]
     parts = {
-        name: {**stage, "network": _current_values(dict(stage["network"]["config"]))}
+        name: {
+            "network": _current_values(dict(stage["network"]["config"])),
+            "encoders": {condition: stage["encoder"]},
+        }
         for name, stage in content["stages"].items()
     }
-    return {**content, "hypernet": {"kind": "two_stage", "parts": parts}}
+    return {**content, "conditions": [condition], "hypernet": {"kind": "two_stage", "parts": parts}}
 
 
 def _current_values(old: dict[str, Any]) -> dict[str, Any]:
@@ -275,7 +288,7 @@ def load_part(description: Description, name: str, device: torch.device | str = 
             "run `python train.py stage=2 response=<this run>` and give that run"
         )
     file = description.folder / f"{name}.safetensors"
-    part = _build(networks[name], spec, file)
+    part = _build(networks[name], spec, description.conditions, file)
     state: Mapping[str, Tensor] = read_tensors(file)
     if description.version == 1:
         state = renamed(state)
@@ -289,15 +302,30 @@ def load_part(description: Description, name: str, device: torch.device | str = 
     return part.requires_grad_(False).eval().to(device)
 
 
-def _build(network: Any, spec: Mapping[str, Any], file: Path) -> Part:
+def _build(network: Any, spec: Mapping[str, Any], conditions: Sequence[str], file: Path) -> Part:
     where = f"{file.parent / DESCRIPTION_FILE}: {file.stem}"
     try:
-        values, name, config = spec["network"], spec["encoder"]["class"], spec["encoder"]["config"]
+        values, encoders = spec["network"], {kind: spec["encoders"][kind] for kind in conditions}
     except (KeyError, TypeError):
-        raise DataError(f"{where}: the entries network and encoder are missing; take a whole copy") from None
-    if name not in CONDITION_ENCODERS:
-        raise DataError(f"{where}.encoder: class {name!r} is not one of {', '.join(CONDITION_ENCODERS)}")
+        raise DataError(
+            f"{where}: no network, or no encoder of each of {', '.join(conditions)}; take a whole copy"
+        ) from None
+    encoder = compose({kind: _build_encoder(f"{where}.{kind}", one) for kind, one in encoders.items()})
     try:
-        return Part(network(network.Config(**values)), CONDITION_ENCODERS[name](**config))
+        return Part(network(network.Config(**values)), encoder)
     except (TypeError, ValueError) as error:
-        raise DataError(f"{where}: can't be built from its values ({error})") from None
+        raise DataError(f"{where}.network: can't be built from its values ({error})") from None
+
+
+def _build_encoder(where: str, spec: Mapping[str, Any]) -> ConditionEncoder:
+    classes = encoder_classes()
+    try:
+        name, values = spec["class"], spec["config"]
+    except (KeyError, TypeError):
+        raise DataError(f"{where}: the entries class and config are missing; take a whole copy") from None
+    if name not in classes:
+        raise DataError(f"{where}: class {name!r} is not one of {', '.join(classes)}")
+    try:
+        return classes[name](**values)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{where}: {name} can't be built from its values ({error})") from None

@@ -13,7 +13,7 @@ from lofa.diffusion import NoiseDraw, draw_noise
 from lofa.errors import DataError
 from lofa.hypernets import Hypernetwork, Response
 from lofa.training.agreement import Agreement, agreement, maps_of
-from lofa.training.batch import PairedBatch, inputs_of
+from lofa.training.batch import PairedBatch
 from lofa.training.losses import delta_loss, gradient_shares
 from lofa.training.module import OptimizerFactory, PredictorModule, SchedulerFactory
 
@@ -74,7 +74,7 @@ class AdapterModule(PredictorModule):
 
     def forward(self, batch: PairedBatch) -> list[LoraBatch]:
         """Adapters of the P prompts on the layers of each stack."""
-        return self.hypernet.predict(self.prepare(batch), inputs_of(batch))
+        return self.hypernet.predict(self.prepare(batch), batch.inputs)
 
     def training_step(self, batch: PairedBatch, batch_idx: int) -> Tensor:
         """Loss (); every `diagnostics_every` steps also each term's share of the gradient at the predicted A and B."""
@@ -87,7 +87,7 @@ class AdapterModule(PredictorModule):
         self.log_dict({f"train/{name}": term for name, term in terms.items()})
         self.log("train/alpha", torch.cat([part.alpha for part in prediction], 1).mean())
         if self.diagnostics_due(batch_idx):
-            self.log_now(self._shares(prediction, batch, draw))
+            self.log_now(self._shares(prediction, batch, draw) | self.condition_spread(batch.inputs))
         return loss
 
     def validation_step(self, batch: PairedBatch, batch_idx: int) -> None:
@@ -96,7 +96,7 @@ class AdapterModule(PredictorModule):
         `val/denoising` is LoFA's, `val/denoising_base` without adapter, `val/denoising_lora` with the true one, all
         unweighted; the last two are computed once, so the validation set must be the same each time.
         """
-        prepared, inputs = self.prepare(batch), inputs_of(batch)
+        prepared, inputs = self.prepare(batch), batch.inputs
         prediction = self.hypernet.predict(prepared, inputs)
         responses = self.hypernet.response(prepared, inputs) if self.hypernet.has_response else None
         draw = self._draw(batch, VALIDATION_SEED, 0, VALIDATION_DRAWS)

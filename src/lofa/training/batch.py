@@ -6,10 +6,9 @@ from typing import Protocol
 from torch import Tensor
 
 from lofa.adapters import LoraBatch
-from lofa.conditions import Condition
-from lofa.hypernets import Inputs
+from lofa.conditions import Condition, Inputs
 
-__all__ = ["PairedBatch", "inputs_of"]
+__all__ = ["PairedBatch"]
 
 
 class PairedBatch(Protocol):
@@ -17,8 +16,7 @@ class PairedBatch(Protocol):
 
     Attributes:
         ids: P sample ids
-        values: (P, N, ...) what the condition encoder takes: text tokens (P, N, C) or joints (P, T, J, 2), zero padded
-        lengths: (P,) int64, real entries of each row of `values`
+        inputs: kind of condition -> what its encoder takes: text tokens (P, N, C), joints (P, T, J, 2) ...
         prompt: the backbone's own text condition of the P captions
         latents: (P, C, T, H, W), or None where only adapters are needed (stage I)
         stacks: the adapters, the layers of each shape by themselves
@@ -27,17 +25,10 @@ class PairedBatch(Protocol):
     @property
     def ids(self) -> Sequence[str]: ...
     @property
-    def values(self) -> Tensor: ...
-    @property
-    def lengths(self) -> Tensor: ...
+    def inputs(self) -> Inputs: ...
     @property
     def prompt(self) -> Condition: ...
     @property
     def latents(self) -> Tensor | None: ...
     @property
     def stacks(self) -> Sequence[LoraBatch]: ...
-
-
-def inputs_of(batch: PairedBatch) -> Inputs:
-    """What a hypernetwork reads of a batch."""
-    return batch.values, batch.lengths

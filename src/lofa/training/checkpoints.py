@@ -86,6 +86,11 @@ class Checkpoints(Checkpoint):
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Lets a run that has all its steps, but not its last validation, begin once more, for that alone."""
         step = checkpoint["global_step"]
+        loops = checkpoint["loops"]["fit_loop"]
+        if loops["state_dict"].pop("combined_loader", None):  # of LoFA 0.1.0, which counted epochs and the place in one
+            batches, epochs = loops["epoch_loop.batch_progress"], loops["epoch_progress"]
+            batches |= {"current": dict(batches["total"]), "is_last_batch": False}
+            epochs["current"] |= {"processed": 0, "completed": 0}
         if trainer.state.fn == TrainerFn.FITTING and self._due(step) and step == trainer.max_steps:
             self._max_steps, trainer.fit_loop.epoch_loop.max_steps = step, step + 1
 

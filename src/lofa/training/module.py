@@ -12,6 +12,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from lofa.adapters import LoraBatch
 from lofa.backbones import Backbone
+from lofa.conditions import Inputs, spreads
 from lofa.errors import DataError
 from lofa.hypernets import FrozenLayer, Hypernetwork
 from lofa.hypernets.old_names import renamed
@@ -131,6 +132,12 @@ class PredictorModule(LightningModule):
         """Whether this training batch is one to look at closely; once for all batches of an accumulated step."""
         first = batch_idx % self.trainer.accumulate_grad_batches == 0
         return first and self.global_step % self._diagnostics_every == 0
+
+    def condition_spread(self, inputs: Inputs) -> dict[str, Tensor]:
+        """How much the tokens of each condition differ over the batch; near 0 an encoder has collapsed."""
+        return {
+            f"train/condition_spread_{kind}": value for kind, value in spreads(self.hypernet.encoder, inputs).items()
+        }
 
     def log_now(self, values: Mapping[str, Tensor]) -> None:
         """Writes values of this very step; `log` would repeat them at every later step of the epoch."""

@@ -7,7 +7,7 @@ from lofa.adapters import LoraBatch
 from lofa.backbones import Backbone
 from lofa.hypernets import Hypernetwork, Response
 from lofa.training.agreement import Agreement, agreement, maps_of
-from lofa.training.batch import PairedBatch, inputs_of
+from lofa.training.batch import PairedBatch
 from lofa.training.losses import response_loss
 from lofa.training.module import OptimizerFactory, PredictorModule, SchedulerFactory
 
@@ -35,7 +35,7 @@ class ResponseModule(PredictorModule):
 
     def forward(self, batch: PairedBatch) -> list[Response]:
         """The response of each prompt on the layers of each of the batch's stacks, (P, L)."""
-        return self.hypernet.response(self.hypernet.prepare(self.layers_of(batch)), inputs_of(batch))
+        return self.hypernet.response(self.hypernet.prepare(self.layers_of(batch)), batch.inputs)
 
     def training_step(self, batch: PairedBatch, batch_idx: int) -> Tensor:
         """Loss (); every `diagnostics_every` steps also precision, recall and cosine."""
@@ -46,7 +46,8 @@ class ResponseModule(PredictorModule):
         self.log("train/loss", loss, prog_bar=True)
         self.log_dict({"train/cross_entropy": cross_entropy, "train/penalty": penalty})
         if self.diagnostics_due(batch_idx):
-            self.log_now(self._agreement(responses, batch).named("train/response"))
+            agreed = self._agreement(responses, batch).named("train/response")
+            self.log_now({**agreed, **self.condition_spread(batch.inputs)})
         return loss
 
     def validation_step(self, batch: PairedBatch, batch_idx: int) -> None:

@@ -10,9 +10,8 @@ from hashlib import blake2b
 import torch
 
 from lofa.backbones import Backbone
-from lofa.conditions import Condition
 from lofa.data import Sample, ZooStore, encoded_path, read_encoded, read_samples
-from lofa.data.samples import LATENTS, find_encoded
+from lofa.data.samples import LATENTS, find_encoded, prompt_of
 from lofa.errors import DataError, LofaError
 from lofa.stores import Location, Place, locate
 from lofa.zoo.attempts import train_twice
@@ -74,7 +73,7 @@ def read_clips(set_dir: Location, samples: Sequence[Sample], backbone: Backbone)
                 f"{encoded_path(set_dir, sample.id)}: latents {tuple(one.shape)}, but {samples[0].id!r} of the same "
                 f"size has {tuple(latents[0].shape)}; delete the file and run `lofa prepare` again"
             )
-    return Clips(torch.stack(latents), Condition.from_rows([one.text for one in encoded]))
+    return Clips(torch.stack(latents), prompt_of(encoded))
 
 
 def build_zoo(

@@ -1,0 +1,103 @@
+"""A further kind of condition is one file (tests/helpers/toy_image.py) and one line of the table."""
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from omegaconf import OmegaConf
+from rich.console import Console
+
+from lofa.adapters import Adapter
+from lofa.backbones import Backbone, load_backbone
+from lofa.cli.objects import build_encoder
+from lofa.conditions import CONDITIONS, ConditionEncoder
+from lofa.data import LoFADataModule, ZooBatch, prepare, read_samples
+from lofa.data.samples import read_encoded, values_of
+from lofa.data.world_source import WorldSource
+from lofa.errors import LofaError
+from lofa.hypernets import AdapterNet, ResponseNet
+from lofa.predict import Predictor, Stage, save_predictor
+from tests.data.conftest import WORLD, add_zoo
+from tests.helpers.toy_image import Image
+
+load = WorldSource.load
+
+
+def load_with_pictures(source: WorldSource, samples: list) -> list:
+    """Clips of the world, each with its first two frames as pictures."""
+    for loaded in (found := load(source, samples)):
+        object.__setattr__(loaded, "conditions", {**loaded.conditions, "image": loaded.frames[:2]})
+    return found
+
+
+@pytest.fixture
+def backbone(tiny_wan_random: Path) -> Backbone:
+    loaded = load_backbone(tiny_wan_random)
+    loaded.pipeline.tokenizer.model_max_length = 200
+    return loaded
+
+
+@pytest.fixture
+def pictures(backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A set with pictures and a zoo."""
+    monkeypatch.setitem(CONDITIONS, "image", Image())
+    monkeypatch.setattr(WorldSource, "load", load_with_pictures)
+    prepare("world", tmp_path / "set", backbone, WORLD, Console(quiet=True))
+    add_zoo(tmp_path / "set", backbone)
+    return tmp_path / "set"
+
+
+def stage(network: partial, encoder: ConditionEncoder, **values: object) -> Stage:
+    made = network(context_width=encoder.width, **values)
+    for weight in (parameter for name, parameter in made.named_parameters() if "head.B" in name):
+        torch.nn.init.normal_(weight, std=0.1)
+    return Stage(made, encoder)
+
+
+@pytest.mark.parametrize("conditions", [{"image": {"width": 64}}, {"text": {}, "image": {"width": 64}}])
+def test_it_goes_from_pictures_to_an_adapter(conditions: dict, pictures: Path, backbone: Backbone) -> None:
+    data = LoFADataModule(
+        pictures, backbone.layers, backbone.fingerprint, conditions=list(conditions), batch_size=3, drop=0.5
+    )
+    data.setup()
+    batch = next(iter(data.train_dataloader()))
+    assert isinstance(batch, ZooBatch) and list(batch.inputs) == list(conditions)
+    assert batch.inputs["image"].values.shape == (3, 2, 32, 32, 3)
+    assert batch.inputs["image"].values.dtype == torch.uint8  # pixels are stored as they are
+
+    torch.manual_seed(0)
+    task = OmegaConf.create({"conditions": conditions})
+    encoder = build_encoder(task, backbone, data.example())
+    tokens, lengths = encoder(batch.inputs)
+    assert tokens.shape[2] == 64 and (lengths >= 1).all()
+    layer = backbone.layers[0]
+    sizes = {"shapes": [[layer.out_features, layer.in_features]], "num_depths": backbone.num_depths}
+    sizes |= {"num_kinds": len(backbone.kinds), "patch_size": 48, "d_model": 16, "n_heads": 2, "n_blocks": 1}
+    response = stage(partial(ResponseNet, **sizes, lora_rank=2), encoder)
+    adapter = stage(partial(AdapterNet, **sizes, lora_rank=2), encoder, response_width=16, read_after=[0])
+    folder = pictures.parent / "predictor"
+    save_predictor(folder, backbone, conditions=list(conditions), response=response, adapter=adapter)
+
+    predictor = Predictor.load(folder, backbone=backbone)
+    assert predictor.conditions == tuple(conditions)
+    one = next(sample for sample in read_samples(pictures) if sample.split == "test")
+    asked = values_of(pictures, [one], backbone.fingerprint, conditions)
+    assert asked.keys() == {CONDITIONS[kind].argument for kind in conditions}
+    frames = read_encoded(pictures, one, backbone.fingerprint).conditions["image"].numpy()
+    given = {**asked, "image": [list(frames)]}
+    (found,) = predictor.predict(**given)
+    changed = {**given, "image": [[np.zeros_like(frames[0])]]}
+    (dark,) = predictor.predict(**changed)
+    name = next(iter(found))
+    assert isinstance(found, Adapter) and not torch.allclose(found.delta_weight(name), dark.delta_weight(name))
+    alone = predictor.predict(image=frames[0])  # a kind that is not given is left out
+    assert isinstance(alone, Adapter)
+    with pytest.raises(LofaError, match="takes .*image=.*got pose"):
+        predictor.predict(pose=np.zeros((3, 5, 2)))
+
+
+def test_a_prepared_set_says_which_kinds_it_has(pictures: Path) -> None:
+    keys = ("condition.image", "condition.pose", "condition.text", "latents")
+    assert all(sample.encoded == keys for sample in read_samples(pictures))
