@@ -39,6 +39,18 @@ from lofa.data import Encoded, LoFADataModule, Sample, ZooEntry, ZooStore, encod
 from lofa.files import read_torch, write_json
 
 FINGERPRINT = "benchmark"
+
+
+class Stamp:
+    """What the files of this benchmark are made for."""
+
+    fingerprint = FINGERPRINT
+
+    def accepts(self, fingerprint: str | None) -> bool:
+        """Whether a file is of this benchmark."""
+        return fingerprint == FINGERPRINT
+
+
 KINDS = [f"{attention}.{part}" for attention in ("attn1", "attn2") for part in ("to_q", "to_k", "to_v", "to_out.0")]
 
 
@@ -104,7 +116,7 @@ def use_set(set_dir: Path, layers: Sequence[LayerSpec], batch_size: int) -> dict
     """Seconds and resident MB of the data module on one set, in this process."""
     torch.set_num_threads(1)
     before, begun, used = resident(), time.perf_counter(), time.process_time()
-    data = LoFADataModule(set_dir, layers, FINGERPRINT, batch_size=batch_size)
+    data = LoFADataModule(set_dir, layers, Stamp(), batch_size=batch_size)
     data.setup()
     loader = data.train_dataloader()
     seconds, used, ready = time.perf_counter() - begun, time.process_time() - used, resident()
@@ -174,7 +186,7 @@ def slices(folder: Path, drawn: int, repeats: int) -> dict[str, Any]:
     names = [layers[index].name for index in order[:drawn]]
     found = {
         "unpickled": cost(lambda: read_torch(published), published, repeats),
-        "layers": cost(lambda: store.read("lora", names, FINGERPRINT), folder / "zoo" / "lora.safetensors", repeats),
+        "layers": cost(lambda: store.read("lora", names, Stamp()), folder / "zoo" / "lora.safetensors", repeats),
     }
     return {**found, "ratio": {key: found["unpickled"][key] / value for key, value in found["layers"].items()}}
 

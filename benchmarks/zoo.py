@@ -78,7 +78,7 @@ class PeftTrainer:
         config = LoraConfig(
             r=options.rank, lora_alpha=round(options.alpha * options.rank), target_modules=rf"blocks\.\d+\.({kinds})"
         )
-        self.model = inject_adapter_in_model(config, backbone.pipeline.transformer)
+        self.model = inject_adapter_in_model(config, backbone.denoiser["transformer"])
         self.parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.probe = Probe(backbone, options.probe_levels, options.clips_per_step)
 

@@ -88,6 +88,19 @@ class TensorFile:
             parts = self._bytes([(self._begin + begin, self._begin + end) for begin, end in (w.range for w in wanted)])
         return {name: _tensor(stored, part) for name, stored, part in zip(names, wanted, parts, strict=True)}
 
+    def starts(self, count: int) -> dict[str, Tensor]:
+        """The first `count` values (count,) of every tensor, fewer where it has fewer.
+
+        Raises:
+            DataError: the file ends before a tensor does.
+        """
+        cut = {name: _start(stored, count) for name, stored in self._tensors.items()}
+        with _faults(self.place):
+            parts = self._bytes(
+                [(self._begin + a, self._begin + b) for a, b in (stored.range for stored in cut.values())]
+            )
+        return {name: _tensor(stored, part) for (name, stored), part in zip(cut.items(), parts, strict=True)}
+
     def _bytes(self, ranges: Sequence[tuple[int, int]]) -> list[bytes | bytearray]:
         """The bytes of ranges; what the first read brought is not read again."""
         far = [one for one in ranges if one[1] > len(self._first)]
@@ -102,6 +115,12 @@ class _Stored(NamedTuple):
     shape: tuple[int, ...]
     range: tuple[int, int]
     """begin and end in bytes, counted from the end of the header"""
+
+
+def _start(stored: _Stored, count: int) -> _Stored:
+    count = min(count, math.prod(stored.shape))
+    begin = stored.range[0]
+    return _Stored(stored.dtype, (count,), (begin, begin + count * stored.dtype.itemsize))
 
 
 def _parse(name: str, entry: Any) -> _Stored:

@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -7,9 +8,13 @@ import torch
 from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler, SchedulerMixin, UniPCMultistepScheduler
 
 from lofa.backbones import BackboneConfig, bare_backbone, known_backbones, load_backbone, read_config
+from lofa.backbones.fingerprint import hash_samples, sample_weights
 from lofa.diffusion import FlowMatching
 from lofa.errors import BackboneError, ConfigError
 from tests.helpers.tiny_wan import SAMPLING, make_tiny_wan
+
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+FINGERPRINT_OF_0_1 = "fa35de858ecab09f"
 
 
 @pytest.mark.parametrize("name", known_backbones())
@@ -18,8 +23,8 @@ def test_every_config_reads_and_hub_size_ones_build_on_meta(name: str) -> None:
     assert config.name == name
     if config.architecture is not None:
         backbone = bare_backbone(config)
-        blocks = config.architecture["num_layers"]
-        width = config.architecture["num_attention_heads"] * config.architecture["attention_head_dim"]
+        values = config.architecture["transformer"]
+        blocks, width = values["num_layers"], values["num_attention_heads"] * values["attention_head_dim"]
         assert len(backbone.layers) == blocks * len(config.kinds) and backbone.num_depths == blocks
         assert {(layer.out_features, layer.in_features) for layer in backbone.layers} == {(width, width)}
         assert backbone.device.type == "meta" and backbone.weight(backbone.layers[0].name).is_meta
@@ -36,10 +41,11 @@ def test_meta_needs_an_architecture(tiny_wan_random: Path) -> None:
         bare_backbone(BackboneConfig(name="x", path=str(tiny_wan_random)))
 
 
-@pytest.mark.parametrize("change", [{"dtype": "float8"}, {"family": "sora"}])
-def test_wrong_values_name_the_key(change: dict[str, str]) -> None:
-    with pytest.raises(ConfigError, match=f"backbone.{next(iter(change))}"):
-        BackboneConfig(**{"name": "x", "path": "x", **change})
+def test_wrong_values_name_the_key(tiny_wan_random: Path) -> None:
+    with pytest.raises(ConfigError, match="backbone.dtype"):
+        BackboneConfig(name="x", path="x", dtype="float8")
+    with pytest.raises(BackboneError, match=r"backbone.family=sora: .* wan \(WanPipeline\)"):
+        load_backbone(BackboneConfig(name="x", path=str(tiny_wan_random), family="sora"))
 
 
 def test_unknown_kinds_are_named(tiny_wan_random: Path) -> None:
@@ -58,26 +64,66 @@ def test_sampling_defaults_lie_beside_the_model(tiny_wan_random: Path, tmp_path:
         load_backbone(folder)
 
 
-def test_fingerprint_tells_backbones_apart_and_not_precisions(tiny_wan_random: Path, tmp_path: Path) -> None:
+def changed(folder: Path, copy: Path, part: str, **values: object) -> Path:
+    """A copy of a model with other values in a configuration."""
+    shutil.copytree(folder, copy)
+    file = copy / part / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **values}))
+    return copy
+
+
+def test_fingerprint_tells_denoisers_apart_and_not_precisions(tiny_wan_random: Path, tmp_path: Path) -> None:
     first = load_backbone(tiny_wan_random)
+    assert re.fullmatch("[0-9a-f]{8}-[0-9a-f]{8}", first.fingerprint)
     half = load_backbone(tiny_wan_random, dtype=torch.bfloat16)
-    assert half.dtype == torch.bfloat16 and half.fingerprint == first.fingerprint
+    assert half.fingerprint == first.fingerprint
     shutil.copytree(tiny_wan_random, tmp_path / "moved")
     assert load_backbone(tmp_path / "moved").fingerprint == first.fingerprint
-    assert load_backbone(make_tiny_wan(tmp_path / "other", seed=1)).fingerprint != first.fingerprint
+    other = load_backbone(make_tiny_wan(tmp_path / "other", seed=1))
+    assert other.fingerprint != first.fingerprint and not first.accepts(other.fingerprint)
+    for backbone in (first, half):  # what was loaded is what lies in the files
+        parts = {"transformer": sample_weights(backbone.denoiser["transformer"])}
+        assert first.fingerprint.endswith(hash_samples(parts))
+    assert not any(first.accepts(value) for value in (None, "", "0" * 16, first.fingerprint[:4]))
 
 
-@pytest.mark.parametrize(
-    ("part", "key", "value"),
-    [("transformer", "cross_attn_norm", False), ("transformer", "eps", 1e-3), ("vae", "latents_std", [2.0] * 16)],
-)
+@pytest.mark.parametrize(("key", "value"), [("cross_attn_norm", False), ("eps", 1e-3)])
 def test_the_same_weights_under_another_configuration_are_another_backbone(
-    part: str, key: str, value: object, tiny_wan_random: Path, tmp_path: Path
+    key: str, value: object, tiny_wan_random: Path, tmp_path: Path
 ) -> None:
-    shutil.copytree(tiny_wan_random, tmp_path / "changed")
-    file = tmp_path / "changed" / part / "config.json"
-    file.write_text(json.dumps({**json.loads(file.read_text()), key: value}))
-    assert load_backbone(tmp_path / "changed").fingerprint != load_backbone(tiny_wan_random).fingerprint
+    own = load_backbone(tiny_wan_random).fingerprint
+    assert load_backbone(changed(tiny_wan_random, tmp_path / "a", "transformer", **{key: value})).fingerprint != own
+    added = changed(tiny_wan_random, tmp_path / "b", "transformer", _made_by="another diffusers", new_key=None)
+    assert load_backbone(added).fingerprint == own
+    vae = changed(tiny_wan_random, tmp_path / "c", "vae", latents_std=[2.0] * 16)
+    assert load_backbone(vae).fingerprint == own  # it is the denoiser's alone
+
+
+def test_a_fingerprint_without_weights_is_the_configuration_s(tiny_wan_random: Path, tmp_path: Path) -> None:
+    """Data of one who had no weights fit every model of that configuration, and the other way round."""
+    shutil.copytree(tiny_wan_random, tmp_path / "m", ignore=lambda at, _: {WEIGHTS} if at.endswith("former") else set())
+    whole, without = load_backbone(tiny_wan_random), load_backbone(tmp_path / "m")
+    assert without.fingerprint == whole.fingerprint.partition("-")[0]
+    assert whole.accepts(without.fingerprint) and without.accepts(whole.fingerprint)
+    eps = load_backbone(changed(tiny_wan_random, tmp_path / "eps", "transformer", eps=1e-3))
+    assert not eps.accepts(without.fingerprint) and not without.accepts(eps.fingerprint)
+    with pytest.raises(BackboneError, match=str(tmp_path / "m" / "transformer")):
+        without.weight(without.layers[0].name)
+
+
+def test_the_fingerprint_of_0_1_is_accepted_and_looked_for_only_where_the_new_one_differs(
+    tiny_wan: Path, tmp_path: Path
+) -> None:
+    """Stamped by LoFA 0.1.0 (925fb01) on this very model, whose parts it had all loaded for that."""
+    for dtype in (torch.float32, torch.bfloat16):
+        backbone = load_backbone(tiny_wan, dtype=dtype)
+        assert backbone.accepts(backbone.fingerprint)
+        assert not any(backbone.has(part) for part in ("denoiser", "autoencoder", "text_encoder"))
+        assert backbone.accepts(FINGERPRINT_OF_0_1) and not backbone.accepts("0" * 16)
+        assert not backbone.has("denoiser")  # what is looked at once is not kept
+    shutil.copytree(tiny_wan, tmp_path / "m")
+    shutil.rmtree(tmp_path / "m" / "vae")
+    assert not load_backbone(tmp_path / "m").accepts(FINGERPRINT_OF_0_1)
 
 
 @pytest.mark.parametrize(
@@ -92,8 +138,9 @@ def test_the_shift_of_the_noise_levels_is_the_scheduler_s(
     scheduler: SchedulerMixin, shift: float, tiny_wan_random: Path, tmp_path: Path
 ) -> None:
     """Wan's own repositories have a UniPC scheduler, which calls it flow_shift."""
-    backbone = load_backbone(tiny_wan_random)
-    backbone.pipeline.register_modules(scheduler=scheduler)
+    shutil.copytree(tiny_wan_random, tmp_path / "m")
+    scheduler.save_pretrained(tmp_path / "m" / "scheduler")
+    backbone = load_backbone(tmp_path / "m")
     assert backbone.process == FlowMatching(shift)
     latents, condition = torch.zeros(1, 16, 2, 4, 4), backbone.encode_prompt(["a figure"])
     drawn = backbone.denoising_loss(latents, condition, generator=torch.Generator().manual_seed(4))
@@ -107,7 +154,11 @@ def test_the_shift_of_the_noise_levels_is_the_scheduler_s(
 
 def test_gradient_checkpointing_is_switched_on_by_the_config(tiny_wan_random: Path) -> None:
     config = BackboneConfig(name="x", path=str(tiny_wan_random), gradient_checkpointing=True)
-    assert load_backbone(config).pipeline.transformer.is_gradient_checkpointing
+    assert load_backbone(config).denoiser["transformer"].is_gradient_checkpointing
+    later = load_backbone(tiny_wan_random)
+    assert not later.denoiser["transformer"].is_gradient_checkpointing
+    later.enable_gradient_checkpointing()
+    assert later.denoiser["transformer"].is_gradient_checkpointing
 
 
 def refused(name: str | Path | BackboneConfig, *parts: str) -> None:
@@ -132,7 +183,10 @@ def test_what_can_not_be_loaded_is_named(tiny_wan_random: Path, tmp_path: Path) 
     shutil.copytree(tiny_wan_random, cut)
     weights = cut / "transformer" / "diffusion_pytorch_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
-    refused(cut, str(cut))
+    with pytest.raises(BackboneError, match=str(cut)):
+        load_backbone(cut).weight("transformer.blocks.0.attn1.to_q")
+    with pytest.raises(BackboneError, match=str(cut)):
+        load_backbone(cut).denoiser  # noqa: B018
 
 
 def test_without_the_hub_the_error_says_which_folder_to_give(monkeypatch: pytest.MonkeyPatch) -> None:

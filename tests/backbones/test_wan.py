@@ -1,5 +1,5 @@
 import copy
-from collections.abc import Callable
+import shutil
 from pathlib import Path
 
 import pytest
@@ -8,8 +8,7 @@ from diffusers import WanPipeline, WanTransformer3DModel
 from torch import Tensor
 
 from lofa.adapters import Adapter, LowRankBatch, stack_adapters
-from lofa.backbones import Backbone, BackboneConfig, Sampling, load_backbone
-from lofa.backbones.wan import WanBackbone
+from lofa.backbones import Backbone, BackboneConfig, load_backbone
 from lofa.conditions import Condition
 from lofa.errors import BackboneError
 from tests.helpers.adapters import random_adapter
@@ -298,15 +297,17 @@ def experts(tiny_wan_random: Path) -> list[WanTransformer3DModel]:
 
 
 @pytest.fixture(scope="module")
-def pipeline_2_2(tiny_wan_random: Path, experts: list[WanTransformer3DModel]) -> Callable[[], WanPipeline]:
-    """Makes such a pipeline of copies of the experts."""
-
-    def make() -> WanPipeline:
-        parts = WanPipeline.from_pretrained(tiny_wan_random).components
-        first, second = (copy.deepcopy(expert) for expert in experts)
-        return WanPipeline(**{**parts, "transformer": first, "transformer_2": second}, boundary_ratio=0.875)
-
-    return make
+def wan_2_2(
+    tiny_wan_random: Path, experts: list[WanTransformer3DModel], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """Folder of such a model."""
+    folder = tmp_path_factory.mktemp("models") / "wan-2.2"
+    parts = WanPipeline.from_pretrained(tiny_wan_random).components
+    first, second = (copy.deepcopy(expert) for expert in experts)
+    two = WanPipeline(**{**parts, "transformer": first, "transformer_2": second}, boundary_ratio=0.875)
+    two.save_pretrained(folder)
+    shutil.copy(tiny_wan_random / "lofa.json", folder)
+    return folder
 
 
 def merged(experts: list[WanTransformer3DModel], adapter: Adapter | None) -> list[WanTransformer3DModel]:
@@ -319,17 +320,17 @@ def merged(experts: list[WanTransformer3DModel], adapter: Adapter | None) -> lis
     return copies
 
 
-def test_wan_2_2_has_the_layers_of_both_experts(pipeline_2_2: Callable[[], WanPipeline]) -> None:
-    both = WanBackbone("two", pipeline_2_2())
+def test_wan_2_2_has_the_layers_of_both_experts(wan_2_2: Path) -> None:
+    both = load_backbone(wan_2_2)
     assert len(both.layers) == 32 and both.num_depths == 4
     assert both.layers[16].name == "transformer_2.blocks.0.attn1.to_q" and both.layers[16].depth == 2
 
 
 def test_wan_2_2_sends_each_row_to_the_expert_of_its_level_under_its_adapter(
-    pipeline_2_2: Callable[[], WanPipeline], experts: list[WanTransformer3DModel], condition: Condition
+    wan_2_2: Path, experts: list[WanTransformer3DModel], condition: Condition
 ) -> None:
     """As the pipeline: levels from the boundary on go to `transformer`, lower ones to `transformer_2`."""
-    both = WanBackbone("two", pipeline_2_2())
+    both = load_backbone(wan_2_2)
     levels = torch.tensor([0.9, 0.2, 0.875, 0.95, 0.874, 0.1])
     x_0, n = torch.randn(2, 6, 16, 2, 4, 4, generator=torch.Generator().manual_seed(1))
     prompt = condition[torch.tensor([0, 1, 2, 2, 1, 0])]
@@ -352,14 +353,12 @@ def test_wan_2_2_sends_each_row_to_the_expert_of_its_level_under_its_adapter(
             torch.testing.assert_close(found[row], expected, rtol=1e-4, atol=1e-5, msg=lambda m, name=name: name + m)
 
 
-def test_wan_2_2_generates_what_its_pipeline_does(
-    pipeline_2_2: Callable[[], WanPipeline], experts: list[WanTransformer3DModel]
-) -> None:
-    both = WanBackbone("two", pipeline_2_2(), sampling=Sampling(**SAMPLING))
+def test_wan_2_2_generates_what_its_pipeline_does(wan_2_2: Path, experts: list[WanTransformer3DModel]) -> None:
+    both = load_backbone(wan_2_2)
     adapter = random_adapter(both.layers, seed=1)
     found = both.generate(["a figure", "waves"], [None, adapter], seed=[3, 8], steps=4)
     for row, (prompt, own, seed) in enumerate((("a figure", None, 3), ("waves", adapter, 8))):
-        plain = pipeline_2_2()
+        plain = WanPipeline.from_pretrained(wan_2_2)
         plain.set_progress_bar_config(disable=True)
         plain.register_modules(**dict(zip(("transformer", "transformer_2"), merged(experts, own), strict=True)))
         frames = plain(

@@ -147,6 +147,13 @@ TOGETHER: dict[str, tuple[tuple[str, ...], str]] = {
         (*TRAIN, "+task.conditions.text.width=7"),
         "task.conditions.text.width=7: it is 64 here",
     ),
+    "unknown condition": ((*TRAIN, "+task.conditions.smell={}"), "no kind of condition 'smell'"),
+    "no condition": ((*TRAIN, "~task.conditions.text"), "task=text_action names none"),
+    "conditions of two widths": (
+        (*TRAIN, "+task.conditions.pose={joints:15,width:8}"),
+        "tokens of all conditions must be of one width; got text 64, pose 8",
+    ),
+    "no encoder": ((*TRAIN, "+task.conditions.text._target_=math.sin"), "task.conditions.text._target_=math.sin"),
     "encoder without channels": (
         (*TRAIN, "task=pose_action", "task.conditions.pose.channels=0"),
         "channels must be at least 1",

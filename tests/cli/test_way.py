@@ -387,6 +387,23 @@ def test_poses_train_and_evaluate(way: Path, tmp_path: Path) -> None:
     assert len(lofa.Adapter.load(tmp_path / "x.safetensors")) == 16
 
 
+def test_two_conditions_train_and_each_can_be_left_out(way: Path, tmp_path: Path) -> None:
+    own = "+task.conditions.text={_target_:tests.helpers.toy_text.ScaledText,scale:0.5}"
+    both = ("task=pose_action", own, "task.conditions.pose.width=64", "task.name=both", *QUICK, "stages.s2.clips=0")
+    with chdir(way):
+        assert main(["train", "stage=1", *both, "logger=csv"]) == 0
+        assert main(["train", "stage=2", *both]) == 0
+        (log,) = (file.read_text() for file in Path("runs/both").rglob("*.csv"))
+        assert "train/condition_spread_text" in log and "train/condition_spread_pose" in log
+        predictor = lofa.Predictor.load(next(Path("runs/both").rglob("adapter.safetensors")).parent)
+    pose = np.random.default_rng(0).random((9, 15, 2))
+    text, poses, together = (
+        predictor.predict(**given)
+        for given in ({"prompt": "a wave"}, {"pose": pose}, {"prompt": "a wave", "pose": pose})
+    )
+    assert len(together) == len(text) == len(poses) == 16 and together.metadata["prompt"] == "a wave"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("task", ["text_action", "pose_action"])
 def test_demo_walks_the_whole_way(task: str, models: Path, tmp_path: Path) -> None:

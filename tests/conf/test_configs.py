@@ -24,7 +24,8 @@ from lofa.training import AdapterModule, ResponseModule
 from lofa.zoo import LoraOptions, ZooOptions
 
 BLOCKS = {"tiny-wan": (4, 96), "wan2.1-t2v-1.3b": (30, 1536), "wan2.1-t2v-14b": (40, 5120)}
-TINY = {"num_layers": 4, "num_attention_heads": 4, "attention_head_dim": 24, "ffn_dim": 192, "text_dim": 64}
+SIZES = {"num_layers": 4, "num_attention_heads": 4, "attention_head_dim": 24, "ffn_dim": 192, "text_dim": 64}
+TINY = {"transformer": SIZES}
 PRIMARY = sorted(COMMANDS)
 INSTANTIATED = {
     "backbone", "baseline", "datamodule", "debug", "evaluation", "experiment", "hypernet", "logger", "metrics", "paths",

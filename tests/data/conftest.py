@@ -32,7 +32,7 @@ WORLD = PrepareOptions(
 def backbone(tiny_wan_random: Path) -> Backbone:
     """The random backbone, its prompts long enough for the world's captions."""
     loaded = load_backbone(str(tiny_wan_random))
-    loaded.pipeline.tokenizer.model_max_length = 200
+    loaded.max_prompt_tokens = 200
     return loaded
 
 

@@ -46,13 +46,11 @@ def test_extras_go_from_the_prompt_to_the_denoiser(seen: list[Condition], backbo
     first = next(iter(samples.values()))
     assert {"extras.pooled", "extras.size"} < set(first.encoded)
     for names in (None, ["latents"]):  # they belong to the prompt, and come with it
-        extras = read_encoded(tmp_path / "set", first, backbone.fingerprint, names).extras
+        extras = read_encoded(tmp_path / "set", first, backbone, names).extras
         assert all(torch.equal(extras[name], value) for name, value in extras_of(first.caption).items())
 
     add_zoo(tmp_path / "set", backbone)
-    data = LoFADataModule(
-        tmp_path / "set", backbone.layers, backbone.fingerprint, stage=2, batch_size=3, siblings=False
-    )
+    data = LoFADataModule(tmp_path / "set", backbone.layers, backbone, stage=2, batch_size=3, siblings=False)
     data.setup()
     batch = next(iter(data.train_dataloader())).to("cpu")
     rows = torch.tensor([2, 0, 0])

@@ -21,11 +21,12 @@ from lofa.data import LoFADataModule, ZooBatch, ZooEntry, ZooStore, read_encoded
 from lofa.errors import DataError
 from lofa.stores import Location
 from tests.data.conftest import random_adapter
+from tests.helpers.stamps import Stamp
 from tests.helpers.web import serve
 
 
 def module(set_dir: Location, backbone: Backbone, **values: Any) -> LoFADataModule:
-    data = LoFADataModule(set_dir, backbone.layers, backbone.fingerprint, **{"batch_size": 2, **values})
+    data = LoFADataModule(set_dir, backbone.layers, backbone, **{"batch_size": 2, **values})
     data.setup()
     return data
 
@@ -67,7 +68,7 @@ def test_stage_two_reads_everything(zoo_set: Path, backbone: Backbone) -> None:
     for batch in epoch(data):
         assert batch.stacks[0].layers == tuple(layer.name for layer in backbone.layers) and batch.latents is not None
         for i, name in enumerate(batch.ids):
-            encoded = read_encoded(zoo_set, by_id[name], backbone.fingerprint)
+            encoded = read_encoded(zoo_set, by_id[name], backbone)
             assert encoded.latents is not None and torch.equal(batch.latents[i], encoded.latents)
             assert torch.equal(batch.prompt.row(i), encoded.conditions["text"])
             text = batch.inputs["text"]
@@ -86,6 +87,26 @@ def test_pose_is_the_condition_and_text_still_steers_the_backbone(zoo_set: Path,
     assert batch.prompt.tokens.shape[2] == backbone.condition_width
 
 
+def test_conditions_are_dropped_in_training_alone_and_the_same_in_every_run(zoo_set: Path, backbone: Backbone) -> None:
+    def lengths(batches: list[ZooBatch]) -> list[list[list[int]]]:
+        return [[rows.lengths.tolist() for rows in batch.inputs.values()] for batch in batches]
+
+    def there(data: LoFADataModule) -> list[list[list[int]]]:
+        return [[[int(n > 0) for n in kind] for kind in batch] for epoch in epochs(data, 6) for batch in lengths(epoch)]
+
+    two = {"conditions": ["text", "pose"], "batch_size": 3, "drop": 0.5}
+    found = there(module(zoo_set, backbone, **two))
+    assert found == there(module(zoo_set, backbone, **two))
+    kept = torch.tensor(found)  # (batches, kinds, samples)
+    assert 0.5 < kept.float().mean() < 0.95 and kept.any(1).all() and len({str(batch) for batch in found}) > 3
+    data = module(zoo_set, backbone, **two)
+    assert all(n > 0 for batch in lengths(list(data.val_dataloader())) for kind in batch for n in kind)
+    for values in ({**two, "drop": 0.0}, {**two, "conditions": ["pose"]}):
+        assert all(
+            n > 0 for batch in lengths(epoch(module(zoo_set, backbone, **values))) for kind in batch for n in kind
+        )
+
+
 def test_siblings_lend_prompt_and_latents_but_not_the_lora(zoo_set: Path, backbone: Backbone) -> None:
     data = module(zoo_set, backbone, stage=2, siblings=True, batch_size=1)
     samples = read_samples(zoo_set)
@@ -94,7 +115,7 @@ def test_siblings_lend_prompt_and_latents_but_not_the_lora(zoo_set: Path, backbo
     for batches in epochs(data, 12):
         for batch in batches:
             kin = [s for s in samples if s.group == groups[batch.ids[0]]]
-            rows = {s.id: read_encoded(zoo_set, s, backbone.fingerprint) for s in kin}
+            rows = {s.id: read_encoded(zoo_set, s, backbone) for s in kin}
             lender = [
                 name
                 for name, row in rows.items()
@@ -123,9 +144,7 @@ def read_of(set_dir: Path, backbone: Backbone, batch: ZooBatch, row: int) -> str
     (name,) = (
         sample.id
         for sample in read_samples(set_dir)
-        if torch.equal(
-            (own := read_encoded(set_dir, sample, backbone.fingerprint)).conditions["text"], batch.prompt.row(row)
-        )
+        if torch.equal((own := read_encoded(set_dir, sample, backbone)).conditions["text"], batch.prompt.row(row))
         and torch.equal(own.latents, batch.latents[row])
     )
     return name
@@ -172,7 +191,7 @@ def test_every_shape_is_drawn_in_every_batch_and_every_layer_in_turn(
     for seed, name in enumerate(ZooStore(zoo_set).ready()):
         adapter = random_adapter(SimpleNamespace(layers=MIXED), seed)
         ZooStore(set_dir).add(adapter, ZooEntry(name, "ok", 0.2, 0.1), "1-of-1", header)
-    data = LoFADataModule(set_dir, MIXED, backbone.fingerprint, batch_size=1, layers_per_sample=2)
+    data = LoFADataModule(set_dir, MIXED, backbone, batch_size=1, layers_per_sample=2)
     data.setup()
     drawn: list[list[str]] = []
     for batches in epochs(data, 10):
@@ -254,7 +273,7 @@ def train(
         logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
         num_sanity_val_steps=0, accumulate_grad_batches=accumulate, default_root_dir=folder,
     )  # fmt: skip
-    data = LoFADataModule(zoo_set, backbone.layers, backbone.fingerprint, batch_size=1)
+    data = LoFADataModule(zoo_set, backbone.layers, backbone, batch_size=1)
     trainer.fit(recorder, data, ckpt_path=resume, weights_only=True)
     trainer.save_checkpoint(folder / f"{steps}.ckpt")
     return recorder
@@ -302,7 +321,7 @@ def test_what_is_missing_is_said_with_the_way_out(
     with pytest.raises(DataError, match="no LoRAs of training samples.*lofa zoo data=/.*small"):
         module(prepared, backbone)
     with pytest.raises(DataError, match="made for backbone.*'.*tiny-wan-random.*not for the one in use"):
-        LoFADataModule(zoo_set, backbone.layers, "another").setup()
+        LoFADataModule(zoo_set, backbone.layers, Stamp("another")).setup()
     for values, words in (
         ({"conditions": ["smell"]}, "no kind of condition 'smell'; one of text, pose"),
         ({"conditions": []}, "at least one kind"),

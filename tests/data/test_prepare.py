@@ -47,7 +47,7 @@ def test_the_world_is_encoded_as_its_clips_and_captions_are(prepared: Path, back
     assert len({sample.seed for sample in samples}) == len(samples)
     sample = samples[4]
     clip = sample_clip(sample.group, sample.seed, FRAMES, SIDE)
-    encoded = read_encoded(prepared, sample, backbone.fingerprint)
+    encoded = read_encoded(prepared, sample, backbone)
     assert encoded.latents is not None and "pose" in encoded.conditions
     latents = backbone.encode_video(torch.from_numpy(clip.frames)[None])[0]
     torch.testing.assert_close(encoded.latents, latents, atol=1e-5, rtol=1e-5)
@@ -83,7 +83,7 @@ def test_the_batch_changes_nothing(tmp_path: Path, backbone: Backbone) -> None:
     for set_dir, batch in zip(sets, (1, 4), strict=True):
         prepare("world", set_dir, backbone, replace(few, batch=batch), QUIET)
     for sample in read_samples(sets[0]):
-        one, other = (read_encoded(set_dir, sample, backbone.fingerprint) for set_dir in sets)
+        one, other = (read_encoded(set_dir, sample, backbone) for set_dir in sets)
         assert one.latents is not None and other.latents is not None
         torch.testing.assert_close(one.latents, other.latents, atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(one.conditions["text"], other.conditions["text"], atol=1e-5, rtol=1e-5)
@@ -94,7 +94,7 @@ def test_half_precision_halves_the_bytes(tmp_path: Path, backbone: Backbone, pre
     sample = prepare("world", tmp_path / "w", backbone, few, QUIET).samples[0]
     small, large = (encoded_path(folder, sample.id).stat().st_size for folder in (tmp_path / "w", prepared))
     assert small < 0.7 * large
-    text = read_encoded(tmp_path / "w", sample, backbone.fingerprint).conditions["text"]
+    text = read_encoded(tmp_path / "w", sample, backbone).conditions["text"]
     assert text.dtype == torch.float32 and torch.isfinite(text).all()
 
 
@@ -150,7 +150,7 @@ def test_windows_of_one_video_are_siblings(tmp_path: Path, backbone: Backbone) -
     path.with_suffix(".txt").write_text("a figure")
     report = prepare(str(tmp_path), tmp_path / "set", backbone, PrepareOptions(clips_per_video=3), QUIET)
     assert len(report.samples) == 3 and len({sample.group for sample in report.samples}) == 1
-    latents = [read_encoded(tmp_path / "set", sample, backbone.fingerprint).latents for sample in report.samples]
+    latents = [read_encoded(tmp_path / "set", sample, backbone).latents for sample in report.samples]
     assert not any(
         torch.equal(a, b) for a, b in zip(latents, latents[1:], strict=False) if a is not None and b is not None
     )
@@ -197,7 +197,7 @@ def test_poses_are_drawn_with_their_joints(tmp_path: Path, backbone: Backbone) -
     assert {s.split for s in report.samples} == {"train", "val", "test"}
     captions = {sample.group: sample.caption for sample in report.samples}
     assert "swings a club" in captions["golf"] and "catches" in captions["catch"] and "walks" in captions["walk"]
-    pose = read_encoded(tmp_path / "set", report.samples[0], backbone.fingerprint).conditions["pose"]
+    pose = read_encoded(tmp_path / "set", report.samples[0], backbone).conditions["pose"]
     assert pose is not None and pose.shape == (FRAMES, 15, 2) and pose.min() >= 0 and pose.max() <= 1
     reasons = skipped(tmp_path / "set")
     assert "missing or not finite" in reasons["poses.npz[1]"] and "zero frames" in reasons["poses.npz[4]"]
@@ -250,7 +250,7 @@ def test_a_set_of_another_backbone_or_source_is_left_alone(tmp_path: Path, backb
     few = replace(WORLD, train_classes=1, val_classes=0, test_classes=0, train_clips=1)
     prepare("world", tmp_path / "set", backbone, few, QUIET)
     other = load_backbone(str(make_tiny_wan(tmp_path / "other", seed=1)))
-    other.pipeline.tokenizer.model_max_length = 200
+    other.max_prompt_tokens = 200
     with pytest.raises(DataError, match=f"{backbone.fingerprint}.*{other.fingerprint}.*data=<name>"):
         prepare("world", tmp_path / "set", other, few, QUIET)
     with pytest.raises(DataError, match="source=world"):

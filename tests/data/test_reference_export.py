@@ -32,14 +32,14 @@ def test_a_round_trip_changes_nothing(tmp_path: Path, made: Path, backbone: Back
         assert (old.caption, old.group, old.split, old.frames, old.size) == (
             (new.caption, new.group, new.split, new.frames, new.size)
         )
-        first = read_encoded(made, old, backbone.fingerprint)
-        second = read_encoded(tmp_path / "again", new, backbone.fingerprint)
+        first = read_encoded(made, old, backbone)
+        second = read_encoded(tmp_path / "again", new, backbone)
         assert first.latents is not None and second.latents is not None
         assert torch.equal(first.latents, second.latents) and torch.equal(
             first.conditions["text"], second.conditions["text"]
         )
         loras = [
-            ZooStore(folder).read(sample.id, names, backbone.fingerprint)
+            ZooStore(folder).read(sample.id, names, backbone)
             for folder, sample in ((made, old), (tmp_path / "again", new))
         ]
         assert all(torch.equal(loras[0][name].delta_weight(), loras[1][name].delta_weight()) for name in names)

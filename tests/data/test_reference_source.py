@@ -43,14 +43,14 @@ def test_everything_arrives_as_it_was_and_trains(tmp_path: Path, backbone: Backb
     assert {(sample.frames, sample.size) for sample in samples} == {(5, (32, 24))}
     names = [layer.name for layer in backbone.layers]
     for i, sample in enumerate(samples):
-        encoded = read_encoded(set_dir, sample, backbone.fingerprint)
+        encoded = read_encoded(set_dir, sample, backbone)
         theirs = torch.load(tmp_path / f"theirs/samples/{i}.pth", weights_only=True)
         assert encoded.latents is not None and torch.equal(encoded.latents, theirs["latents"])
         assert torch.equal(encoded.conditions["text"], theirs["prompt_emb"][:REAL])
-        expected, found = random_adapter(backbone, i), ZooStore(set_dir).read(sample.id, names, backbone.fingerprint)
+        expected, found = random_adapter(backbone, i), ZooStore(set_dir).read(sample.id, names, backbone)
         for name in names:
             torch.testing.assert_close(found[name].delta_weight(), expected.delta_weight(name))
-    module = LoFADataModule(set_dir, backbone.layers, backbone.fingerprint, stage=2, batch_size=3)
+    module = LoFADataModule(set_dir, backbone.layers, backbone, stage=2, batch_size=3)
     module.setup()
     assert module.batches_per_epoch == 1
     batch = next(iter(module.train_dataloader()))

@@ -9,6 +9,7 @@ import torch
 
 from lofa.data import Encoded, Sample, encoded_path, read_encoded, read_samples, write_encoded, write_samples
 from lofa.errors import DataError
+from tests.helpers.stamps import Stamp
 
 SAMPLE = Sample("one", "a figure waves, “twice”", "train", "wave", "adapt", "world", 5, (32, 48), 8.0, 3)
 
@@ -70,10 +71,10 @@ def test_encoded_round_trip_and_reading_of_parts(tmp_path: Path) -> None:
     pose = torch.rand(5, 15, 2)
     sample = write(tmp_path, latents=latents, conditions={"pose": pose, "text": text})
     assert sample.encoded == ("condition.pose", "condition.text", "latents")
-    whole = read_encoded(tmp_path, sample, "abc")
+    whole = read_encoded(tmp_path, sample, Stamp("abc"))
     assert whole.latents is not None and torch.equal(whole.latents, latents)
     assert torch.equal(whole.conditions["text"], text) and torch.equal(whole.conditions["pose"], pose)
-    part = read_encoded(tmp_path, sample, "abc", ["condition.text"])
+    part = read_encoded(tmp_path, sample, Stamp("abc"), ["condition.text"])
     assert part.latents is None and list(part.conditions) == ["text"] and torch.equal(part.conditions["text"], text)
 
 
@@ -81,16 +82,16 @@ def test_bad_encoded_files_are_named(tmp_path: Path) -> None:
     sample = write(tmp_path)
     path = encoded_path(tmp_path, sample.id)
     with pytest.raises(DataError, match=f"{path}.*made for backbone 'tiny'.*abc.*xyz"):
-        read_encoded(tmp_path, sample, "xyz")
+        read_encoded(tmp_path, sample, Stamp("xyz"))
     with pytest.raises(DataError, match=r"no condition\.image in it"):
-        read_encoded(tmp_path, sample, "abc", ["condition.image"])
+        read_encoded(tmp_path, sample, Stamp("abc"), ["condition.image"])
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(DataError, match=f"{path}.*not a whole safetensors file"):
-        read_encoded(tmp_path, sample, "abc")
+        read_encoded(tmp_path, sample, Stamp("abc"))
     path.unlink()
     with pytest.raises(DataError, match=f"{path}: no such file"):
-        read_encoded(tmp_path, sample, "abc")
+        read_encoded(tmp_path, sample, Stamp("abc"))
 
 
 def test_values_that_are_not_finite_are_never_written(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ def store(zoo_set: Path, tmp_path: Path) -> ZooStore:
 
 def test_slices_are_the_layers_of_the_whole(store: ZooStore, backbone: Backbone) -> None:
     names, ids = [layer.name for layer in backbone.layers], store.ready()[:3]
-    for stack in store.stacks(ids, [[names[5], names[3]], [names[2]]], backbone.fingerprint):
+    for stack in store.stacks(ids, [[names[5], names[3]], [names[2]]], backbone):
         assert stack.layers in ((names[5], names[3]), (names[2],))
         assert stack.A.shape[:2] == stack.B.shape[:2] == stack.alpha.shape == (3, len(stack.layers))
         for p, name in enumerate(ids):
@@ -37,7 +37,7 @@ def test_smaller_ranks_are_padded_without_changing_the_delta(store: ZooStore, ba
     wide = random_adapter(backbone, 9, rank=5)
     store.add(wide, ZooEntry("wide", "ok"), "2-of-2", header)
     layer = backbone.layers[0].name
-    (stack,) = store.stacks([store.ready()[0], "wide"], [[layer]], backbone.fingerprint)
+    (stack,) = store.stacks([store.ready()[0], "wide"], [[layer]], backbone)
     assert stack.A.shape[2] == 5
     torch.testing.assert_close(stack.alpha[1, 0] * stack.B[1, 0] @ stack.A[1, 0], wide.delta_weight(layer))
 
@@ -45,10 +45,10 @@ def test_smaller_ranks_are_padded_without_changing_the_delta(store: ZooStore, ba
 def test_a_file_with_diffusers_own_scales_is_read_by_them(store: ZooStore, backbone: Backbone) -> None:
     name = store.ready()[0]
     path, layer = store.path(name), backbone.layers[0].name
-    (before,) = store.stacks([name], [[layer]], backbone.fingerprint)
+    (before,) = store.stacks([name], [[layer]], backbone)
     scales = '{"transformer.r": 2, "transformer.lora_alpha": 8}'
     save_tensors(path, read_tensors(path), {**read_metadata(path), "lora_adapter_metadata": scales})
-    (after,) = store.stacks([name], [[layer]], backbone.fingerprint)
+    (after,) = store.stacks([name], [[layer]], backbone)
     torch.testing.assert_close(after.alpha, 4 * before.alpha)
 
 
@@ -79,16 +79,16 @@ def test_a_zoo_in_a_store_is_the_zoo_on_a_disk(tmp_path: Path, backbone: Backbon
         zoo.note(ZooEntry("b", "failed", reason="loss became NaN"), "1-of-2")
         zoo.add(random_adapter(backbone, 1), ZooEntry("b", "ok"), "1-of-2", header, dtype=torch.bfloat16)
     assert store.entries() == disk.entries() and store.ready() == disk.ready() == ["b", "a"]
-    near, far = (zoo.stacks(["a", "b"], [[names[4], names[1]]], backbone.fingerprint)[0] for zoo in (disk, store))
+    near, far = (zoo.stacks(["a", "b"], [[names[4], names[1]]], backbone)[0] for zoo in (disk, store))
     assert torch.equal(near.A, far.A) and torch.equal(near.B, far.B)
     with pytest.raises(
         DataError, match=r"memory://.*/zoo/c\.safetensors: no such LoRA; make it with: lofa zoo data=mem"
     ):
-        store.read("c", names, backbone.fingerprint)
+        store.read("c", names, backbone)
     scales = '{"transformer.r": 2, "transformer.lora_alpha": 8}'
     tensors, metadata = read_tensors(store.path("a")), read_metadata(store.path("a"))
     save_tensors(store.path("a"), tensors, {**metadata, "lora_adapter_metadata": scales})
-    (scaled,) = store.stacks(["a"], [[names[4], names[1]]], backbone.fingerprint)
+    (scaled,) = store.stacks(["a"], [[names[4], names[1]]], backbone)
     torch.testing.assert_close(scaled.alpha[0], 4 * far.alpha[0])
 
 
@@ -96,9 +96,9 @@ def test_spoilt_files_are_named(store: ZooStore, backbone: Backbone) -> None:
     layers = [layer.name for layer in backbone.layers]
     first, second, third, fourth = store.ready()[:4]
 
-    def fails(name: str, words: str, fingerprint: str = backbone.fingerprint) -> None:
+    def fails(name: str, words: str) -> None:
         with pytest.raises(DataError, match=words) as caught:
-            store.stacks([fourth, name], [layers], fingerprint)
+            store.stacks([fourth, name], [layers], backbone)
         assert str(store.path(name)) in str(caught.value)
 
     whole = store.path(first).read_bytes()

@@ -10,7 +10,7 @@ import torch
 
 from lofa.adapters import Adapter, LoraBatch
 from lofa.backbones import Backbone, BackboneConfig, load_backbone
-from lofa.conditions import Padded, PoseEncoder, TextEncoder
+from lofa.conditions import ConditionEncoder, Padded, PoseEncoder, TextEncoder, compose
 from lofa.errors import DataError, LofaError
 from lofa.files import read_json, read_tensors, save_tensors, write_json
 from lofa.hypernets import (
@@ -27,6 +27,7 @@ from lofa.hypernets import (
 from lofa.hypernets.layers import prepare
 from lofa.interop.quirks import quirky
 from lofa.predict import Predictor, load_part, read_description, save_predictor
+from tests.helpers import toy_text  # noqa: F401
 from tests.helpers.tiny_wan import make_tiny_wan
 
 PROMPTS = ["a figure waves the left arm", "the figure waves", "a right arm!"]
@@ -52,7 +53,7 @@ def by_hand(
     return made, adapter.network.adapt(second, *other, made.tokens)
 
 
-def stages(backbone: Backbone, encoder: Callable[[], torch.nn.Module], *quirks: str) -> tuple[Part, Part]:
+def stages(backbone: Backbone, encoder: Callable[[], ConditionEncoder], *quirks: str) -> tuple[Part, Part]:
     """Both stages with random weights, heads included."""
     torch.manual_seed(3)
     trunk = {"patch_size": 48, "d_model": 32, "n_heads": 2, "n_blocks": 2, "lora_rank": 2}
@@ -282,6 +283,73 @@ def test_each_stage_reads_through_its_own_encoder(backbone: Backbone, pose_run: 
             torch.testing.assert_close(getattr(found[name], part), getattr(expected, part)[0, i])
 
 
+@pytest.fixture
+def both(backbone: Backbone, tmp_path: Path) -> Path:
+    """A predictor of texts and poses."""
+
+    def encoder() -> ConditionEncoder:
+        text = TextEncoder(width=backbone.condition_width)
+        return compose({"text": text, "pose": PoseEncoder(joints=5, width=text.width, channels=8, layers=2)})
+
+    response, adapter = stages(backbone, encoder)
+    save_predictor(
+        tmp_path, backbone, conditions=["text", "pose"], hypernet=TwoStage(response=response, adapter=adapter)
+    )
+    return tmp_path
+
+
+def test_several_conditions_are_read_together_or_any_of_them(backbone: Backbone, both: Path) -> None:
+    predictor = Predictor.load(both, backbone=backbone)
+    assert predictor.conditions == ("text", "pose") and predictor.arguments == ("prompt", "pose")
+    assert {name.split(".")[1] for name in read_tensors(both / "adapter.safetensors") if "encoder" in name} == {
+        "encoders",
+        "kinds",
+    }
+    poses = [torch.randn(frames, 5, 2, generator=torch.Generator().manual_seed(frames)) for frames in (7, 4, 5)]
+    together = predictor.predict(PROMPTS, pose=poses)
+    for i, (prompt, pose) in enumerate(zip(PROMPTS, poses, strict=True)):
+        alone = predictor.predict(prompt, pose=pose)
+        for name in alone:
+            torch.testing.assert_close(together[i].delta_weight(name), alone.delta_weight(name), rtol=1e-4, atol=1e-6)
+    name = next(iter(together[0]))
+    deltas = [predictor.predict(**given)[0].delta_weight(name) for given in ({"prompt": PROMPTS}, {"pose": poses})]
+    assert not any(torch.allclose(together[0].delta_weight(name), delta, rtol=1e-3) for delta in deltas)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({}, "takes prompt=, pose=.*got nothing"),
+        ({"prompt": "a", "image": "x.png"}, "got prompt, image, but the kinds of condition are text, pose"),
+        ({"prompt": ["a", "b"], "pose": np.zeros((3, 5, 2))}, "as many of each; got 2 of prompt= and 1 of pose="),
+        ({"prompt": ["a", "b"], "pose": [np.zeros((3, 5, 2))]}, "as many of each; got 2 of prompt= and 1 of pose="),
+        ({"prompt": [], "pose": []}, "at least one prompt and pose"),
+    ],
+)
+def test_conditions_that_do_not_go_together(
+    given: dict[str, object], message: str, backbone: Backbone, both: Path
+) -> None:
+    with pytest.raises(LofaError, match=message):
+        Predictor.load(both, backbone=backbone).predict(**given)
+
+
+def test_an_encoder_of_one_s_own_is_found_where_it_is_imported(backbone: Backbone, both: Path) -> None:
+    description = read_json(both / "predictor.json")
+    for part in description["hypernet"]["parts"].values():
+        spec = part["encoders"]["text"]
+        spec["class"] = "tests.helpers.toy_text.ScaledText"
+        spec["config"]["scale"] = 2.0
+    write_json(both / "predictor.json", description)
+    own = Predictor.load(both, backbone=backbone)  # imported above
+    assert own.predict(PROMPTS[0])
+    save_predictor(both, backbone, conditions=own.conditions, hypernet=own.hypernet)
+    assert read_json(both / "predictor.json")["hypernet"] == description["hypernet"]
+    description["hypernet"]["parts"]["response"]["encoders"]["text"]["class"] = "antigravity.Encoder"
+    write_json(both / "predictor.json", description)
+    with pytest.raises(DataError, match="'antigravity.Encoder' is not one of .*import one of your own first"):
+        Predictor.load(both, backbone=backbone)
+
+
 def test_layers_of_several_shapes_stay_in_the_backbone_s_order(tiny_wan_random: Path, tmp_path: Path) -> None:
     """Layers go through the networks shape by shape; each comes back under its own name, in its own place."""
     kinds = ("attn1.to_q", "ffn.net.0.proj", "attn2.to_v", "ffn.net.2")
@@ -371,8 +439,8 @@ def test_damaged_files_are_refused_by_name(damaged: Path, backbone: Backbone) ->
     spoilt(lambda: save_tensors(weights, broken), "network.head.A.96.bias holds NaN")
     spoilt(lambda: save_tensors(weights, {"network.head.A.96.bias": torch.zeros(3)}), "does not fit predictor.json")
     spoilt(lambda: entry("os.system", "hypernet", "kind"), "'os.system' is none of two_stage, single_stage")
-    spoilt(lambda: entry("os.system", *part, "encoder", "class"), "class 'os.system' is not one of text, pose")
-    spoilt(lambda: entry({"d_model": 3}, *part, "network"), "adapter: can't be built from its values")
+    spoilt(lambda: entry("os.system", *part, "encoders", "text", "class"), "class 'os.system' is not one of")
+    spoilt(lambda: entry({"d_model": 3}, *part, "network"), "adapter.network: can't be built from its config")
     spoilt(lambda: entry("os.system", *part, "network", "head"), "head 'os.system' is none of published")
     spoilt(lambda: entry(7, "version"), "version 7")
     spoilt(lambda: entry("else", "format"), "not the description of a predictor")

@@ -1,7 +1,6 @@
 """The base model is shown nothing but generic clips."""
 
 import io
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,7 +18,7 @@ class _Backbone:
     """As much of a backbone as the training asks for; one parameter."""
 
     def __init__(self) -> None:
-        self.pipeline = SimpleNamespace(transformer=nn.Linear(1, 1, bias=False))
+        self.denoiser = {"transformer": nn.Linear(1, 1, bias=False)}
         self.prompts: list[str] = []
         self.widths: list[int] = []
         self.weights: list[float] = []
@@ -35,8 +34,8 @@ class _Backbone:
     def denoising_loss(self, latents: Tensor, condition: Condition, generator: torch.Generator) -> Tensor:
         assert len(latents) == len(condition)
         self.widths += condition.lengths.tolist()
-        self.weights.append(self.pipeline.transformer.weight.item())
-        return (self.pipeline.transformer.weight.square().sum() + 1).expand(len(latents))
+        self.weights.append(self.denoiser["transformer"].weight.item())
+        return (self.denoiser["transformer"].weight.square().sum() + 1).expand(len(latents))
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +74,7 @@ def test_the_kept_weights_are_the_mean_of_the_last_third_of_the_steps(
     trained: tuple[_Backbone, list[str | None]],
 ) -> None:
     backbone, _ = trained
-    transformer = backbone.pipeline.transformer
+    transformer = backbone.denoiser["transformer"]
     last = backbone.weights[26:40]
     assert transformer.weight.item() == pytest.approx(sum(last) / len(last), rel=1e-5)
     assert not any(parameter.requires_grad for parameter in transformer.parameters())

@@ -24,7 +24,7 @@ def test_20000_entries_stay_within_50_mb(tmp_path: Path, monkeypatch: pytest.Mon
     held = {}
     for name in ("few", "few", "many"):  # the first time loads what stays
         tracemalloc.start()
-        data = LoFADataModule(tmp_path / name, layers, reading.FINGERPRINT, layers_per_sample=3)
+        data = LoFADataModule(tmp_path / name, layers, reading.Stamp(), layers_per_sample=3)
         data.setup()
         loader = data.train_dataloader()
         held[name] = tracemalloc.get_traced_memory()[0]

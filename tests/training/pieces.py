@@ -49,7 +49,7 @@ class ToyBackbone:
         self.depth_ids = torch.tensor([layer.depth for layer in self.layers])
         self.kind_ids = torch.tensor([self.kinds.index(layer.kind) for layer in self.layers])
         self.net = nn.Sequential(*(nn.Linear(y.in_features, y.out_features) for y in self.layers))
-        self.net.requires_grad_(False)
+        self.denoiser = self.net.requires_grad_(False)
         for parameter in self.net.parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=generator) / WIDTH**0.5)
         self.slots = Slots(self.net, {layer.name: str(i) for i, layer in enumerate(self.layers)})

@@ -1,15 +1,10 @@
 """Backbones: frozen generators on diffusers classes, behind one contract."""
 
 from lofa.backbones.base import Backbone, Sampling
+from lofa.backbones.config import BackboneConfig, known_backbones, read_config
+from lofa.backbones.fingerprint import Fingerprinted
 from lofa.backbones.folder import WeightFolder
-from lofa.backbones.load import (
-    BackboneConfig,
-    backbone_folder,
-    bare_backbone,
-    known_backbones,
-    load_backbone,
-    read_config,
-)
+from lofa.backbones.load import backbone_folder, bare_backbone, load_backbone
 from lofa.backbones.merge import check_merge_target, merge_adapter, merged_adapters
 from lofa.backbones.networks import Adapters, LayerSpec, by_shape
 
@@ -17,6 +12,7 @@ __all__ = [
     "Adapters",
     "Backbone",
     "BackboneConfig",
+    "Fingerprinted",
     "LayerSpec",
     "Sampling",
     "WeightFolder",

@@ -1,19 +1,22 @@
 """What every backbone offers: its adapted layers, its conditions and latents, its loss and its sampler.
 
-A backbone is a frozen diffusers pipeline whose adapted linear layers stand in slots (`lofa.adapters.Slots`), so that
-a batch can carry one adapter a row. It never trains: gradients flow through it to the adapters only.
+A backbone is a frozen diffusers model in parts, each made when it is first asked for: a denoiser whose adapted linear
+layers stand in slots (`lofa.adapters.Slots`), so that a batch can carry one adapter a row; an autoencoder; a text
+encoder; and the diffusion process that the denoiser was trained on. It never trains: gradients flow through it to the
+adapters only.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from torch import Tensor, nn
 
 from lofa.adapters import Adapter, AdapterBatch, LowRankBatch
 from lofa.backbones.networks import Adapters, LayerSpec, SlottedNetworks
+from lofa.backbones.source import Source
 from lofa.conditions import Condition
 from lofa.diffusion import DiffusionProcess
 from lofa.errors import BackboneError
@@ -38,19 +41,54 @@ class Backbone(SlottedNetworks, ABC):
 
     Args:
         name: what it was loaded as
-        pipeline: the diffusers pipeline
+        source: where its parts come from
         layers: the adapted layers
         sampling: defaults of `generate`
+        dtype: precision of denoiser and text encoder
+        device: where its parts are put
     """
 
-    def __init__(self, name: str, pipeline: DiffusionPipeline, layers: Sequence[LayerSpec], sampling: Sampling) -> None:
-        parts = {part: module for part, module in pipeline.components.items() if isinstance(module, nn.Module)}
-        super().__init__(name, parts, layers)
-        self.pipeline = pipeline
+    def __init__(
+        self,
+        name: str,
+        source: Source,
+        layers: Sequence[LayerSpec],
+        sampling: Sampling,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        super().__init__(name, source, layers, dtype, device)
         self.sampling = sampling
-        pipeline.set_progress_bar_config(disable=True)
+
+    # -- parts -----------------------------------------------------------------------------------------------------
+
+    @property
+    def autoencoder(self) -> Any:
+        """The network between clips and latents (BackboneError: its files are missing or damaged)."""
+        return self._part("autoencoder", self._open_autoencoder)
+
+    @property
+    def text_encoder(self) -> Any:
+        """The network that reads prompts (BackboneError: its files are missing or damaged)."""
+        return self._part("text_encoder", self._open_text_encoder)
 
     # -- what a family fills in ------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def _open_autoencoder(self) -> nn.Module:
+        """Loads the network between clips and latents."""
+
+    @abstractmethod
+    def _open_text_encoder(self) -> nn.Module:
+        """Loads the network that reads prompts."""
+
+    @abstractmethod
+    def latent_shape(self, frames: int, height: int, width: int) -> tuple[int, int, int, int]:
+        """(C, T', h', w') of the latents of a clip.
+
+        Raises:
+            BackboneError: a size the model doesn't take.
+        """
 
     @property
     @abstractmethod
@@ -111,10 +149,6 @@ class Backbone(SlottedNetworks, ABC):
         self, prompts: list[str], negative_prompt: str, batch: AdapterBatch, seeds: list[int], sampling: Sampling
     ) -> Tensor:
         """Denoised latents of each prompt, row i from the noise of `seeds[i]` under adapter i of `batch`."""
-
-    @abstractmethod
-    def enable_gradient_checkpointing(self) -> None:
-        """Recomputes the activations of the blocks in the backward pass; adapters are attached again for it."""
 
     # -- loss and samples ------------------------------------------------------------------------------------------
 
@@ -209,8 +243,3 @@ class Backbone(SlottedNetworks, ABC):
         prompts = prompts * (count // len(prompts))
         with torch.no_grad():
             return self.decode_latents(self._sample(prompts, negative_prompt, scaled, seeds, sampling))
-
-    def to(self, device: torch.device | str) -> "Backbone":
-        """Moves all its modules."""
-        self.pipeline.to(device)
-        return self

@@ -1,95 +1,23 @@
 """Loading backbones: by a name of conf/backbone, from a diffusers folder, or from the hub."""
 
-import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
-from textwrap import shorten
-from typing import Any
 
 import torch
-import yaml
-from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
-from diffusers.pipelines.wan.pipeline_wan import WanPipeline
-from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
-from diffusers.utils import logging as diffusers_logging
-from transformers.utils import logging as transformers_logging
 
 from lofa.backbones.base import Backbone, Sampling
-from lofa.backbones.wan import ATTENTION_KINDS, WAN_SAMPLING, WanBackbone
+from lofa.backbones.config import BackboneConfig, known_backbones, read_config
+from lofa.backbones.families import FAMILIES
+from lofa.backbones.family import Family
+from lofa.backbones.source import BareModel, ModelFiles, Source
 from lofa.errors import BackboneError, ConfigError
 from lofa.files import read_json
-from lofa.resources import conf_dir, data_dir
+from lofa.resources import data_dir
 
-__all__ = [
-    "SAMPLING_FILE",
-    "BackboneConfig",
-    "backbone_folder",
-    "bare_backbone",
-    "known_backbones",
-    "load_backbone",
-    "read_config",
-]
+__all__ = ["SAMPLING_FILE", "backbone_folder", "bare_backbone", "load_backbone"]
 
 SAMPLING_FILE = "lofa.json"
 """Beside model_index.json: the sampling defaults a model was trained for (the fields of `Sampling`)."""
-
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-_FAMILY_OF_PIPELINE = {"WanPipeline": "wan"}
-
-
-@dataclass(frozen=True)
-class BackboneConfig:
-    """What a file of conf/backbone says.
-
-    Attributes:
-        name: of the backbone
-        path: folder, name of a shipped model, or hub id
-        family: model family, decides the classes
-        kinds: layer kinds to adapt
-        dtype: precision of the transformer and text encoder (the VAE stays in float32)
-        gradient_checkpointing: recompute activations in the backward pass
-        architecture: the transformer's constructor values, to build it without weights
-    """
-
-    name: str
-    path: str
-    family: str = "wan"
-    kinds: tuple[str, ...] = ATTENTION_KINDS
-    dtype: str = "float32"
-    gradient_checkpointing: bool = False
-    architecture: Mapping[str, Any] | None = None
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "kinds", tuple(self.kinds))
-        if self.dtype not in _DTYPES:
-            raise ConfigError(f"backbone.dtype={self.dtype}: choose one of {', '.join(_DTYPES)}")
-        if self.family != "wan":
-            raise ConfigError(f"backbone.family={self.family}: the families are wan")
-
-
-def known_backbones() -> list[str]:
-    """Names of conf/backbone."""
-    return sorted(file.stem for file in (conf_dir() / "backbone").glob("*.yaml"))
-
-
-def read_config(name: str) -> BackboneConfig:
-    """Reads conf/backbone/<name>.yaml.
-
-    Raises:
-        BackboneError: there is no such file.
-        ConfigError: it has a wrong key or value.
-    """
-    file = conf_dir() / "backbone" / f"{name}.yaml"
-    if not file.is_file():
-        raise BackboneError(f"no backbone {name!r}; known names: {', '.join(known_backbones())}")
-    values = yaml.safe_load(file.read_text(encoding="utf-8"))
-    allowed = [field.name for field in fields(BackboneConfig)]
-    unknown = [key for key in values if key not in allowed]
-    if unknown:
-        raise ConfigError(f"{file}: unknown key {unknown[0]!r}; there are {', '.join(allowed)}")
-    return BackboneConfig(**values)
 
 
 def load_backbone(
@@ -97,22 +25,48 @@ def load_backbone(
     device: torch.device | str = "cpu",
     dtype: torch.dtype | None = None,
 ) -> Backbone:
-    """Loads a frozen backbone.
+    """Opens a frozen backbone: its configurations now, each of its networks when it is first used.
 
     Args:
         name_or_path: a name of conf/backbone ("tiny-wan"), a diffusers folder, a hub id, or a configuration
-        device: where its modules go
-        dtype: precision of the transformer and text encoder; None takes the configuration's (float32 for a folder)
+        device: where its networks go
+        dtype: precision of denoiser and text encoder; None takes the configuration's (float32 for a folder)
 
     Raises:
-        BackboneError: nothing of that name, a damaged folder, or the hub can't be reached.
+        BackboneError: nothing of that name, no model, one of a family that is not known, or the hub can't be reached.
     """
     config = _resolve(name_or_path)
-    pipeline = _load_pipeline(config, _DTYPES[config.dtype] if dtype is None else dtype)
-    backbone = WanBackbone(config.name, pipeline, config.kinds, _sampling(_folder(config.path)))
+    source = _files(config)
+    family = _family(config, source)
+    return _open(config, family, source, _sampling(source.folder, family), device, dtype)
+
+
+def bare_backbone(config: BackboneConfig, device: torch.device | str = "meta") -> Backbone:
+    """A denoiser alone, of its architecture: see `BareModel`.
+
+    Raises:
+        ConfigError: the configuration has no `architecture`.
+    """
+    if config.architecture is None:
+        raise ConfigError(f"backbone {config.name} has no architecture: the denoiser's constructor values are needed")
+    source = BareModel(config.name, config.architecture, device)
+    family = _family(config, source)
+    return _open(config, family, source, family.sampling, device, None)
+
+
+def _open(
+    config: BackboneConfig,
+    family: Family,
+    source: Source,
+    sampling: Sampling,
+    device: torch.device | str,
+    dtype: torch.dtype | None,
+) -> Backbone:
+    chosen: torch.dtype = getattr(torch, config.dtype) if dtype is None else dtype
+    backbone = family.backbone(config.name, source, config.kinds or family.kinds, sampling, chosen, device)
     if config.gradient_checkpointing:
         backbone.enable_gradient_checkpointing()
-    return backbone.to(device)
+    return backbone
 
 
 def backbone_folder(name_or_path: str | Path) -> Path:
@@ -128,7 +82,7 @@ def backbone_folder(name_or_path: str | Path) -> Path:
             f"{config.name}: {config.path} is no folder here; download it (hf download {config.path} "
             "--local-dir <folder>) and give that folder: backbone=<folder>"
         )
-    _check_folder(folder)
+    _family(config, ModelFiles(config.name, folder))
     return folder
 
 
@@ -153,87 +107,32 @@ def _folder(path: str) -> Path | None:
     return next((folder for folder in (Path(path), data_dir() / path) if folder.is_dir()), None)
 
 
-def _load_pipeline(config: BackboneConfig, dtype: torch.dtype) -> WanPipeline:
+def _files(config: BackboneConfig) -> ModelFiles:
     folder = _folder(config.path)
-    if folder is not None:
-        _check_folder(folder)
-    elif "/" not in config.path:
+    if folder is None and "/" not in config.path:
         raise BackboneError(f"{config.name}: there is no folder {config.path} here nor in {data_dir()}")
-    try:
-        with _quiet():
-            return WanPipeline.from_pretrained(
-                config.path if folder is None else folder,
-                dtype={"default": dtype, "vae": torch.float32},
-                local_files_only=folder is not None,
-            )
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
-        reason = shorten(str(error) or type(error).__name__, 160, placeholder=" ...")
-        if folder is not None:
-            raise BackboneError(
-                f"{folder}: can't be loaded as a WanPipeline ({reason}); download or make it again"
-            ) from None
-        raise BackboneError(
-            f"{config.name}: can't get {config.path} from the hub ({reason}). Without the hub, download it elsewhere "
-            f"(hf download {config.path} --local-dir <folder>) and give that folder: backbone.path=<folder>"
-        ) from None
+    return ModelFiles(config.name, folder or config.path)
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the libraries' progress bars and advice; errors are ours to tell."""
-    verbosity = diffusers_logging.get_verbosity(), transformers_logging.get_verbosity()
-    diffusers_logging.set_verbosity_error()
-    transformers_logging.set_verbosity_error()
-    diffusers_logging.disable_progress_bar()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        diffusers_logging.set_verbosity(verbosity[0])
-        transformers_logging.set_verbosity(verbosity[1])
-        diffusers_logging.enable_progress_bar()
-        transformers_logging.enable_progress_bar()
+def _family(config: BackboneConfig, source: Source) -> Family:
+    """The family that the configuration names; else that of the model's pipeline class."""
+    known = ", ".join(f"{family.name} ({', '.join(family.pipelines)})" for family in FAMILIES.values())
+    pipeline = source.index.get("_class_name")
+    if config.family is not None and config.family not in FAMILIES:
+        raise BackboneError(f"backbone.family={config.family}: the families known here are {known}")
+    fits = (family for family in FAMILIES.values() if pipeline in family.pipelines)
+    found = FAMILIES[config.family] if config.family is not None and pipeline is None else next(fits, None)
+    if found is None or config.family not in (None, found.name):
+        raise BackboneError(f"{config.path}: a {pipeline}; the families known here are {known}")
+    return found
 
 
-def _check_folder(folder: Path) -> None:
-    index = folder / "model_index.json"
-    if not index.is_file():
-        found = ", ".join(sorted(file.name for file in folder.iterdir())[:6]) or "nothing"
-        raise BackboneError(f"{folder}: no diffusers model (it has no model_index.json); found {found}")
-    pipeline = read_json(index).get("_class_name")
-    if pipeline not in _FAMILY_OF_PIPELINE:
-        raise BackboneError(f"{folder}: a {pipeline}; the pipelines known here are {', '.join(_FAMILY_OF_PIPELINE)}")
-
-
-def _sampling(folder: Path | None) -> Sampling:
+def _sampling(folder: Path | None, family: Family) -> Sampling:
     file = None if folder is None else folder / SAMPLING_FILE
     if file is None or not file.is_file():
-        return WAN_SAMPLING
+        return family.sampling
     try:
         return Sampling(**read_json(file))
     except TypeError as error:
         keys = ", ".join(field.name for field in fields(Sampling))
         raise BackboneError(f"{file}: must hold exactly {keys} ({error})") from None
-
-
-def bare_backbone(config: BackboneConfig, device: torch.device | str = "meta") -> Backbone:
-    """The transformer alone, built from its constructor values: on the meta device for layer tables of any size,
-    on another one with random weights for benchmarks.
-
-    Raises:
-        ConfigError: the configuration has no `architecture`.
-    """
-    if config.architecture is None:
-        raise ConfigError(
-            f"backbone {config.name} has no architecture: the transformer's constructor values are needed"
-        )
-    architecture = json.loads(json.dumps(dict(config.architecture)))
-    with torch.device(device):
-        transformer = WanTransformer3DModel(**architecture).to(_DTYPES[config.dtype])
-    absent: dict[str, Any] = {"tokenizer": None, "text_encoder": None, "vae": None}
-    scheduler = FlowMatchEulerDiscreteScheduler(shift=5.0)
-    pipeline = WanPipeline(scheduler=scheduler, transformer=transformer, **absent)
-    backbone = WanBackbone(config.name, pipeline, config.kinds)
-    if config.gradient_checkpointing:
-        backbone.enable_gradient_checkpointing()
-    return backbone

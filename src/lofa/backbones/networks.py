@@ -1,15 +1,22 @@
-"""Frozen networks whose adapted layers stand in slots: names, weights, and which adapters fit."""
+"""A frozen denoiser whose adapted layers stand in slots: names, weights, fingerprint, and which adapters fit.
 
-import hashlib
-import json
-from collections.abc import Iterable, Mapping, Sequence
+None of that but the slots needs the network: it is made when it is first asked for.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from threading import RLock
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from lofa.adapters import Adapter, AdapterBatch, LowRankBatch, Slots, stack_adapters
+from lofa.adapters.names import split_components, split_name
+from lofa.backbones.fingerprint import SAMPLE, hash_configs, hash_samples, sample_weights
+from lofa.backbones.source import Source
 from lofa.errors import BackboneError
 
 __all__ = ["Adapters", "LayerSpec", "SlottedNetworks", "by_shape"]
@@ -45,28 +52,119 @@ def by_shape(layers: Iterable[LayerSpec]) -> dict[tuple[int, int], list[int]]:
     return groups
 
 
-class SlottedNetworks:
-    """Networks that are frozen, in eval mode, and carry slots at the adapted layers.
+class SlottedNetworks(ABC):
+    """A denoiser that is frozen, in eval mode, and carries slots at the adapted layers.
 
     Args:
         name: for messages
-        networks: component name -> network
-        layers: the adapted layers; their names are paths below `networks`
+        source: where its parts come from
+        layers: the adapted layers
+        dtype: precision of the denoiser
+        device: where its parts are put
 
     Attributes:
         kinds: layer kinds, in the order that `kind_ids` counts
-        slots: the installed slots of all layers
+        dtype: precision of the denoiser
+        device: where its parts are, or will be put
     """
 
-    def __init__(self, name: str, networks: Mapping[str, nn.Module], layers: Sequence[LayerSpec]) -> None:
-        self.name = name
+    def __init__(
+        self,
+        name: str,
+        source: Source,
+        layers: Sequence[LayerSpec],
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.name, self.source, self.dtype, self.device = name, source, dtype, torch.device(device)
         self.layers = tuple(layers)
         self.kinds = tuple(dict.fromkeys(layer.kind for layer in self.layers))
         self._by_name = {layer.name: layer for layer in self.layers}
-        self._networks = nn.ModuleDict(networks)
-        self._networks.requires_grad_(False).eval()
-        self.slots = Slots(self._networks, {layer.name: layer.name for layer in self.layers})
-        self.slots.install()
+        self._checkpointing = False
+        self._parts: dict[str, Any] = {}
+        self._lock = RLock()
+        self._weights_hash: str | None = None
+
+    # -- what a family fills in ------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def _open_denoiser(self) -> Mapping[str, nn.Module]:
+        """Loads the networks that hold the adapted layers: component -> network."""
+
+    @property
+    def architecture(self) -> Mapping[str, Mapping[str, Any]]:
+        """What decides, beside the weights, what the denoiser computes: component -> values."""
+        return {component: self.source.config(component) for component in self._components}
+
+    # -- the denoiser ----------------------------------------------------------------------------------------------
+
+    @property
+    def denoiser(self) -> nn.ModuleDict:
+        """Component -> network.
+
+        Raises:
+            BackboneError: its files are missing or damaged.
+        """
+        networks: nn.ModuleDict = self._part("denoiser", self._make_denoiser)
+        return networks
+
+    @property
+    def slots(self) -> Slots:
+        """The slots of all layers in the denoiser, installed."""
+        self._part("denoiser", self._make_denoiser)
+        return self._slots
+
+    def _make_denoiser(self) -> nn.ModuleDict:
+        networks = nn.ModuleDict(self._open_denoiser())
+        self._slots = Slots(networks, {layer.name: layer.name for layer in self.layers})
+        self._slots.install()
+        if self._checkpointing:
+            self._checkpoint(networks)
+        return networks
+
+    def enable_gradient_checkpointing(self) -> None:
+        """Recomputes the activations of the blocks in the backward pass; adapters are attached again for it."""
+        self._checkpointing = True
+        if self.has("denoiser"):
+            self._checkpoint(self.denoiser)
+
+    def _checkpoint(self, networks: nn.ModuleDict) -> None:
+        network: Any
+        for network in networks.values():
+            network.enable_gradient_checkpointing(self._slots.checkpoint)
+
+    # -- parts -----------------------------------------------------------------------------------------------------
+
+    def has(self, part: str) -> bool:
+        """Whether a part ("denoiser", "autoencoder" ...) has been made."""
+        return part in self._parts
+
+    def _part(self, name: str, make: Callable[[], Any]) -> Any:
+        """A part, made when it is first asked for; a network is frozen, in eval mode and on the device."""
+        with self._lock:
+            if name not in self._parts:
+                made = make()
+                if isinstance(made, nn.Module):
+                    made.requires_grad_(False).eval().to(self.device)
+                self._parts[name] = made
+            return self._parts[name]
+
+    def to(self, device: torch.device | str) -> Self:
+        """Moves the parts that have been made, and has the others made there."""
+        self.device = torch.device(device)
+        for part in self._parts.values():
+            if isinstance(part, nn.Module):
+                part.to(self.device)
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the parts: another process makes those that it needs."""
+        return {key: value for key, value in vars(self).items() if key not in ("_parts", "_slots", "_lock")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _parts={}, _lock=RLock())
+
+    # -- layers and weights ----------------------------------------------------------------------------------------
 
     def layer(self, name: str) -> LayerSpec:
         """The layer of that name (BackboneError if there is none)."""
@@ -79,8 +177,23 @@ class SlottedNetworks:
             ) from None
 
     def weight(self, name: str) -> Tensor:
-        """W (out, in) of a layer, detached, not copied."""
-        weight = self._networks.get_submodule(self.layer(name).name).weight
+        """W (out, in) of a layer, detached: the network's own where the denoiser has been made, else read from file.
+
+        Raises:
+            BackboneError: no such layer, or its file is missing or damaged.
+        """
+        layer = self.layer(name)
+        if not self.has("denoiser"):
+            component, path = split_name(name)
+            stored = self.source.tensor(component, f"{path}.weight")
+            if stored is not None:
+                if stored.shape != (layer.out_features, layer.in_features):
+                    raise BackboneError(
+                        f"{self.name}: the weight of {name} is {tuple(stored.shape)}, its configuration says "
+                        f"({layer.out_features}, {layer.in_features}); download or make the model again"
+                    )
+                return stored.to(self.device, self.dtype)
+        weight = self.denoiser.get_submodule(name).weight
         if not isinstance(weight, Tensor):
             raise TypeError(f"{name} has no weight tensor")
         return weight.detach()
@@ -112,23 +225,45 @@ class SlottedNetworks:
         """Number of depths that `depth_ids` can hold."""
         return 1 + max(layer.depth for layer in self.layers)
 
-    @cached_property
+    @property
+    def _components(self) -> tuple[str, ...]:
+        return tuple(split_components(layer.name for layer in self.layers))
+
+    @property
     def fingerprint(self) -> str:
-        """Hash of configurations and a weight sample: two backbones with the same one make interchangeable data."""
-        digest = hashlib.sha256()
-        for name, module in sorted(self._networks.items()):
-            config = getattr(module, "config", None)
-            if isinstance(config, Mapping):  # diffusers; a transformers configuration changes with the library
-                kept = {key: value for key, value in config.items() if not key.startswith("_")}
-                digest.update(json.dumps([name, kept], sort_keys=True, default=str).encode())
-            for path, parameter in module.named_parameters():
-                flat = parameter.detach().reshape(-1)
-                sample = flat[:: max(1, flat.numel() // 4)][:4]
-                digest.update(path.encode())
-                if not sample.is_meta:
-                    # bfloat16, so that loading in another precision doesn't make another backbone
-                    digest.update(sample.to("cpu", torch.bfloat16).view(torch.int16).numpy().tobytes())
-        return digest.hexdigest()[:16]
+        """What tells backbones apart (`lofa.backbones.fingerprint`): two of the same one make interchangeable data.
+
+        Weights that would have to be downloaded first do not count until they are.
+        """
+        if self._weights_hash is None:
+            samples = {component: self._sample_of(component) for component in self._components}
+            here = {component: sample for component, sample in samples.items() if sample is not None}
+            self._weights_hash = hash_samples(here) if len(here) == len(samples) else None
+        return self._config_hash if self._weights_hash is None else f"{self._config_hash}-{self._weights_hash}"
+
+    def accepts(self, fingerprint: str | None) -> bool:
+        """Whether a file with this stamp was made for this backbone, as far as its maker and this one know."""
+        if not fingerprint:
+            return False
+        longer, shorter = sorted((fingerprint, self.fingerprint), key=len, reverse=True)
+        if longer == shorter or longer.startswith(f"{shorter}-"):
+            return True
+        return "-" not in fingerprint and fingerprint == self._fingerprint_of_0_1
+
+    @cached_property
+    def _config_hash(self) -> str:
+        return hash_configs(self.architecture)
+
+    def _sample_of(self, component: str) -> Mapping[str, Tensor] | None:
+        stored = self.source.sample(component, SAMPLE)
+        if stored is not None or not self.has("denoiser") or self.device.type == "meta":
+            return stored
+        return sample_weights(self.denoiser[component])
+
+    @property
+    def _fingerprint_of_0_1(self) -> str | None:
+        """What LoFA 0.1 stamped the files of this backbone with, where it knew its family."""
+        return None
 
     def adapter_batch(self, adapters: Adapters) -> dict[str, LowRankBatch]:
         """N adapters in one stack on this device (empty where there are none); None in a list is no adapter.
@@ -153,16 +288,3 @@ class SlottedNetworks:
                     f"{found}: it was made for another backbone"
                 )
         return {name: pair.to(self.device) for name, pair in batch.items()}
-
-    @property
-    def device(self) -> torch.device:
-        """Where the adapted network is."""
-        return self._first_weight().device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Precision of the adapted layers."""
-        return self._first_weight().dtype
-
-    def _first_weight(self) -> Tensor:
-        return self.weight(self.layers[0].name)

@@ -105,7 +105,7 @@ def demo(config: Any) -> Evaluation:
         prompt = config.prompt or held_out.caption
         predictor = Predictor.load(run, backbone.device, backbone)
         asked = replace(held_out, caption=prompt)
-        (adapter,) = predictor.predict(**values_of(set_dir, [asked], backbone.fingerprint, predictor.conditions))
+        (adapter,) = predictor.predict(**values_of(set_dir, [asked], backbone, predictor.conditions))
         adapter.save(out / "adapter.safetensors", overwrite=True)
         clips = backbone.generate(prompt, [None, adapter], seed=[config.seed] * 2).cpu()
         write_clip(out / "clip.mp4", side_by_side(*clips), backbone.sampling.fps)

@@ -125,10 +125,9 @@ def _newest_predictor(config: Any, set_dir: Place, backbone: Backbone) -> str:
         "stage": 2,
         "data": str(set_dir.resolve()),
         "task": config.task.name,
-        "backbone_fingerprint": backbone.fingerprint,
     }
     try:
-        run = find_run(config.paths.runs, wanted)
+        run = find_run(config.paths.runs, wanted, backbone)
     except DataError as error:
         raise DataError(
             f"method lofa needs a predictor: {error}. Run train.py stage=2, or give predictor=<run>"

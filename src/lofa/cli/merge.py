@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from omegaconf import MISSING
 
 from lofa.adapters import Adapter
@@ -38,8 +37,7 @@ def merge(config: Any) -> Path:
         raise ConfigError(f"adapter={config.adapter}: does not say which backbone it is for; give backbone=<folder>")
     folder, out = backbone_folder(model), Path(config.out)
     check_merge_target(folder, out, config.overwrite)
-    if "backbone_fingerprint" in adapter.metadata:  # it can be told from the whole model alone
-        check_fingerprint(config.adapter, adapter, load_backbone(model, dtype=torch.bfloat16))
+    check_fingerprint(config.adapter, adapter, load_backbone(model))
     file = Path(config.adapter)
     note = {"adapter": file.name} | ({"sha256": digest(file)} if file.is_file() else {})
     try:

@@ -116,8 +116,8 @@ def check_layers(given: str, adapter: Adapter, backbone: Backbone) -> None:
 
 def check_fingerprint(path: str, adapter: Adapter, backbone: Backbone) -> None:
     """Refuses an adapter, read from `path`, whose header names another backbone (BackboneError)."""
-    made_for = adapter.metadata.get("backbone_fingerprint", backbone.fingerprint)
-    if made_for != backbone.fingerprint:
+    made_for = adapter.metadata.get("backbone_fingerprint")
+    if made_for is not None and not backbone.accepts(made_for):
         raise BackboneError(
             f"{path}: made for the backbone {adapter.metadata.get('backbone')!r} ({made_for}), not for "
             f"{backbone.name!r} ({backbone.fingerprint}); give the right one by backbone=<name or folder>"
@@ -175,7 +175,7 @@ def _own_class(where: str, target: str) -> type[ConditionEncoder]:
         found = get_class(target)
     except (ImportError, ValueError) as error:
         raise ConfigError(f"{where}._target_={target}: {str(error).strip().splitlines()[0]}") from None
-    if not issubclass(found, ConditionEncoder):
+    if not (isinstance(found, type) and issubclass(found, ConditionEncoder)):
         raise ConfigError(f"{where}._target_={target}: no subclass of lofa.conditions.ConditionEncoder")
     return found
 

@@ -23,6 +23,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from lofa.backbones import Fingerprinted
 from lofa.cli.old_keys import renew
 from lofa.cli.text import literal
 from lofa.errors import ConfigError, DataError
@@ -126,8 +127,9 @@ def finish_run(run: Path, summary: Mapping[str, object]) -> None:
         write_json(run / SUMMARY, {"finished": f"{datetime.now():%Y-%m-%d %H:%M:%S}", **summary})
 
 
-def find_run(runs: str | Path, wanted: Mapping[str, object]) -> Path:
-    """The finished run of `runs` (searched through) that was finished last among those whose summary holds `wanted`.
+def find_run(runs: str | Path, wanted: Mapping[str, object], backbone: Fingerprinted | None = None) -> Path:
+    """The finished run of `runs` (searched through) that was finished last among those whose summary holds `wanted`,
+    and of those for `backbone`.
 
     Raises:
         DataError: there is none.
@@ -135,10 +137,12 @@ def find_run(runs: str | Path, wanted: Mapping[str, object]) -> Path:
     found = []
     for file in Path(runs).rglob(SUMMARY):
         summary = read_json(file)
-        if all(summary.get(key) == value for key, value in wanted.items()):
+        fits = all(summary.get(key) == value for key, value in wanted.items())
+        if fits and (backbone is None or backbone.accepts(summary.get("backbone_fingerprint"))):
             found.append((file.stat().st_mtime_ns, file.parent))
     if not found:
-        described = ", ".join(f"{key}={value}" for key, value in wanted.items())
+        stamp = {} if backbone is None else {"backbone_fingerprint": backbone.fingerprint}
+        described = ", ".join(f"{key}={value}" for key, value in {**wanted, **stamp}.items())
         raise DataError(f"no finished run in {runs} with {described}")
     return max(found)[1]
 

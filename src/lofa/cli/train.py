@@ -128,7 +128,7 @@ def _train_stage(config: Any, run: Path, checkpoint: Path | None, stop: StopRequ
     data = LoFADataModule(
         set_dir,
         backbone.layers,
-        backbone.fingerprint,
+        backbone,
         conditions=task_conditions(config.task),
         stage=config.stage,
         batch_size=stage.batch_size,
@@ -166,7 +166,12 @@ def _train_stage(config: Any, run: Path, checkpoint: Path | None, stop: StopRequ
     )
     finish_run(
         run,
-        {**_identity(config, set_dir, backbone, config.stage), "steps": trainer.global_step, "metrics": metrics},
+        {
+            **_identity(config, set_dir, config.stage),
+            "backbone_fingerprint": backbone.fingerprint,
+            "steps": trainer.global_step,
+            "metrics": metrics,
+        },
     )
     return Trained(run, metrics, module)
 
@@ -209,13 +214,12 @@ def _parts_before(config: Any) -> tuple[str, ...]:
     return stages[config.stage]
 
 
-def _identity(config: Any, set_dir: Place, backbone: Backbone, stage: int) -> dict[str, object]:
+def _identity(config: Any, set_dir: Place, stage: int) -> dict[str, object]:
     """What a later command finds a run by."""
     return {
         "stage": stage,
         "data": str(set_dir.resolve()),
         "task": config.task.name,
-        "backbone_fingerprint": backbone.fingerprint,
     }
 
 
@@ -249,7 +253,7 @@ def _choose_response(config: Any, set_dir: Place, backbone: Backbone) -> Path:
     if config.response is not None:
         return Path(config.response)
     try:
-        run = find_run(config.paths.runs, _identity(config, set_dir, backbone, stage=1))
+        run = find_run(config.paths.runs, _identity(config, set_dir, stage=1), backbone)
     except DataError as error:
         raise DataError(
             f"stage=2 needs a run of stage 1: {error}. Run train.py stage=1 first, or give response=<run>"
@@ -261,7 +265,7 @@ def _choose_response(config: Any, set_dir: Place, backbone: Backbone) -> Path:
 
 def _load_earlier(config: Any, backbone: Backbone, needed: Sequence[str]) -> dict[str, Part]:
     description = read_description(config.response)
-    if description.fingerprint != backbone.fingerprint:
+    if not backbone.accepts(description.fingerprint):
         raise ConfigError(
             f"response={config.response}: trained for backbone {description.backbone!r} ({description.fingerprint}), "
             f"not for {backbone.name!r} ({backbone.fingerprint})"

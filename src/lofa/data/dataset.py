@@ -1,12 +1,13 @@
 """Prompts paired with their LoRAs, read from files when a batch is asked for: memory does not grow with the zoo."""
 
 from collections.abc import Sequence
+from itertools import chain
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from lofa.backbones import LayerSpec, by_shape
+from lofa.backbones import Fingerprinted, LayerSpec, by_shape
 from lofa.conditions import PROMPT, drop_kinds, find_kind
 from lofa.data.batch import ZooBatch
 from lofa.data.sampler import BatchKey
@@ -29,7 +30,7 @@ class ZooDataset(Dataset[ZooBatch]):
         anchors: the samples whose LoRAs are the items
         pool: samples that may lend prompts and latents; the anchors belong to it
         layers: the backbone's
-        fingerprint: of the backbone in use
+        backbone: the one in use
         conditions: kinds that the hypernetwork is given
         layers_per_sample: layers drawn for each batch, at least one of each shape; None for all
         with_latents: whether latents are read
@@ -43,7 +44,7 @@ class ZooDataset(Dataset[ZooBatch]):
         anchors: Sequence[Sample],
         pool: Sequence[Sample],
         layers: Sequence[LayerSpec],
-        fingerprint: str,
+        backbone: Fingerprinted,
         *,
         conditions: Sequence[str] = (PROMPT.name,),
         layers_per_sample: int | None = None,
@@ -59,7 +60,7 @@ class ZooDataset(Dataset[ZooBatch]):
                 "draw from, and one of each shape is drawn at least"
             )
         self.set_dir, self.store = locate(set_dir), ZooStore(set_dir)
-        self.anchors, self.layers, self.fingerprint = list(anchors), list(layers), fingerprint
+        self.anchors, self.layers, self.backbone = list(anchors), list(layers), backbone
         self.kinds = [find_kind(name) for name in conditions]
         self.layers_per_sample, self.with_latents, self.drop = layers_per_sample, with_latents, drop
         by_group: dict[tuple[object, ...], list[Sample]] = {}
@@ -83,10 +84,10 @@ class ZooDataset(Dataset[ZooBatch]):
             for item, seed in zip(key.items, key.item_seeds, strict=True)
         ]
         wanted = [kind.key for kind in self.kinds] + [LATENTS] * self.with_latents
-        encoded = [read_encoded(self.set_dir, sample, self.fingerprint, wanted) for sample in lenders]
+        encoded = [read_encoded(self.set_dir, sample, self.backbone, wanted) for sample in lenders]
         inputs = {kind.name: kind.collate([one.conditions[kind.name] for one in encoded]) for kind in self.kinds}
-        # by the batch's own seed, so that a resumed run goes on with the same
-        draws = torch.Generator().manual_seed(int(np.random.default_rng((2, *key.seed)).integers(2**63)))
+        rng = np.random.default_rng((2, *chain.from_iterable(key.item_seeds)))  # so that a resumed run drops the same
+        draws = torch.Generator().manual_seed(int(rng.integers(2**63)))
         latents = [one.latents for one in encoded if one.latents is not None]
         drawn = self._draw_layers(key)
         groups = [[self.layers[index].name for index in shape if index in drawn] for shape in self.shapes]
@@ -95,7 +96,7 @@ class ZooDataset(Dataset[ZooBatch]):
             inputs=drop_kinds(inputs, self.drop, draws),
             prompt=prompt_of(encoded),
             latents=torch.stack(latents) if latents else None,
-            stacks=self.store.stacks([anchor.id for anchor in anchors], groups, self.fingerprint),
+            stacks=self.store.stacks([anchor.id for anchor in anchors], groups, self.backbone),
         )
 
     def _draw_layers(self, key: BatchKey) -> set[int]:

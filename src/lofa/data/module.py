@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from lofa.backbones import LayerSpec
+from lofa.backbones import Fingerprinted, LayerSpec
 from lofa.conditions import PROMPT, find_kind
 from lofa.data.batch import ZooBatch
 from lofa.data.dataset import ZooDataset
@@ -26,7 +26,7 @@ class LoFADataModule(pl.LightningDataModule):
     Args:
         set_dir: folder of the prepared set
         layers: the backbone's adapted layers
-        fingerprint: the backbone's
+        backbone: the one in use
         conditions: kinds that the hypernetwork is given
         stage: 1 reads the layers it draws and no latents, 2 all layers and latents
         batch_size: prompts of a batch on one process
@@ -41,7 +41,7 @@ class LoFADataModule(pl.LightningDataModule):
         self,
         set_dir: Location,
         layers: Sequence[LayerSpec],
-        fingerprint: str,
+        backbone: Fingerprinted,
         *,
         conditions: Sequence[str] = (PROMPT.name,),
         stage: int = 1,
@@ -63,7 +63,7 @@ class LoFADataModule(pl.LightningDataModule):
                 f"batch_size={batch_size}, layers_per_sample={layers_per_sample}, workers={workers}: batches hold at "
                 "least one prompt and one layer, and workers are at least 0"
             )
-        self.set_dir, self.layers, self.fingerprint = locate(set_dir), tuple(layers), fingerprint
+        self.set_dir, self.layers, self.backbone = locate(set_dir), tuple(layers), backbone
         self.stage, self.batch_size, self.siblings = stage, batch_size, siblings
         self.layers_per_sample, self.drop, self.workers, self.seed = layers_per_sample, drop, workers, seed
         self.train: ZooDataset | None = None
@@ -93,15 +93,17 @@ class LoFADataModule(pl.LightningDataModule):
                     f"{self.set_dir}: {len(without)} samples have no {kind.key} (the first: {without[0]}); "
                     f"a {kind.name} task needs a set whose clips all have it"
                 )
-        store.read(anchors[0].id, [layer.name for layer in self.layers], self.fingerprint)  # a wrong zoo stops here
+        store.read(anchors[0].id, [layer.name for layer in self.layers], self.backbone)  # a wrong zoo stops here
         self.train = self._dataset([s for s in anchors if s.split == "train"], samples, True)
         self.val = self._dataset([s for s in anchors if s.split == "val"], samples, False)
 
     def example(self) -> dict[str, Tensor]:
         """A row (n, ...) of each kind of condition, as the set has it; encoders are built to take it."""
-        sample = read_samples(self.set_dir)[0]
+        if self.train is None:
+            raise RuntimeError("call setup() before asking for an example")
+        sample = self.train.anchors[0]
         wanted = [kind.key for kind in self.kinds]
-        encoded = read_encoded(self.set_dir, sample, self.fingerprint, wanted)
+        encoded = read_encoded(self.set_dir, sample, self.backbone, wanted)
         return {kind.name: encoded.conditions[kind.name] for kind in self.kinds}
 
     def _dataset(self, anchors: list[Sample], pool: list[Sample], training: bool) -> ZooDataset:
@@ -111,7 +113,7 @@ class LoFADataModule(pl.LightningDataModule):
             anchors,
             pool,
             self.layers,
-            self.fingerprint,
+            self.backbone,
             conditions=[kind.name for kind in self.kinds],
             layers_per_sample=self.layers_per_sample if drawn else None,
             with_latents=self.stage == 2,

@@ -169,7 +169,7 @@ def _encode(
     """Encodes the samples that are not encoded yet, a batch at a time."""
     done: dict[str, Sample] = {}
     for sample in plan.samples:
-        found = find_encoded(set_dir, sample, backbone.fingerprint, plan.stamps.get(sample.id, ""))
+        found = find_encoded(set_dir, sample, backbone, plan.stamps.get(sample.id, ""))
         if found is not None:
             done[sample.id] = found
     reused = len(done)
@@ -199,7 +199,7 @@ def _check_owner(set_dir: Place, source: Source | ReferenceSource, backbone: Bac
         return
     before = read_json(path)
     way_out = "Choose another name with data=<name>, or delete the folder"
-    if before.get("backbone_fingerprint") != backbone.fingerprint:
+    if not backbone.accepts(before.get("backbone_fingerprint")):
         raise DataError(
             f"{set_dir}: prepared for backbone {before.get('backbone')!r} (fingerprint "
             f"{before.get('backbone_fingerprint')}), not for {backbone.name!r} ({backbone.fingerprint}). {way_out}"

@@ -11,7 +11,7 @@ from lofa.conditions import PROMPT
 from lofa.data.samples import Sample, read_encoded, read_samples
 from lofa.data.zoo_store import ZooStore
 from lofa.errors import DataError
-from lofa.files import atomic_write, local_copy, read_json, write_json
+from lofa.files import atomic_write, local_copy, write_json
 from lofa.interop.config import PROMPT_TOKENS
 from lofa.interop.zoo import INDEX, read_index, stage1_path, write_sample, write_stage1
 from lofa.stores import Location, locate
@@ -70,11 +70,10 @@ def export_reference(
     chosen = [sample for sample in samples if sample.id in ready]
     if not chosen:
         raise DataError(f"{set_dir}: no LoRA in its zoo; make them with: lofa zoo data={set_dir}")
-    fingerprint = str(read_json(set_dir / "set.json").get("backbone_fingerprint"))
     entries = []
     with atomic_write(folder, EXPORTED) as temporary:
         for sample in chosen:
-            encoded = read_encoded(set_dir, sample, fingerprint)
+            encoded = read_encoded(set_dir, sample)
             if encoded.latents is None:
                 raise DataError(f"{set_dir}: sample {sample.id} has no latents, which the published format needs")
             lora_file, sample_file = f"loras/{sample.id}.pth", f"samples/{sample.id}.pth"

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lofa.backbones import Fingerprinted
 from lofa.conditions import CONDITIONS, PROMPT, Condition
 from lofa.errors import DataError
 from lofa.files import atomic_write, read_jsonl, save_tensors
@@ -200,7 +201,7 @@ def write_encoded(
     return replace(sample, fps=rate, encoded=tuple(sorted(tensors)))
 
 
-def find_encoded(set_dir: Location, sample: Sample, fingerprint: str, stamp: str = "") -> Sample | None:
+def find_encoded(set_dir: Location, sample: Sample, backbone: Fingerprinted, stamp: str = "") -> Sample | None:
     """What `write_encoded` gave for the planned `sample`, if its file is there, whole and current; else None.
 
     Raises:
@@ -212,32 +213,38 @@ def find_encoded(set_dir: Location, sample: Sample, fingerprint: str, stamp: str
             metadata, names = file.metadata, file.shapes
     except DataError:
         return None  # missing or damaged: it is made
-    check_backbone(path, metadata, fingerprint)
+    check_backbone(path, metadata, backbone)
     if metadata.get("recipe") != recipe(sample, stamp):
         return None
     return replace(sample, fps=float(metadata["fps"]), encoded=tuple(sorted(names)))
 
 
-def check_backbone(path: Place, metadata: dict[str, str], fingerprint: str) -> None:
+def check_backbone(path: Place, metadata: dict[str, str], backbone: Fingerprinted) -> None:
     """DataError naming the file where its metadata tells of another backbone."""
     found = metadata.get("backbone_fingerprint")
-    if found != fingerprint:
+    if not backbone.accepts(found):
         name = metadata.get("backbone", "unknown")
         raise DataError(
             f"{path}: made for backbone {name!r} (fingerprint {found or 'missing'}), not for the one in use ("
-            f"fingerprint {fingerprint}). Choose that backbone, or prepare a set of another name with data=<name>"
+            f"fingerprint {backbone.fingerprint}). Choose that backbone, or prepare a set of another name with "
+            "data=<name>"
         )
 
 
-def read_encoded(set_dir: Location, sample: Sample, fingerprint: str, names: Sequence[str] | None = None) -> Encoded:
+def read_encoded(
+    set_dir: Location, sample: Sample, backbone: Fingerprinted | None = None, names: Sequence[str] | None = None
+) -> Encoded:
     """Reads what is encoded of a sample, or only the tensors `names`; what steers the backbone always.
+
+    `backbone` None: a file of any backbone.
 
     Raises:
         DataError: the file is missing, damaged, made for another backbone, lacks a tensor or holds NaN or infinity.
     """
     path = encoded_path(set_dir, sample.id)
     with open_tensors(path, "no such file, though samples.jsonl lists it; run `lofa prepare` again") as file:
-        check_backbone(path, file.metadata, fingerprint)
+        if backbone is not None:
+            check_backbone(path, file.metadata, backbone)
         extras = [name for name in sample.encoded if name.startswith(EXTRAS)]
         wanted = {PROMPT.key, *extras, *(sample.encoded if names is None else names)}
         lacking = wanted - set(sample.encoded)
@@ -258,7 +265,9 @@ def read_encoded(set_dir: Location, sample: Sample, fingerprint: str, names: Seq
     )
 
 
-def values_of(set_dir: Location, samples: Sequence[Sample], fingerprint: str, kinds: Iterable[str]) -> dict[str, Any]:
+def values_of(
+    set_dir: Location, samples: Sequence[Sample], backbone: Fingerprinted, kinds: Iterable[str]
+) -> dict[str, Any]:
     """The samples' own conditions as `Predictor.predict` takes them: {"prompt": captions, "pose": joint arrays ...}.
 
     Raises:
@@ -266,7 +275,7 @@ def values_of(set_dir: Location, samples: Sequence[Sample], fingerprint: str, ki
     """
 
     def stored(sample: Sample, kind: str) -> Tensor:
-        return read_encoded(set_dir, sample, fingerprint, [CONDITIONS[kind].key]).conditions[kind]
+        return read_encoded(set_dir, sample, backbone, [CONDITIONS[kind].key]).conditions[kind]
 
     return {
         CONDITIONS[kind].argument: [

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from lofa.adapters import Adapter, LoraBatch, LowRank, stack_adapters
+from lofa.backbones import Fingerprinted
 from lofa.data.samples import check_backbone
 from lofa.errors import DataError
 from lofa.files import append_jsonl, atomic_write, digest, local_copy, read_jsonl
@@ -122,7 +123,7 @@ class ZooStore:
         """Writes a line alone into `index-<shard>.jsonl`, for a LoRA in quarantine."""
         append_jsonl(inside(self.set_dir, self.index(shard)), asdict(entry))
 
-    def read(self, sample_id: str, layers: Sequence[str], fingerprint: str) -> dict[str, LowRank]:
+    def read(self, sample_id: str, layers: Sequence[str], backbone: Fingerprinted) -> dict[str, LowRank]:
         """The pairs of the named layers of one LoRA, in float32.
 
         Raises:
@@ -130,7 +131,7 @@ class ZooStore:
         """
         path = self.path(sample_id)
         with open_tensors(path, f"no such LoRA; make it with: lofa zoo data={self.set_dir}") as file:
-            check_backbone(path, file.metadata, fingerprint)
+            check_backbone(path, file.metadata, backbone)
             chosen = _scaled(path, layers) if _SCALES in file.metadata else _slices(file, layers)
         values = [tensor.flatten() for pair in chosen.values() for tensor in (pair.A, pair.B)]
         if not torch.isfinite(torch.cat(values)).all():
@@ -138,20 +139,22 @@ class ZooStore:
             raise DataError(f"{path}: layer {bad} holds NaN or infinity; delete the file and run `lofa zoo` again")
         return chosen
 
-    def stacks(self, sample_ids: Sequence[str], groups: Iterable[Sequence[str]], fingerprint: str) -> list[LoraBatch]:
+    def stacks(
+        self, sample_ids: Sequence[str], groups: Iterable[Sequence[str]], backbone: Fingerprinted
+    ) -> list[LoraBatch]:
         """LoRAs of several samples on groups of layers, each group of one shape; a file is read once.
 
         Args:
             sample_ids: whose LoRAs
             groups: names of the layers of each stack
-            fingerprint: of the backbone in use
+            backbone: the one in use
 
         Raises:
             DataError: as in `read`.
         """
         groups = list(groups)
         wanted = [name for group in groups for name in group]
-        batch = stack_adapters([self.read(sample_id, wanted, fingerprint) for sample_id in sample_ids])
+        batch = stack_adapters([self.read(sample_id, wanted, backbone) for sample_id in sample_ids])
         return [LoraBatch.stack(batch, group) for group in groups]
 
 

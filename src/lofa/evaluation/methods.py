@@ -172,7 +172,7 @@ def prompts_of(set_dir: Location, predictor: Predictor, cases: Sequence[Case]) -
         DataError: an anchor without a condition that the predictor takes.
     """
     anchors = [case.anchor for case in cases]
-    return values_of(set_dir, anchors, predictor.backbone.fingerprint, predictor.conditions)
+    return values_of(set_dir, anchors, predictor.backbone, predictor.conditions)
 
 
 def shuffled(method: Method, cases: Sequence[Case]) -> Method:

@@ -39,7 +39,7 @@ class Predictor:
     def __init__(
         self, description: Description, backbone: Backbone, hypernet: Hypernetwork, batch_size: int = 16
     ) -> None:
-        if backbone.fingerprint != description.fingerprint:
+        if not backbone.accepts(description.fingerprint):
             raise LofaError(
                 f"{description.folder}: trained for the backbone {description.backbone!r} of fingerprint "
                 f"{description.fingerprint}, but {backbone.name!r} has {backbone.fingerprint}; give the backbone it "

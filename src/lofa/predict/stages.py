@@ -314,7 +314,7 @@ def _build(network: Any, spec: Mapping[str, Any], conditions: Sequence[str], fil
     try:
         return Part(network(network.Config(**values)), encoder)
     except (TypeError, ValueError) as error:
-        raise DataError(f"{where}.network: can't be built from its values ({error})") from None
+        raise DataError(f"{where}.network: can't be built from its config ({error})") from None
 
 
 def _build_encoder(where: str, spec: Mapping[str, Any]) -> ConditionEncoder:
@@ -324,8 +324,8 @@ def _build_encoder(where: str, spec: Mapping[str, Any]) -> ConditionEncoder:
     except (KeyError, TypeError):
         raise DataError(f"{where}: the entries class and config are missing; take a whole copy") from None
     if name not in classes:
-        raise DataError(f"{where}: class {name!r} is not one of {', '.join(classes)}")
+        raise DataError(f"{where}: class {name!r} is not one of {', '.join(classes)}; import one of your own first")
     try:
         return classes[name](**values)
     except (TypeError, ValueError) as error:
-        raise DataError(f"{where}: {name} can't be built from its values ({error})") from None
+        raise DataError(f"{where}: {name} can't be built from its config ({error})") from None

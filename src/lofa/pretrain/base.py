@@ -48,7 +48,7 @@ def train_transformer(
     caption_dropout: float = 0.1,
     captions_per_clip: int = 3,
 ) -> None:
-    """Trains `backbone.pipeline.transformer` in place; keeps the mean of the weights over the last third of the steps.
+    """Trains the transformer in place; keeps the mean of its weights over the last third of the steps.
 
     Args:
         clips: generic clips, encoded once; seeds count up from `seed`.
@@ -60,7 +60,7 @@ def train_transformer(
     empty = backbone.encode_prompt([""])
     rng = np.random.default_rng(seed)
     noise = torch.Generator().manual_seed(seed)
-    transformer = backbone.pipeline.transformer
+    transformer = backbone.denoiser["transformer"]
     transformer.requires_grad_(True).train()
     average = _Average(transformer, start=2 * schedule.steps // 3)
 

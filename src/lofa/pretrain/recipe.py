@@ -133,7 +133,7 @@ def _transformer(path: Path, untrained: Path, recipe: Recipe, console: Console) 
     backbone = load_backbone(untrained)
     train_transformer(backbone, recipe.transformer, recipe.clips, recipe.seed + 1, console)
     backbone.slots.remove()
-    pipeline = backbone.pipeline
+    pipeline = WanPipeline.from_pretrained(untrained, transformer=backbone.denoiser["transformer"])
     pipeline.to(torch.float16)
     pipeline.save_pretrained(path)
     write_json(path / "lofa.json", read_json(untrained / "lofa.json"))

@@ -63,7 +63,8 @@ class AdapterModule(PredictorModule):
         self._reference: dict[tuple[str, ...], dict[str, Tensor]] = {}
 
     def setup(self, stage: str) -> None:
-        """Moves what is frozen to the device of the trainer."""
+        """Makes the denoiser, so that W is read from it and not from file beside it, on the device of the trainer."""
+        _ = self.backbone.denoiser
         self.backbone.to(self.trainer.strategy.root_device)
 
     def prepare(self, batch: PairedBatch) -> Any:

@@ -27,7 +27,10 @@ SchedulerFactory = Callable[[Optimizer], LRScheduler]
 
 
 class FrozenLayers:
-    """W, depth and kind of a backbone's layers by name. W is the backbone's own tensor, copied to another device alone.
+    """W, depth and kind of a backbone's layers by name.
+
+    Each W is kept as the backbone gives it: its denoiser's own tensor where that has been made, else read from file
+    once, when it is first asked for. It is copied to another device alone, and never stacked.
 
     Raises:
         DataError: weights that are not finite, or have columns of zeros.
@@ -42,16 +45,13 @@ class FrozenLayers:
         self._backbone = backbone
         ids = zip(backbone.depth_ids.tolist(), backbone.kind_ids.tolist(), strict=True)
         self._ids = dict(zip(self.names, ids, strict=True))
-        self._moved: dict[str, Tensor] = {}
+        self._weights: dict[str, Tensor] = {}
 
     def weight(self, name: str, device: torch.device) -> Tensor:
         """W (out, in) of a layer."""
-        moved = self._moved.get(name)
-        if moved is not None and moved.device == device:
-            return moved
-        weight = self._backbone.weight(name)
-        if weight.device != device:
-            weight = self._moved[name] = weight.to(device)
+        weight = self._weights.get(name)
+        if weight is None or weight.device != device:
+            weight = self._weights[name] = self._backbone.weight(name).to(device)
         return weight
 
     def layers(self, names: Iterable[str], device: torch.device) -> Iterator[FrozenLayer]:

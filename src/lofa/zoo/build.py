@@ -65,7 +65,7 @@ def read_clips(set_dir: Location, samples: Sequence[Sample], backbone: Backbone)
     Raises:
         DataError: one is missing, damaged or foreign, or of another size than the first.
     """
-    encoded = [read_encoded(set_dir, sample, backbone.fingerprint, [LATENTS]) for sample in samples]
+    encoded = [read_encoded(set_dir, sample, backbone, [LATENTS]) for sample in samples]
     latents = [one.latents for one in encoded if one.latents is not None]
     for sample, one in zip(samples, latents, strict=True):
         if one.shape != latents[0].shape:
@@ -107,7 +107,7 @@ def build_zoo(
     part, parts = options.shard_index
     mine = {plan.anchor.id: plan for plan in plan_zoo(read_samples(set_dir), options)[part - 1 :: parts]}
     for plan in list(mine.values())[:1]:
-        find_encoded(set_dir, plan.anchor, backbone.fingerprint)  # a foreign set is refused before anything is written
+        find_encoded(set_dir, plan.anchor, backbone)  # a foreign set is refused before anything is written
     with _memory_explained(backbone), claimed(store, shard):
         remove_leftovers(store, shard, [shard_plan_path(store, shard), *map(store.path, mine)])
         known = settled(store, backbone, options)

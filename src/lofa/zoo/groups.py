@@ -72,7 +72,7 @@ def plan_groups(
     cut = {key: getattr(options, key) for key in ("batch", "memory", "accumulate")}
     wanted = ShardPlan(backbone.name, backbone.fingerprint, options.recipe(), cut, [])
     before = read_shard_plan(store, options.shard_name)
-    if before is not None and before.backbone_fingerprint == backbone.fingerprint:
+    if before is not None and backbone.accepts(before.backbone_fingerprint):
         untouched = before.cut == cut and before.recipe == wanted.recipe
         kept = (group for group in before.groups if plans.keys() >= set(group))
         wanted.groups.extend(group for group in kept if untouched or not set(group).isdisjoint(settled))

@@ -49,7 +49,7 @@ def _check_begun(
 ) -> None:
     now = options.recipe()
     changed = [f"{key}={before.get(key)!r} (now {now[key]!r})" for key in now if before.get(key) != now[key]]
-    if made_for.get("backbone_fingerprint") != backbone.fingerprint:
+    if not backbone.accepts(made_for.get("backbone_fingerprint")):
         found = f"{made_for.get('backbone', 'unknown')!r}, fingerprint {made_for.get('backbone_fingerprint')}"
         changed.insert(0, f"backbone {found} (now {backbone.name!r}, fingerprint {backbone.fingerprint})")
     if changed:

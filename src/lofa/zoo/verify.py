@@ -140,7 +140,7 @@ def _check_content(
     found = digest(path)
     yield "digests", "" if found == expected else f"sha256 {found[:12]}..., the index has {expected[:12]}...; {again}"
     try:
-        check_backbone(path, read_metadata(path), backbone.fingerprint)
+        check_backbone(path, read_metadata(path), backbone)
         yield "backbone", ""
     except LofaError as error:
         yield "backbone", str(error).removeprefix(f"{path}: ")

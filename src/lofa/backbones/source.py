@@ -1,0 +1,228 @@
+"""Where the parts of a backbone come from: the files of a diffusers model, opened one by one, or bare constructors."""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from textwrap import shorten
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from lofa.errors import BackboneError, DataError
+from lofa.files import read_json, read_tensors
+from lofa.ranges import open_tensors
+
+__all__ = ["BareModel", "ModelFiles", "Source"]
+
+_WEIGHTS = "diffusion_pytorch_model.safetensors"
+_CONFIGS = {"scheduler": "scheduler_config.json", "tokenizer": "tokenizer_config.json"}
+
+
+class Source(Protocol):
+    """What a backbone asks of the place it comes from. A component is a subfolder of the model."""
+
+    @property
+    def index(self) -> Mapping[str, Any]:
+        """The pipeline's own values: component -> (library, class), boundary_ratio ..."""
+
+    def config(self, component: str) -> Mapping[str, Any]:
+        """The configuration of a component.
+
+        Raises:
+            BackboneError: it can't be had.
+        """
+
+    def tensor(self, component: str, name: str) -> Tensor | None:
+        """A tensor of a component's weights, read by itself; None where they lie in no file that allows it.
+
+        Raises:
+            BackboneError: the files are damaged or lack the tensor.
+        """
+
+    def sample(self, component: str, count: int) -> dict[str, Tensor] | None:
+        """The first `count` values of each tensor of a component; None where its weight files are not here."""
+
+    def load(self, component: str, kind: Any, **values: Any) -> Any:
+        """The component, made by `kind.from_pretrained`; `values` are for it.
+
+        Raises:
+            BackboneError: it can't be had.
+        """
+
+
+class ModelFiles:
+    """A diffusers folder, or a model on the hub of which what is asked for alone is fetched.
+
+    Args:
+        name: of the backbone, for messages
+        path: the folder or hub id
+    """
+
+    def __init__(self, name: str, path: str | Path) -> None:
+        self.name, self._path = name, str(path)
+        self.folder = Path(path) if Path(path).is_dir() else None
+
+    @cached_property
+    def index(self) -> Mapping[str, Any]:
+        """As in `Source`."""
+        file = self._file("model_index.json")
+        if file is None:
+            there = [] if self.folder is None else sorted(file.name for file in self.folder.iterdir())[:6]
+            raise BackboneError(
+                f"{self._path}: no diffusers model (it has no model_index.json); found {', '.join(there) or 'nothing'}"
+            )
+        values: Mapping[str, Any] = read_json(file)
+        return values
+
+    def config(self, component: str) -> Mapping[str, Any]:
+        """As in `Source`."""
+        path = f"{component}/{_CONFIGS.get(component, 'config.json')}"
+        file = self._file(path)
+        if file is None:
+            raise BackboneError(f"{self._path}: no {path} in it; download or make the model again")
+        values: Mapping[str, Any] = read_json(file)
+        return values
+
+    def tensor(self, component: str, name: str) -> Tensor | None:
+        """As in `Source`."""
+        files = self._weights(component, fetch=True)
+        if files is None:
+            return None
+        if name not in files:
+            raise BackboneError(f"{self._path}: no tensor {name} among the {len(files)} of {component}")
+        with self._faults():
+            return read_tensors(files[name], [name])[name]
+
+    def sample(self, component: str, count: int) -> dict[str, Tensor] | None:
+        """As in `Source`."""
+        files = self._weights(component, fetch=False)
+        if files is None:
+            return None
+        found: dict[str, Tensor] = {}
+        with self._faults():
+            for file in dict.fromkeys(files.values()):
+                with open_tensors(file) as tensors:
+                    found |= tensors.starts(count)
+        return found
+
+    def load(self, component: str, kind: Any, **values: Any) -> Any:
+        """As in `Source`."""
+        try:
+            with _quiet():
+                return kind.from_pretrained(
+                    self._path, subfolder=component, local_files_only=self.folder is not None, **values
+                )
+        except (OSError, ValueError, RuntimeError, KeyError) as error:
+            if self.folder is None:
+                raise self._unreachable(error) from None
+            reason = shorten(str(error) or type(error).__name__, 160, placeholder=" ...")
+            raise BackboneError(
+                f"{self.folder / component}: can't be loaded as {kind.__name__} ({reason}); download or make the model "
+                "again"
+            ) from None
+
+    def _weights(self, component: str, fetch: bool) -> dict[str, Path] | None:
+        """Tensor -> file, of the files that diffusers loads; with `fetch`, they are downloaded."""
+        index = self._file(f"{component}/{_WEIGHTS}.index.json", fetch)
+        if index is None:
+            file = self._file(f"{component}/{_WEIGHTS}", fetch)
+            if file is None:
+                return None
+            with self._faults(), open_tensors(file) as tensors:
+                return dict.fromkeys(tensors.shapes, file)
+        shard_of: dict[str, str] = read_json(index)["weight_map"]
+        shards = {shard: self._file(f"{component}/{shard}", fetch) for shard in dict.fromkeys(shard_of.values())}
+        files = {name: file for name, shard in shard_of.items() if (file := shards[shard]) is not None}
+        return files if len(files) == len(shard_of) else None
+
+    def _file(self, path: str, fetch: bool = True) -> Path | None:
+        """A file of the model; None where it has none of that name, or, without `fetch`, where it is not here."""
+        if self.folder is not None:
+            return self.folder / path if (self.folder / path).is_file() else None
+        from huggingface_hub import hf_hub_download, try_to_load_from_cache
+        from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+        if not fetch:
+            cached = try_to_load_from_cache(self._path, path)
+            return Path(cached) if isinstance(cached, str) else None
+        try:
+            return Path(hf_hub_download(self._path, path))
+        except LocalEntryNotFoundError as error:
+            raise self._unreachable(error) from None
+        except EntryNotFoundError:
+            return None
+        except (OSError, ValueError, RuntimeError) as error:
+            raise self._unreachable(error) from None
+
+    def _unreachable(self, error: Exception) -> BackboneError:
+        reason = shorten(str(error) or type(error).__name__, 160, placeholder=" ...")
+        return BackboneError(
+            f"{self.name}: can't get {self._path} from the hub ({reason}). Without the hub, download it elsewhere "
+            f"(hf download {self._path} --local-dir <folder>) and give that folder: backbone.path=<folder>"
+        )
+
+    @contextmanager
+    def _faults(self) -> Iterator[None]:
+        try:
+            yield
+        except DataError as error:
+            raise BackboneError(f"{error}; download or make the model {self.name} again") from None
+
+
+class BareModel:
+    """A denoiser without files, made by its constructors: on the meta device for layer tables of any size, on another
+    one with random weights for benchmarks.
+
+    Args:
+        name: of the backbone, for messages
+        architecture: as in `BackboneConfig`
+        device: where networks are made
+    """
+
+    def __init__(self, name: str, architecture: Mapping[str, Any], device: torch.device | str) -> None:
+        values = json.loads(json.dumps(dict(architecture)))
+        self._configs = {key: value for key, value in values.items() if isinstance(value, dict)}
+        self.index: Mapping[str, Any] = {key: value for key, value in values.items() if key not in self._configs} | {
+            component: (None, "bare") for component in self._configs
+        }
+        self._name, self._device = name, device
+
+    def config(self, component: str) -> Mapping[str, Any]:
+        """As in `Source`; empty for what has no architecture."""
+        return self._configs.get(component, {})
+
+    def tensor(self, component: str, name: str) -> None:
+        """None: there are no files."""
+
+    def sample(self, component: str, count: int) -> None:
+        """None: there are no files."""
+
+    def load(self, component: str, kind: Any, **values: Any) -> Any:
+        """As in `Source`, of random weights."""
+        if component not in self._configs:
+            raise BackboneError(f"{self._name}: made of its architecture alone, it has no {component}")
+        with torch.device(self._device):
+            return kind(**self._configs[component]).to(values["dtype"])
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the libraries' progress bars and advice; errors are ours to report."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    verbosity = diffusers_logging.get_verbosity(), transformers_logging.get_verbosity()
+    diffusers_logging.set_verbosity_error()
+    transformers_logging.set_verbosity_error()
+    diffusers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        diffusers_logging.set_verbosity(verbosity[0])
+        transformers_logging.set_verbosity(verbosity[1])
+        diffusers_logging.enable_progress_bar()
+        transformers_logging.enable_progress_bar()
