@@ -61,6 +61,9 @@ class ToyBackbone:
     def weights(self, names: tuple[str, ...]) -> Tensor:
         return torch.stack([self.weight(name) for name in names])
 
+    def accepts(self, fingerprint: str) -> bool:
+        return fingerprint == self.fingerprint
+
     def to(self, device: torch.device | str) -> "ToyBackbone":
         self.net.to(device)
         return self

@@ -131,6 +131,8 @@ def save_predictor(
         metadata: strings to keep: run name, data set ...
     """
     parts = hypernet.parts()
+    for part in parts.values():
+        _table_name(part.network, hypernet.networks)
     tensors = {name: {key: _whole(value) for key, value in part.state_dict().items()} for name, part in parts.items()}
     if torch.distributed.is_initialized() and torch.distributed.get_rank() != 0:
         return
