@@ -21,8 +21,10 @@ from rich.progress import Progress
 
 from lofa.files import read_json
 
-LOSS_ALONE = ("evaluation.generated_per_prompt=1", "evaluation.pictures=0", "baseline.repeats=1")
+LOSS_ALONE = ("evaluation.generated_per_prompt=1", "evaluation.pictures=0", "method.lora.repeats=1")
 """The report is not looked at: few clips are generated."""
+SIBLING = "task.prompt=sibling"
+"""Predictors are asked with another clip's prompt: what docs/results.md compares them by."""
 ROOT = Path(__file__).parent.parent
 EXPERIMENTS = {
     "lofa": "demo",
@@ -61,7 +63,9 @@ def main() -> None:
             runs = {name: run_of(given.runs, name, seed, 2) for name in given.names}
             further = [f"+predictors.{name}={folder}" for name, folder in runs.items() if name != "lofa"]
             predictors = [f"predictor={runs['lofa']}", *further]
-            run("eval.py", seed, "demo", out, f"methods=[base,lora,{','.join(runs)}]", *predictors, *LOSS_ALONE)
+            run(
+                "eval.py", seed, "demo", out, f"methods=[base,lora,{','.join(runs)}]", *predictors, *LOSS_ALONE, SIBLING
+            )
     print("\n".join([*validation_table(given.runs, given.names, given.seeds), ""]))
     print("\n".join(test_table(given.runs, given.names, given.seeds)))
 

@@ -1,15 +1,19 @@
-"""Chooses the settings of the per-sample LoRA on validation classes: sibling loss of each setting, step by step.
+"""Chooses the settings of the LoRA baselines on validation classes: loss of each setting, step by step.
 
     lofa prepare source=world data=settings prepare.train_classes=0 prepare.test_classes=0 prepare.val_clips=12
     python benchmarks/lora_settings.py data/settings                       # the grid of docs/results.md
     python benchmarks/lora_settings.py data/settings lr=1e-3,steps=240 lr=1e-3,steps=240,rank=8
     python benchmarks/lora_settings.py data/settings rank=16,steps=240 rank=16,steps=48 --predictor runs/demo --every 4
+    python benchmarks/lora_settings.py data/demo --shared --every 120      # conf/method/lora_shared.yaml
 
 Every class of the split gets one LoRA on all its adapt clips; its score clips, siblings that it never sees, are
 measured every `--every` steps. Printed are the mean over classes at the last step, at the step that is best for the
 mean, and the mean of each class's own best step: no early stopping can do better than the last, as it would have to
 find these steps without the siblings. Differences are to the setting with the lowest loss at its last step, paired over
 classes.
+
+With `--shared` every setting is one LoRA for all prompts, trained on all clips of the training split and measured on
+all clips of the validation classes.
 
 With `--predictor` every setting is also trained from LoFA's adapter of the class's first caption and, as a control,
 from its adapter of another class, with the same clips, noise and order; the last column says after how many steps the
@@ -46,6 +50,10 @@ GRID = [
     "lr=2e-3,steps=480",
     "lr=4e-3,steps=240",
     *(f"lr={lr},steps={steps},rank=16" for lr, steps in (("2e-3", 240), ("2e-3", 480), ("1e-3", 480))),
+]
+SHARED_GRID = [
+    f"rank=16,clips_per_step=16,warmup=20,lr={lr},steps={steps}"
+    for lr, steps in (("2e-3", 240), ("1e-3", 480), ("2e-3", 480), ("4e-3", 480), ("1e-3", 960), ("2e-3", 960))
 ]
 
 
@@ -96,7 +104,8 @@ def main() -> None:
     """Trains every setting and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="a prepared set with adapt and score clips in the split")
-    parser.add_argument("settings", nargs="*", default=GRID, help="as key=value,key=value; none: the whole grid")
+    parser.add_argument("settings", nargs="*", help="as key=value,key=value; none: the whole grid")
+    parser.add_argument("--shared", action="store_true", help="one LoRA for all prompts instead of one a class")
     parser.add_argument("--backbone", default="tiny-wan", help="name, folder or hub id")
     parser.add_argument("--split", default="val", choices=("train", "val", "test"), help="test: never for choosing")
     parser.add_argument("--predictor", help="run of a trained predictor of text: start from its adapters too")
@@ -106,14 +115,17 @@ def main() -> None:
     given = parser.parse_args()
 
     try:
-        options = {setting: parse(setting) for setting in given.settings}
+        grid = SHARED_GRID if given.shared else GRID
+        options = {setting: parse(setting) for setting in given.settings or grid}
     except argparse.ArgumentTypeError as error:
         parser.error(str(error))
     predictor = Predictor.load(given.predictor) if given.predictor else None
     backbone = predictor.backbone if predictor else load_backbone(given.backbone)
     groups: dict[str, dict[str, list[Sample]]] = defaultdict(lambda: {"adapt": [], "score": []})
     for sample in read_samples(given.data):
-        if sample.split == given.split:
+        if given.shared and sample.split in ("train", given.split):
+            groups["all"]["adapt" if sample.split == "train" else "score"].append(sample)
+        elif sample.split == given.split:
             groups[sample.group][sample.role].append(sample)
     jobs = [
         LoraJob(
@@ -150,7 +162,7 @@ def _report(outcomes: dict[str, Outcome]) -> None:
     first = next(iter(outcomes.values()))
     base, goal = first.losses[0], float(first.last.mean())
     best = min(outcomes.values(), key=lambda one: float(one.last.mean()))
-    print(f"sibling loss over {len(base)} classes; base {base.mean():.4f}\n")
+    print(f"loss of clips that are not trained on, over {len(base)} LoRAs; base {base.mean():.4f}\n")
     headings = ("last step", "to the best", "best step for the mean", "each class's best step", "seconds a LoRA")
     print("| setting | " + " | ".join(headings) + f" | steps to {goal:.4f} |")
     print("|---" * 7 + "|")
@@ -158,7 +170,7 @@ def _report(outcomes: dict[str, Outcome]) -> None:
         cells = (
             setting,
             f"{one.last.mean():.4f}",
-            "" if one is best else _difference(one.last - best.last),
+            "" if one is best or len(base) == 1 else _difference(one.last - best.last),
             f"{one.losses[one.best_step].mean():.4f} at {one.steps[one.best_step]}",
             f"{one.losses.min(0).values.mean():.4f}",
             f"{one.seconds:.2f}",

@@ -13,14 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lofa.files import read_json
-
-_HEADINGS = {
-    "fvd": "FVD (lower)",
-    "clip_t": "CLIP-T (higher)",
-    "denoising_loss": "held-out denoising loss (lower)",
-    "seconds": "seconds an adapter",
-}
-_DIGITS = {"fvd": 0, "clip_t": 3, "denoising_loss": 4}
+from lofa.metrics import METRICS
 
 
 def cell(entries: list[dict[str, Any]], metric: str, difference: bool) -> str:
@@ -32,7 +25,7 @@ def cell(entries: list[dict[str, Any]], metric: str, difference: bool) -> str:
             return ""
         batches = [entry["in_batch"] for entry in entries if "in_batch" in entry]
         return f"{mean:.3g}" + (f" alone, {sum(batches) / len(batches):.3g} each in a batch" if batches else "")
-    digits = _DIGITS[metric]
+    digits = METRICS[metric].digits
     if len(entries) == 1:
         return f"{mean:.{digits}f} [{entries[0]['low']:.{digits}f}, {entries[0]['high']:.{digits}f}]"
     text = f"{mean:.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
@@ -44,16 +37,25 @@ def cell(entries: list[dict[str, Any]], metric: str, difference: bool) -> str:
 
 def table(runs: list[dict[str, Any]]) -> list[str]:
     """Lines of the table, then of what it was measured on."""
-    lines = ["| | " + " | ".join(_HEADINGS.values()) + " |", "|---" * (1 + len(_HEADINGS)) + "|"]
+    metrics = list(next(iter(runs[0]["methods"].values())))
+    titles = ("seconds an adapter" if name == "seconds" else METRICS[name].arrow for name in metrics)
+    lines = ["| | " + " | ".join(titles) + " |", "|---" * (1 + len(metrics)) + "|"]
     for part in ("methods", "differences"):
         for name in runs[0][part]:
-            cells = (cell([run[part][name][m] for run in runs], m, part == "differences") for m in _HEADINGS)
+            cells = (cell([run[part][name][m] for run in runs], m, part == "differences") for m in metrics)
             lines.append(f"| {name} | " + " | ".join(cells) + " |")
     lines.append("")
     for name in runs[0]["gap_closed"]:
         closed = (run["gap_closed"][name] for run in runs)
         shares = ", ".join(f"{c['value']:.0%} [{c['low']:.0%}, {c['high']:.0%}]" for c in closed)
-        lines.append(f"{name} closes {shares} of the loss gap from base to lora.")
+        goal = runs[0]["gap_closed"][name].get("to", "lora")  # runs before 0.2 knew no other
+        lines.append(f"{name} closes {shares} of the loss gap from base to {goal}.")
+    for name in runs[0].get("steering_margin", {}):
+        margins = ", ".join(
+            f"{m['value']:.4f} [{m['low']:.4f}, {m['high']:.4f}]"
+            for m in (run["steering_margin"][name] for run in runs)
+        )
+        lines.append(f"{name}: steering margin {margins}.")
     for run in runs:
         methods = run["methods"]
         if {"lora", "lofa"} <= set(methods):
@@ -63,7 +65,7 @@ def table(runs: list[dict[str, Any]]) -> list[str]:
                 f"{lora['in_batch'] / lofa:.0f} times in a batch."
             )
     held_out = runs[0]["held_out"]
-    lines.append(", ".join(f"{value} {key.replace('_', ' ')}" for key, value in held_out.items()) + ".")
+    lines.append(", ".join(f"{held_out[key]} {key}" for key in held_out if key != "feature_size") + ".")
     return lines
 
 

@@ -1,11 +1,13 @@
 import copy
+import threading
 from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from lofa.adapters import LowRankBatch, Slots
+from lofa.adapters import LowRankBatch, Slots, own_rows
+from tests.helpers.threads import in_threads
 
 LAYERS = {"net.first": "0", "net.last": "2.inner"}
 
@@ -67,14 +69,19 @@ def test_groups_of_rows_go_through_their_adapter(network: nn.Module, count: int,
     expected = torch.cat([merged(network, batch, n)(part) for n, part in enumerate(x.chunk(count))])
     slots = Slots(network, LAYERS)
     slots.install()
-    with slots.attached(batch):
+    with slots.attached(batch, torch.arange(rows) * count // rows):
         torch.testing.assert_close(network(x), expected)
 
 
-def test_rows_choose_their_adapter(network: nn.Module) -> None:
-    x, rows = torch.randn(5, 3, 5, dtype=torch.float64), torch.tensor([2, 0, 0, 1, 2])
-    batch = adapters(3)
-    expected = torch.cat([merged(network, batch, int(n))(x[i : i + 1]) for i, n in enumerate(rows)])
+@pytest.mark.parametrize(
+    "chosen",
+    [[2, 0, 0, 1, 2], [1, 1, 2, 2], [3, 3, 3], [0, 2, 0, 2], [1, 1, 1, 2], [3, 2, 1, 0], [0, 0, 3, 3], [0, 1, 3]],
+    ids=str,
+)
+def test_rows_choose_their_adapter(network: nn.Module, chosen: list[int]) -> None:
+    x, rows = torch.randn(len(chosen), 3, 5, dtype=torch.float64), torch.tensor(chosen)
+    batch = adapters(4)
+    expected = torch.cat([merged(network, batch, n)(x[i : i + 1]) for i, n in enumerate(chosen)])
     slots = Slots(network, LAYERS)
     slots.install()
     with slots.attached(batch, rows):
@@ -85,17 +92,17 @@ def test_layers_without_an_adapter_stay_and_nesting_restores(network: nn.Module)
     x = torch.randn(2, 5, dtype=torch.float64)
     slots = Slots(network, LAYERS)
     slots.install()
-    bare, outer = network(x), adapters(1)
+    bare, outer, both = network(x), adapters(1), torch.zeros(2, dtype=torch.int64)
     inner = {"net.last": adapters(1, seed=3)["net.last"]}
     with_inner = merged(network, inner, 0)(x)
-    with slots.attached(outer):
+    with slots.attached(outer, both):
         with_outer = network(x)
-        with slots.attached(inner):
+        with slots.attached(inner, both):
             torch.testing.assert_close(network(x), with_inner)
-        with slots.attached(None):
+        with slots.attached({}, both):
             assert torch.equal(network(x), bare)
         assert torch.equal(network(x), with_outer)
-        with pytest.raises(KeyError), slots.attached(inner):
+        with pytest.raises(KeyError), slots.attached(inner, both):
             raise KeyError
         assert torch.equal(network(x), with_outer)
     assert torch.equal(network(x), bare)
@@ -125,7 +132,7 @@ def test_gradients_reach_a_b_alpha_and_are_right(network: nn.Module) -> None:
     slots.install()
 
     def by_slots() -> Tensor:
-        with slots.attached(batch):
+        with slots.attached(batch, torch.tensor([0, 0, 1, 1])):
             return network(x).square().sum()
 
     for ours, theirs in zip(gradients(by_slots, batch), gradients(by_merging, batch), strict=True):
@@ -151,7 +158,7 @@ def test_checkpointed_gradients_are_plain_gradients_after_detaching(network: nn.
     assert all(torch.equal(a, b) for a, b in zip(gradients(checkpointed, batch), expected, strict=True))
     loss = checkpointed()
     with_other = torch.cat([merged(network, other, n)(x[n : n + 1]) for n in range(4)])
-    with slots.attached(other):
+    with slots.attached(other, torch.arange(4)):
         tensors = [tensor for pair in batch.values() for tensor in (pair.A, pair.B, pair.alpha)]
         assert all(torch.equal(a, b) for a, b in zip(torch.autograd.grad(loss, tensors), expected, strict=True))
         torch.testing.assert_close(network(x), with_other)
@@ -162,7 +169,7 @@ def test_half_precision_inputs_and_autocast(network: nn.Module) -> None:
     slots.install()
     x = torch.randn(2, 3, 5)
     batch = {name: pair.to(dtype=torch.float32) for name, pair in adapters(2).items()}
-    with slots.attached(batch):
+    with slots.attached(batch, torch.arange(2)):
         exact = network(x)
         with torch.autocast("cpu", torch.bfloat16):
             assert network(x).dtype == torch.bfloat16
@@ -177,18 +184,27 @@ def test_misuse_is_refused(network: nn.Module) -> None:
     with pytest.raises(ValueError, match="GELU"):
         Slots(network, {"a": "1"})
     slots = Slots(network, LAYERS)
-    batch = adapters(2)
-    with pytest.raises(RuntimeError, match="install"), slots.attached(batch):
+    batch, rows = adapters(2), torch.arange(2)
+    with pytest.raises(RuntimeError, match="install"), slots.attached(batch, rows):
         pass
     slots.install()
     with pytest.raises(ValueError, match="other slots"):
         Slots(network, LAYERS).install()
-    with pytest.raises(ValueError, match="no slot"), slots.attached({"net.other": batch["net.first"]}):
+    with pytest.raises(ValueError, match="no slot"), slots.attached({"net.other": batch["net.first"]}, rows):
         pass
-    with pytest.raises(ValueError, match="layer of"), slots.attached({"net.last": batch["net.first"]}):
+    with pytest.raises(ValueError, match="layer of"), slots.attached({"net.last": batch["net.first"]}, rows):
         pass
-    with pytest.raises(ValueError, match="divided"), slots.attached(batch):
-        network(torch.randn(3, 5, dtype=torch.float64))
+    for wrong in ([0, 2], [-1, 0]):
+        with (
+            pytest.raises(ValueError, match=f"{min(wrong)} to {max(wrong)}"),
+            slots.attached(batch, torch.tensor(wrong)),
+        ):
+            pass
+    several = {"net.first": batch["net.first"], "net.last": adapters(3)["net.last"]}
+    with pytest.raises(ValueError, match=r"\[2, 3\]"), slots.attached(several, rows):
+        pass
+    with pytest.raises(ValueError, match="2 adapters for 3 batch rows"):
+        own_rows(batch, 3)
 
 
 @pytest.mark.parametrize(("batch", "rows"), [(6, 3), (6, 2), (3, 6), (4, 1)])
@@ -198,3 +214,50 @@ def test_rows_of_another_number_than_the_batch_are_refused(network: nn.Module, b
     chosen = torch.zeros(rows, dtype=torch.int64)
     with slots.attached(adapters(2), chosen), pytest.raises(ValueError, match=f"{batch} batch rows"):
         network(torch.randn(batch, 3, 5, dtype=torch.float64))
+
+
+class Meeting(nn.Module):
+    """Between two layers each thread waits until the other is there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.barrier = threading.Barrier(2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.barrier.wait(timeout=20)
+        return x
+
+
+def test_two_threads_run_one_network_under_two_adapters(network: nn.Module) -> None:
+    x, batch = torch.randn(2, 5, dtype=torch.float64), adapters(2)
+    expected = [merged(network, batch, n)(x) for n in range(2)]
+    meeting = Meeting()
+    network[1] = nn.Sequential(network[1], meeting)
+    slots = Slots(network, LAYERS)
+    slots.install()
+    found: dict[int, Tensor] = {}
+
+    def run(n: int) -> None:
+        with slots.attached(batch, torch.full((2,), n)):
+            meeting.barrier.wait(timeout=20)  # both are attached before either computes
+            found[n] = network(x)
+
+    in_threads([lambda: run(0), lambda: run(1)])
+    for n in range(2):
+        torch.testing.assert_close(found[n], expected[n])
+
+
+def test_recomputation_in_another_thread_has_the_adapters_of_the_forward_pass(network: nn.Module) -> None:
+    """On a GPU, backward runs in a thread of autograd's own."""
+    x, batch = torch.randn(4, 3, 5, dtype=torch.float64), adapters(2)
+    slots = Slots(network, LAYERS)
+    slots.install()
+
+    def loss(checkpointed: bool) -> Tensor:
+        with slots.attached(batch, torch.tensor([1, 0, 1, 1])):
+            return (slots.checkpoint(network, x) if checkpointed else network(x)).square().sum()
+
+    expected, recomputed = gradients(lambda: loss(False), batch), loss(True)
+    found: list[Tensor] = []
+    in_threads([lambda: found.extend(gradients(lambda: recomputed, batch))])
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))

@@ -18,6 +18,8 @@ from lofa.backbones import Backbone, BackboneConfig, load_backbone
 from lofa.files import read_tensors
 from tests.helpers.adapters import random_adapter
 
+BOTH = torch.zeros(2, dtype=torch.int64)  # the one adapter on both rows
+
 
 @pytest.fixture(scope="module")
 def backbone(tiny_wan_random: Path) -> Backbone:
@@ -89,7 +91,7 @@ def test_every_way_gives_the_output_of_the_slots(
 ) -> None:
     transformer = backbone.pipeline.transformer
     bare = output(transformer, inputs)
-    with backbone.slots.attached(backbone.adapter_batch(adapter)):
+    with backbone.slots.attached(backbone.adapter_batch(adapter), BOTH):
         expected = output(transformer, inputs)
     assert (expected - bare).norm() / bare.norm() > 0.05
     assert torch.equal(output(transformer, inputs), bare)
@@ -103,7 +105,7 @@ def test_diffusers_reads_kohya_files_of_whole_blocks_alone(
 ) -> None:
     """What docs/formats.md says of partial layers; our own reader takes both (tests/adapters)."""
     whole = random_adapter(backbone.layers)
-    with backbone.slots.attached(backbone.adapter_batch(whole)):
+    with backbone.slots.attached(backbone.adapter_batch(whole), BOTH):
         expected = output(backbone.pipeline.transformer, inputs)
     whole.save(tmp_path / "whole.safetensors", "kohya")
     found = output(by_diffusers(tiny_wan_random, tmp_path / "whole.safetensors"), inputs)
@@ -118,7 +120,7 @@ def test_diffusers_takes_negative_multipliers(
 ) -> None:
     """It halves a stored alpha below 1 until it is not: a negative one would keep it busy for ever."""
     negative = random_adapter(backbone.layers[:2], alpha=-0.7)
-    with backbone.slots.attached(backbone.adapter_batch(negative)):
+    with backbone.slots.attached(backbone.adapter_batch(negative), BOTH):
         expected = output(backbone.pipeline.transformer, inputs)
     negative.save(tmp_path / "a.safetensors", "comfyui")
     stored = read_tensors(tmp_path / "a.safetensors")
@@ -167,7 +169,7 @@ def test_diffusers_own_lora_files_are_read(
     )
     loaded = Adapter.load(tmp_path)
     assert {pair.alpha.item() for pair in loaded.values()} == {2.5}
-    with backbone.slots.attached(backbone.adapter_batch(loaded)):
+    with backbone.slots.attached(backbone.adapter_batch(loaded), BOTH):
         found = output(backbone.pipeline.transformer, inputs)
     assert (found - expected).norm() / expected.norm() < 1e-5
 
@@ -178,7 +180,7 @@ def test_the_backbone_s_own_pipeline_takes_lora_files(
     """Slots in the tree don't disturb diffusers."""
     own = load_backbone(tiny_wan_random)
     part = Adapter({layer.name: adapter[layer.name] for layer in own.layers if layer.name in adapter})
-    with own.slots.attached(own.adapter_batch(part)):
+    with own.slots.attached(own.adapter_batch(part), BOTH):
         expected = output(own.pipeline.transformer, inputs)
     part.save(tmp_path / "a.safetensors")
     own.pipeline.load_lora_weights(str(tmp_path), weight_name="a.safetensors")

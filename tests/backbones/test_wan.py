@@ -337,13 +337,14 @@ def test_wan_2_2_sends_each_row_to_the_expert_of_its_level_under_its_adapter(
     tokens = torch.nn.functional.pad(prompt.tokens, (0, 0, 0, both.max_prompt_tokens - prompt.tokens.shape[1]))
     adapters = [random_adapter(both.layers, seed=seed) for seed in range(6)]
     cases = {
-        "none": (None, [None] * 6),
-        "one for all": (adapters[0], [adapters[0]] * 6),
-        "one a row": (adapters, adapters),
-        "one for each three rows": (stack_adapters(adapters[:2]), [adapters[0]] * 3 + [adapters[1]] * 3),
+        "none": (None, None, [None] * 6),
+        "one for all": (adapters[0], None, [adapters[0]] * 6),
+        "one a row": (adapters, None, adapters),
+        "rows of two": (stack_adapters(adapters[:2]), [0, 0, 1, 1, 0, 1], [adapters[n] for n in (0, 0, 1, 1, 0, 1)]),
     }
-    for name, (given, of_row) in cases.items():
-        found = both.denoising_loss(x_0, prompt, given, noise_level=levels, noise=n)
+    for name, (given, rows, of_row) in cases.items():
+        chosen = None if rows is None else torch.tensor(rows)
+        found = both.denoising_loss(x_0, prompt, given, noise_level=levels, noise=n, rows=chosen)
         for row, adapter in enumerate(of_row):
             model = merged(experts, adapter)[0 if levels[row] >= 0.875 else 1]
             x_t = (1 - levels[row]) * x_0[row] + levels[row] * n[row]

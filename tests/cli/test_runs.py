@@ -10,7 +10,7 @@ import torch
 from omegaconf import OmegaConf
 
 from lofa.cli import main
-from lofa.cli.runs import find_run, new_run, start_run
+from lofa.cli.runs import find_run, new_run, read_run_config, start_run
 from lofa.data import ZooBatch
 from lofa.errors import ConfigError
 from lofa.files import read_tensors, write_json
@@ -18,6 +18,16 @@ from lofa.training import ResponseModule
 from tests.cli.conftest import BACKBONE, SMALL_NET
 
 QUICK = ("train", "stage=1", BACKBONE, *SMALL_NET, "debug=fast", "stages.s1.batch_size=3", "logger=none")
+
+
+def test_an_old_run_s_condition_and_encoder_are_its_task_s_conditions(tmp_path: Path) -> None:
+    for task, conditions in (
+        ({"condition": "pose", "encoder": {"layers": 2}}, {"pose": {"layers": 2}}),
+        ({"condition": "text", "encoder": {}}, {"text": {}}),
+        ({"conditions": {"text": {}}}, {"text": {}}),
+    ):
+        OmegaConf.save(OmegaConf.create({"task": {"name": "own", **task}}), tmp_path / "config.yaml")
+        assert read_run_config(tmp_path) == {"task": {"name": "own", "conditions": conditions}}
 
 
 def test_the_run_that_was_finished_last_is_found(tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ OUT_OF_RANGE: dict[str, tuple[list[str], dict[str, list[object]]]] = {
     "train strategy=fsdp": (["stage=1"], {"strategy.plugin.tensor_parallel_size": [0]}),
     "zoo": ([], {"seed": [-1, 2**70], "zoo.alpha": ["inf"], "zoo.weight_decay": ["inf"], "zoo.clip_norm": ["nan"]}),
     "prepare": (["source=world"], {"seed": [-1], "prepare.fps": ["nan", "inf"]}),
-    "eval": ([], {"seed": [-1], "baseline.repeats": [0], "baseline.held_out": [-1]}),
+    "eval": ([], {"seed": [-1]}),
     "finetune": ([], {"seed": [-1], "finetune.lr": ["nan"]}),
     "generate": (
         ["prompt=x"],

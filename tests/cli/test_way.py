@@ -358,16 +358,22 @@ def test_eval_compares_and_reports(way: Path) -> None:
     values = (
         "evaluation.draws=50",
         "evaluation.noise_levels=1",
-        "baseline.steps=2",
-        "baseline.warmup=1",
-        "baseline.repeats=1",
+        "baseline.steps=2",  # as it was called before conf/method
+        "method.lora.warmup=1",
+        "method.lora.repeats=1",
+        "method.lora_shared.steps=2",
+        "method.lora_shared.warmup=1",
     )
     with chdir(way):
-        methods = "methods=[base,lora,lofa,other,lofa_shuffled]"
+        methods = "methods=[base,lora,lora_shared,lofa,other,lofa_sibling,lofa_shuffled]"
         named = ("name=compared", "predictor=runs/second", "+predictors.other=runs/second")
         assert main(["eval", BACKBONE, *JUDGES, *values, methods, *named]) == 0
     metrics = json.loads((way / "runs" / "compared" / "metrics.json").read_text())
-    assert set(metrics["methods"]) == {"base", "lora", "lofa", "other", "lofa_shuffled"}
+    methods = ["base", "lora", "lora_shared", "lofa", "other", "lofa_sibling", "lofa_shuffled"]
+    assert list(metrics["methods"]) == methods and "2 steps of" in metrics["methods"]["lora"]["seconds"]["how"]
+    assert list(metrics["steering_margin"]) == ["lora", "lofa", "other", "lofa_sibling"]
+    differences = metrics["differences"]["lofa_shuffled-lofa"]["denoising_loss"]
+    assert metrics["steering_margin"]["lofa"] == differences
     assert metrics["methods"]["other"]["denoising_loss"] == metrics["methods"]["lofa"]["denoising_loss"]
     assert {"lofa-base", "lofa-lora", "lora-base"} <= set(metrics["differences"])
     report = (way / "runs" / "compared" / "report.html").read_text()
@@ -404,6 +410,9 @@ def test_two_conditions_train_and_each_can_be_left_out(way: Path, tmp_path: Path
     assert len(together) == len(text) == len(poses) == 16 and together.metadata["prompt"] == "a wave"
 
 
+METHODS = {"base", "lora", "lora_shared", "lofa", "lofa_shuffled", "lofa_sibling"}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("task", ["text_action", "pose_action"])
 def test_demo_walks_the_whole_way(task: str, models: Path, tmp_path: Path) -> None:
@@ -412,7 +421,7 @@ def test_demo_walks_the_whole_way(task: str, models: Path, tmp_path: Path) -> No
         assert main(["demo", "experiment=smoke", f"task={task}", *paths, *SIZES]) == 0
     demo = tmp_path / "runs" / "smoke"  # a run of its own: what `lofa demo` left is not touched
     assert not (tmp_path / "runs" / "demo").exists()
-    assert set(json.loads((demo / "metrics.json").read_text())["methods"]) == {"base", "lora", "lofa"}
+    assert set(json.loads((demo / "metrics.json").read_text())["methods"]) == METHODS
     assert {"report.html", "clip.mp4", "adapter.safetensors", "predictor"} <= {file.name for file in demo.iterdir()}
     with chdir(tmp_path):  # the demo's folder is a predictor too, though it is no run of stage 2
         again = ("name=again", "predictor=runs/smoke", "methods=[base,lofa_shuffled]")

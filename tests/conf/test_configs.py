@@ -13,22 +13,30 @@ from omegaconf import OmegaConf
 
 from lofa.backbones import Backbone, BackboneConfig, bare_backbone, known_backbones, read_config
 from lofa.cli import COMMANDS, load_command
+from lofa.cli.evaluate import build_recipes
 from lofa.cli.objects import build_encoder, build_hypernet
 from lofa.cli.options import build
 from lofa.conditions import TextEncoder
 from lofa.data import PrepareOptions
+from lofa.errors import ConfigError
 from lofa.evaluation import Protocol
 from lofa.hypernets import HYPERNETS, HypernetOptions, Hypernetwork
+from lofa.metrics import find_metrics
 from lofa.resources import conf_dir
 from lofa.training import AdapterModule, ResponseModule
-from lofa.zoo import LoraOptions, ZooOptions
+from lofa.zoo import ZooOptions
 
-BLOCKS = {"tiny-wan": (4, 96), "wan2.1-t2v-1.3b": (30, 1536), "wan2.1-t2v-14b": (40, 5120)}
+BLOCKS = {
+    "tiny-wan": (4, 96),
+    "wan2.1-t2v-1.3b": (30, 1536),
+    "wan2.1-t2v-14b": (40, 5120),
+    "wan2.2-t2v-a14b": (80, 5120),
+}
 SIZES = {"num_layers": 4, "num_attention_heads": 4, "attention_head_dim": 24, "ffn_dim": 192, "text_dim": 64}
 TINY = {"transformer": SIZES}
 PRIMARY = sorted(COMMANDS)
 INSTANTIATED = {
-    "backbone", "baseline", "datamodule", "debug", "evaluation", "experiment", "hypernet", "logger", "metrics", "paths",
+    "backbone", "datamodule", "debug", "evaluation", "experiment", "hypernet", "logger", "method", "metrics", "paths",
     "strategy", "task", "trainer", "training",
 }  # fmt: skip
 
@@ -155,10 +163,33 @@ def test_logger(logger: str, tmp_path: Path) -> None:
         assert Path(made.log_dir) == tmp_path / config.version
 
 
-@pytest.mark.parametrize("group", ["datamodule", "metrics", "paths", "baseline", "evaluation"])
+@pytest.mark.parametrize("group", ["datamodule", "metrics", "paths", "evaluation"])
 def test_plain_group(group: str) -> None:
     for option in options(group):
         check_options(compose("eval", [f"{group}={option}"]))
+
+
+@pytest.mark.parametrize("method", options("method"))
+def test_method(method: str) -> None:
+    """Under its own name and, as a further method, under another."""
+    config = compose("eval", [f"+method@method.another={method}"])
+    recipes = build_recipes(config)
+    assert recipes["another"] == recipes[method]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (["+method.lora.rnk=3"], "method.lora: unknown key rnk: did you mean rank"),
+        (["method.lora.rank=many"], "method.lora: rank='many'"),
+        (["method.lora.repeats=0"], "method.lora: .*repeats=0"),
+        (["+method.mine.rank=3"], "method.mine: .*_target_"),
+        (["method.lofa._target_=lofa.nothing.Here"], "method.lofa: _target_=lofa.nothing.Here: no such class"),
+    ],
+)
+def test_a_recipe_that_can_not_be_built_is_refused(values: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        build_recipes(compose("eval", values))
 
 
 @pytest.mark.parametrize("group", ["experiment", "debug"])
@@ -182,8 +213,9 @@ def check_options(config: Any) -> None:
     build(ZooOptions, config.zoo)
     build(Protocol, config.evaluation)
     build(HypernetOptions, config.hypernet)
-    values: Any = OmegaConf.to_container(config.baseline, resolve=True)
-    LoraOptions(**{key: value for key, value in values.items() if key not in ("held_out", "repeats")})
+    recipes = build_recipes(config)
+    assert {"base", "lora", "lora_shared", "lofa", "lofa_sibling"} <= set(recipes)
+    assert list(find_metrics(config.task.metrics))
     for stage in config.stages.values():
         assert stage.scheduler.warmup < (stage.scheduler.total or stage.max_steps)
     backbone = on_meta(config.backbone.name)

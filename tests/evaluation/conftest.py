@@ -1,4 +1,4 @@
-"""A prepared set of the world, judges and a predictor, all of random weights and seconds to make."""
+"""A prepared set of the world, metrics and a predictor, all of random weights and seconds to make."""
 
 from pathlib import Path
 
@@ -9,10 +9,11 @@ from rich.console import Console
 from lofa.backbones import Backbone, load_backbone
 from lofa.conditions import TextEncoder
 from lofa.data import PrepareOptions, prepare, read_samples
-from lofa.evaluation import Case, Judges, Protocol, plan_cases
+from lofa.evaluation import Case, Comparison, Metrics, Protocol, plan_cases
 from lofa.hypernets import AdapterConfig, AdapterNet, Part, ResponseConfig, ResponseNet, TwoStage
-from lofa.metrics import load_clip, load_video_features
+from lofa.metrics import build_metrics
 from lofa.predict import Predictor, save_predictor
+from lofa.tasks import Task
 from tests.metrics.networks import make_clip, make_video_features
 
 
@@ -32,9 +33,9 @@ def backbone(tiny_wan_random: Path) -> Backbone:
 
 @pytest.fixture(scope="session")
 def world_set(tmp_path_factory: pytest.TempPathFactory, backbone: Backbone) -> Path:
-    """Three held-out classes with two clips of each role."""
+    """Three held-out classes with two clips of each role, and two training classes with two clips."""
     folder = tmp_path_factory.mktemp("sets") / "world"
-    options = PrepareOptions(train_classes=0, val_classes=0, test_classes=3, test_adapt=2, test_score=2)
+    options = PrepareOptions(train_classes=2, train_clips=2, val_classes=0, test_classes=3, test_adapt=2, test_score=2)
     prepare("world", folder, backbone, options, Console(quiet=True))
     return folder
 
@@ -45,9 +46,19 @@ def cases(world_set: Path, protocol: Protocol) -> list[Case]:
 
 
 @pytest.fixture(scope="session")
-def judges(tmp_path_factory: pytest.TempPathFactory) -> Judges:
-    folder = tmp_path_factory.mktemp("judges")
-    return Judges(load_clip(make_clip(folder / "clip")), load_video_features(make_video_features(folder / "video")))
+def task() -> Task:
+    return Task("text_action", ("text",), ("fvd", "clip_t", "denoising_loss", "dynamic_degree"))
+
+
+@pytest.fixture(scope="session")
+def networks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    folder = tmp_path_factory.mktemp("networks")
+    return {"clip": str(make_clip(folder / "clip")), "video": str(make_video_features(folder / "video"))}
+
+
+@pytest.fixture(scope="session")
+def metrics(task: Task, networks: dict[str, str]) -> Metrics:
+    return build_metrics(task.metrics, networks)
 
 
 @pytest.fixture(scope="session")
@@ -75,3 +86,8 @@ def predictor(tmp_path_factory: pytest.TempPathFactory, backbone: Backbone) -> P
         folder / "predictor", backbone, conditions=["text"], hypernet=TwoStage(response=response, adapter=adapter)
     )
     return Predictor.load(folder, backbone=backbone)
+
+
+@pytest.fixture(scope="session")
+def comparison(world_set: Path, backbone: Backbone, task: Task, cases: list[Case], predictor: Predictor) -> Comparison:
+    return Comparison(world_set, backbone, task, read_samples(world_set), cases, lambda run: predictor)

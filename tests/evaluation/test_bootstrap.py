@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from lofa.evaluation.bootstrap import Interval, draw_units, fvd_draws, interval, mean_draws, mean_over_units
+from lofa.evaluation.bootstrap import Interval, compare_draws, draw_units, interval, mean_draws, mean_over_units
+from lofa.metrics import frechet_of_features
 
 
 def test_draws_depend_on_the_seed_alone_and_name_every_unit_as_often() -> None:
@@ -48,12 +49,12 @@ def frechet(first: np.ndarray, second: np.ndarray) -> float:
     return float(((mu1 - mu2) ** 2).sum() + np.trace(s1) + np.trace(s2) - 2 * root)
 
 
-def test_fvd_draws_are_the_distances_of_the_drawn_prompts_clips() -> None:
+def test_compared_draws_are_the_distances_of_the_drawn_prompts_clips() -> None:
     generator = torch.Generator().manual_seed(0)
     unit = torch.tensor([0, 0, 1, 2, 2, 3, 3, 3])
     real, *methods = torch.randn(3, 8, 4, generator=generator)
     indices = torch.randint(4, (20, 4), generator=generator)
-    found = fvd_draws(methods, real, unit, indices)
+    found = compare_draws(frechet_of_features, methods, real, unit, indices)
     assert found.shape == (20, 2)
     for draw, drawn in enumerate(indices.tolist()):
         rows = [clip for one in drawn for clip in range(8) if unit[clip] == one]

@@ -2,34 +2,39 @@
 
 import json
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from rich.console import Console
+from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from lofa.adapters import Adapter, LowRank
 from lofa.backbones import Backbone
+from lofa.data.samples import values_of
 from lofa.errors import ConfigError, DataError
 from lofa.evaluation import (
-    METRICS,
     Case,
     Evaluation,
-    Judges,
     Method,
+    Metrics,
     Protocol,
     Timing,
-    base_method,
+    closing_table,
     evaluate,
-    lofa_method,
     read_curves,
     response_maps,
     write_report,
 )
+from lofa.metrics import METRICS, ClipMetric, Metric, build_metrics
 from lofa.predict import Predictor
+from lofa.tasks import Task
 
 QUIET = Console(quiet=True)
+BASE = Method("base", None, Timing(), "nothing", "base")
 
 
 def random_adapter(backbone: Backbone, seed: int, scale: float) -> Adapter:
@@ -48,33 +53,42 @@ def random_adapter(backbone: Backbone, seed: int, scale: float) -> Adapter:
 
 @pytest.fixture(scope="module")
 def methods(backbone: Backbone, cases: list[Case]) -> list[Method]:
+    table: Any = (("lofa", 0, 0.05, None, "predicted"), ("lora", 50, 0.02, 1.5, "trained"))
     return [
         Method(
             name,
-            {case.id: random_adapter(backbone, seed + place, scale) for place, case in enumerate(cases)},
+            {
+                sample.id: random_adapter(backbone, seed + place, scale)
+                for place, case in enumerate(cases)
+                for sample in case.score
+            },
             Timing((2.0, 3.0, 7.0), "by hand", in_batch),
             "random",
+            role,
         )
-        for name, seed, scale, in_batch in (("lofa", 0, 0.05, None), ("lora", 50, 0.02, 1.5))
-    ] + [base_method()]
+        for name, seed, scale, in_batch, role in table
+    ] + [BASE]
 
 
 @pytest.fixture(scope="module")
 def outcome(
-    world_set: Path, backbone: Backbone, cases: list[Case], methods: list[Method], judges: Judges, protocol: Protocol
+    world_set: Path, backbone: Backbone, cases: list[Case], methods: list[Method], metrics: Metrics, protocol: Protocol
 ) -> Evaluation:
-    return evaluate(world_set, backbone, cases, methods, judges, protocol, QUIET)
+    return evaluate(world_set, backbone, cases, methods, metrics, protocol, QUIET)
 
 
-def test_metrics_have_the_shape_others_rely_on(outcome: Evaluation) -> None:
+def test_metrics_have_the_shape_others_rely_on(outcome: Evaluation, task: Task) -> None:
     metrics = json.loads(json.dumps(outcome.metrics, allow_nan=False))
     assert list(metrics["methods"]) == ["base", "lora", "lofa"]
     assert list(metrics["differences"]) == ["lora-base", "lofa-base", "lofa-lora"]
     for row in (*metrics["methods"].values(), *metrics["differences"].values()):
-        assert set(row) == set(METRICS)
+        assert tuple(row) == (*task.metrics, "seconds")
         for value in row.values():
             assert {"value", "low", "high"} <= set(value)
-    assert metrics["held_out"] == {"classes": 3, "prompts": 3, "clips": 6, "generated": 3, "feature_size": 16}
+    assert list(metrics["steering_margin"]) == ["lora", "lofa"] and list(metrics["gap_closed"]) <= ["lofa"]
+    assert list(metrics["real"]) == ["clip_t", "dynamic_degree"]
+    sizes = {"fvd": 16}
+    assert metrics["held_out"] == {"classes": 3, "prompts": 3, "clips": 6, "generated": 3, "feature_size": sizes}
 
 
 def test_seconds_are_the_median_between_the_least_and_the_most(outcome: Evaluation) -> None:
@@ -91,12 +105,12 @@ def test_scores_do_not_depend_on_the_batch_or_on_the_other_methods(
     backbone: Backbone,
     cases: list[Case],
     methods: list[Method],
-    judges: Judges,
+    metrics: Metrics,
     outcome: Evaluation,
     protocol: Protocol,
 ) -> None:
-    alone = evaluate(world_set, backbone, cases, methods[:1], judges, replace(protocol, batch=3), QUIET)
-    for key in METRICS:
+    alone = evaluate(world_set, backbone, cases, methods[:1], metrics, replace(protocol, batch=3), QUIET)
+    for key in (*metrics, "seconds"):
         for end in ("value", "low", "high"):
             expected = outcome.metrics["methods"]["lofa"][key][end]
             assert alone.metrics["methods"]["lofa"][key][end] == pytest.approx(expected, rel=1e-2, abs=1e-4)
@@ -104,19 +118,20 @@ def test_scores_do_not_depend_on_the_batch_or_on_the_other_methods(
 
 
 def test_an_adapter_that_changes_nothing_scores_as_the_base(
-    world_set: Path, backbone: Backbone, cases: list[Case], judges: Judges, protocol: Protocol
+    world_set: Path, backbone: Backbone, cases: list[Case], metrics: Metrics, protocol: Protocol
 ) -> None:
-    nothing = Method("nothing", {case.id: random_adapter(backbone, 0, 0.0) for case in cases}, Timing(), "zeros")
-    metrics = evaluate(world_set, backbone, cases, [base_method(), nothing], judges, protocol, QUIET).metrics
-    difference = metrics["differences"]["nothing-base"]
-    assert all(abs(difference[key][end]) < 1e-4 for key in METRICS for end in ("value", "low", "high"))
+    adapters = {sample.id: random_adapter(backbone, 0, 0.0) for case in cases for sample in case.score}
+    nothing = Method("nothing", adapters, Timing(), "zeros")
+    written = evaluate(world_set, backbone, cases, [BASE, nothing], metrics, protocol, QUIET).metrics
+    difference, margin = written["differences"]["nothing-base"], written["steering_margin"]["nothing"]
+    assert all(abs(row[end]) < 1e-4 for row in (*difference.values(), margin) for end in ("value", "low", "high"))
 
 
 def test_methods_of_one_name_are_refused(
-    world_set: Path, backbone: Backbone, cases: list[Case], judges: Judges, protocol: Protocol
+    world_set: Path, backbone: Backbone, cases: list[Case], metrics: Metrics, protocol: Protocol
 ) -> None:
     with pytest.raises(ConfigError, match="methods=base,base"):
-        evaluate(world_set, backbone, cases, [base_method(), base_method()], judges, protocol, QUIET)
+        evaluate(world_set, backbone, cases, [BASE, BASE], metrics, protocol, QUIET)
 
 
 def test_the_report_is_one_page_with_everything_in_it(
@@ -129,18 +144,81 @@ def test_the_report_is_one_page_with_everything_in_it(
             writer.add_scalar("epoch", 0, step)
     curves = read_curves(tmp_path / "run", "stage 1")
     assert [chart.title for chart in curves] == ["stage 1 loss"] and set(curves[0].series) == {"train", "val"}
-    predicted = lofa_method(world_set, predictor, cases, repeats=1).adapters
-    assert predicted is not None
-    truth = random_adapter(backbone, 3, 0.01)
-    maps = response_maps(world_set, predictor, cases[0], truth, predicted[cases[0].id], layers=3)
+    truth, anchor = random_adapter(backbone, 3, 0.01), cases[0].anchor
+    maps = response_maps(world_set, predictor, anchor, truth, predictor.predict(prompt=anchor.caption), layers=3)
     path = tmp_path / "report.html"
     write_report(path, outcome, maps={"<b>prompt & co</b>": maps}, curves=curves, facts={"seed": "<0>"}, fps=8)
     page = path.read_text(encoding="utf-8")
     assert "&lt;b&gt;prompt &amp; co&lt;/b&gt;" in page and "&lt;0&gt;" in page and "<b>prompt" not in page
     assert page.count("data:image/webp") == 1 and page.count("data:image/png") == 9
     assert 'src="http' not in page and "href=" not in page and "$" not in page
-    for text in ("lofa − base", "lora − base", "stage 1 loss", *(case.group for case in cases)):
+    titles = (METRICS[key].arrow for key in ("fvd", "clip_t", "denoising_loss", "dynamic_degree"))
+    for text in ("lofa − base", "lora − base", "stage 1 loss", "steering margin", *titles):
         assert text in page
+    assert all(case.group in page for case in cases)
+
+
+class Brightness(ClipMetric):
+    """A toy: mean of all pixels, in [0, 1]."""
+
+    higher_is_better = True
+
+    def rows(self, generated: Tensor) -> Tensor:
+        return generated.double().mean((1, 2, 3, 4)) / 255
+
+
+def test_a_metric_is_one_class_and_one_line_of_the_table(
+    world_set: Path,
+    backbone: Backbone,
+    cases: list[Case],
+    methods: list[Method],
+    protocol: Protocol,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(METRICS, "brightness", Metric("brightness", Brightness, "how bright clips are"))
+    made = build_metrics(["brightness", "denoising_loss"], {})
+    outcome = evaluate(world_set, backbone, cases, methods, made, protocol, QUIET)
+    assert 0 < outcome.metrics["methods"]["lofa"]["brightness"]["value"] < 1
+    assert "brightness" in outcome.metrics["real"] and "brightness" in outcome.metrics["differences"]["lofa-lora"]
+    write_report(tmp_path / "report.html", outcome)
+    assert "brightness ↑" in (tmp_path / "report.html").read_text(encoding="utf-8")
+    console = Console(record=True, width=200, file=StringIO())
+    console.print(closing_table(outcome))
+    printed = console.export_text()
+    assert "brightness ↑" in printed and "steering margin ↑" in printed
+
+
+def test_metrics_that_need_what_a_set_lacks_are_refused(
+    world_set: Path,
+    backbone: Backbone,
+    cases: list[Case],
+    protocol: Protocol,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    reference = Metric("style", Brightness, "likeness", ("reference",))
+    monkeypatch.setitem(METRICS, "style", reference)
+    with pytest.raises(ConfigError, match="metric style needs reference"):
+        evaluate(world_set, backbone, cases, [BASE], build_metrics(["style"], {}), protocol, QUIET)
+    blind = [replace(case, score=tuple(replace(one, encoded=("latents",)) for one in case.score)) for case in cases]
+    posed = build_metrics(["pose_accuracy"], {"pose": lambda clips: clips})
+    with pytest.raises(ConfigError, match="metric pose_accuracy needs the joints"):
+        evaluate(world_set, backbone, blind, [BASE], posed, protocol, QUIET)
+
+
+def test_pose_metrics_look_for_the_joints_asked_for_in_pixels(
+    world_set: Path, backbone: Backbone, cases: list[Case], protocol: Protocol
+) -> None:
+    """An estimator that gives each real clip's own joints, three pixels off, in the order of the clips."""
+    poses = [
+        torch.as_tensor(pose) * torch.tensor([32.0, 32.0])
+        for pose in values_of(world_set, [case.score[0] for case in cases], backbone, ["pose"])["pose"]
+    ]
+    estimator = lambda clips: torch.stack(poses)[: len(clips)] + torch.tensor([0.0, 3.0])  # noqa: E731
+    made = build_metrics(["mpjpe", "pose_accuracy"], {"pose": estimator})
+    written = evaluate(world_set, backbone, cases, [BASE], made, protocol, QUIET).metrics
+    assert written["methods"]["base"]["mpjpe"]["value"] == pytest.approx(3.0, rel=1e-5)
+    assert 0 < written["methods"]["base"]["pose_accuracy"]["value"] <= 1
 
 
 def test_response_maps_are_those_of_the_dense_weights(
@@ -150,7 +228,7 @@ def test_response_maps_are_those_of_the_dense_weights(
     predicted = predictor.predict(prompt=cases[1].anchor.caption)
     asked = predictor.response_map(prompt=cases[1].anchor.caption)
     assert isinstance(asked, dict)
-    maps = response_maps(world_set, predictor, cases[1], truth, predicted, layers=4)
+    maps = response_maps(world_set, predictor, cases[1].anchor, truth, predicted, layers=4)
     names = [layer.name for layer in backbone.layers]
     assert [layer.layer for layer in maps] == [names[0], names[5], names[10], names[15]]
     for layer in maps:

@@ -21,14 +21,14 @@ from torch import Tensor
 
 from lofa.adapters import Adapter
 from lofa.backbones import Backbone
-from lofa.evaluation import Case, Evaluation, Judges, Method, Protocol, Timing, base_method, evaluate, lora_method
-from lofa.zoo import LoraOptions
+from lofa.evaluation import Case, ClassLora, Comparison, Evaluation, Method, Metrics, Protocol, Timing, evaluate
 from tests.helpers.adapters import random_adapter
 from tests.helpers.tiny_wan import SAMPLING
 
 LEVELS, DRAWS, SEED = 3, 40, 11
 PROTOCOL = Protocol(noise_levels=LEVELS, batch=4, draws=DRAWS, seed=SEED, pictures=0)
 QUIET = Console(quiet=True)
+ROLES: Any = {"base": "base", "lora": "trained", "lofa": "predicted"}
 Scores = dict[str, list[list[Any]]]
 """Method -> case -> what each of its clips scores."""
 
@@ -40,8 +40,8 @@ def number(text: str, size: int) -> int:
 class ByHand:
     """The scores of one adapter on one sample, of the plain pipeline."""
 
-    def __init__(self, pipeline: WanPipeline, set_dir: Path, judges: Judges, adapter: Adapter | None) -> None:
-        self.set_dir, self.judges = set_dir, judges
+    def __init__(self, pipeline: WanPipeline, set_dir: Path, metrics: Metrics, adapter: Adapter | None) -> None:
+        self.set_dir, self.metrics = set_dir, metrics
         self.transformer = copy.deepcopy(pipeline.transformer)
         self.pipeline = WanPipeline(**{**pipeline.components, "transformer": self.transformer})
         self.pipeline.set_progress_bar_config(disable=True)
@@ -93,16 +93,17 @@ class ByHand:
         return ((pixels + 1) * 127.5).clamp(0, 255).round().to(torch.uint8).permute(1, 2, 3, 0)
 
     def clip_t(self, clip: Tensor, caption: str) -> float:
-        judge = self.judges.clip
-        tokens = judge.tokenizer([caption], truncation=True, max_length=6, return_tensors="pt")
-        out = judge.model(input_ids=tokens.input_ids, pixel_values=judge.preprocessing(clip))
+        encoder: Any = self.metrics["clip_t"].encoder
+        tokens = encoder.tokenizer([caption], truncation=True, max_length=6, return_tensors="pt")
+        out = encoder.model(input_ids=tokens.input_ids, pixel_values=encoder.preprocessing(clip))
         image, text = out.image_embeds.numpy(), out.text_embeds.numpy()[0]
         cosines = [float(row @ text / np.linalg.norm(row) / np.linalg.norm(text)) for row in image]
         return float(np.mean(cosines))
 
     def features(self, clip: Tensor) -> np.ndarray:
-        pixels = self.judges.video.preprocessing(clip[[0, 1, 3, 4]])
-        tokens = self.judges.video.model(pixel_values=pixels[None]).last_hidden_state[0]
+        network: Any = self.metrics["fvd"].feature_extractor
+        pixels = network.preprocessing(clip[[0, 1, 3, 4]])
+        tokens = network.model(pixel_values=pixels[None]).last_hidden_state[0]
         return tokens.double().numpy().mean(0)
 
 
@@ -119,26 +120,50 @@ def plain(tiny_wan_random: Path) -> WanPipeline:
 
 @pytest.fixture(scope="module")
 def by_hand(
-    world_set: Path, plain: WanPipeline, backbone: Backbone, some_cases: list[Case], judges: Judges
+    world_set: Path,
+    plain: WanPipeline,
+    backbone: Backbone,
+    some_cases: list[Case],
+    metrics: Metrics,
+    comparison: Comparison,
 ) -> tuple[dict[str, Mapping[str, Adapter] | None], dict[str, Scores]]:
-    """Adapters by method, and metric -> scores. Lora is trained, so it lowers the loss; lofa is strong and random."""
-    trained = lora_method(world_set, backbone, some_cases, LoraOptions(rank=2, steps=12, lr=0.1, warmup=0), repeats=1)
-    strong = {case.id: random_adapter(backbone.layers, alpha=8.0, seed=n) for n, case in enumerate(some_cases)}
-    methods = {"base": None, "lora": trained.adapters, "lofa": strong}
+    """Adapters by method, and metric -> scores. Lora is trained, so it lowers the loss; lofa is strong and random.
+
+    Mixed up are the two adapters by hand: of the prompts a, b, c, each is given that of the one behind it.
+    """
+    comparison = replace(comparison, cases=some_cases)
+    trained = ClassLora(rank=2, steps=12, lr=0.1, warmup=0, repeats=1).make("lora", comparison).adapters
+    scored = [sample for case in some_cases for sample in case.score]
+    strong = {
+        sample.id: random_adapter(backbone.layers, alpha=8.0 + turn, seed=place)
+        for place, case in enumerate(some_cases)
+        for turn, sample in enumerate(case.score)
+    }
+    methods = {"base": None, "lora": trained, "lofa": strong}
+    a1, a2, b, c1, c2 = (sample.id for sample in scored)
+    behind = {a1: b, a2: b, b: c1, c1: a1, c2: a2}
+    mixed = {
+        f"{name}_shuffled": {to: own[of] for to, of in behind.items()}
+        for name, own in methods.items()
+        if own is not None
+    }
     with torch.no_grad():
 
         def scores(adapters: Mapping[str, Adapter] | None, one: Callable[[ByHand, Any], Any]) -> list[list[Any]]:
-            hands = [
-                ByHand(plain, world_set, judges, None if adapters is None else adapters[case.id]) for case in some_cases
+            return [
+                [
+                    one(ByHand(plain, world_set, metrics, None if adapters is None else adapters[s.id]), s)
+                    for s in case.score
+                ]
+                for case in some_cases
             ]
-            return [[one(hand, s) for s in case.score] for hand, case in zip(hands, some_cases, strict=True)]
 
         found: dict[str, Scores] = {
-            "denoising_loss": {name: scores(adapters, ByHand.loss) for name, adapters in methods.items()}
+            "denoising_loss": {name: scores(adapters, ByHand.loss) for name, adapters in {**methods, **mixed}.items()}
         }
         clips = {name: scores(adapters, ByHand.generated) for name, adapters in methods.items()}
         clips["real"] = scores(None, ByHand.real)
-        hand = ByHand(plain, world_set, judges, None)
+        hand = ByHand(plain, world_set, metrics, None)
         found["clip_t"] = {
             name: [
                 [hand.clip_t(clip, sample.caption) for clip, sample in zip(row, case.score, strict=True)]
@@ -152,13 +177,10 @@ def by_hand(
 
 @pytest.fixture(scope="module")
 def outcome(
-    world_set: Path, backbone: Backbone, some_cases: list[Case], judges: Judges, by_hand: tuple[Any, Any]
+    world_set: Path, backbone: Backbone, some_cases: list[Case], metrics: Metrics, by_hand: tuple[Any, Any]
 ) -> Evaluation:
-    methods = [
-        base_method() if adapters is None else Method(name, adapters, Timing(), "random")
-        for name, adapters in by_hand[0].items()
-    ]
-    return evaluate(world_set, backbone, some_cases, methods, judges, PROTOCOL, QUIET)
+    methods = [Method(name, adapters, Timing(), "made", ROLES[name]) for name, adapters in by_hand[0].items()]
+    return evaluate(world_set, backbone, some_cases, methods, metrics, PROTOCOL, QUIET)
 
 
 def mean_of_means(rows: list[list[float]]) -> float:
@@ -227,8 +249,20 @@ def test_the_gap_closed_runs_from_base_to_lora(outcome: Evaluation, by_hand: tup
 
     expected = ends(share)
     assert expected["value"] < 0, "lofa raises the loss here, lora lowers it"
-    assert list(outcome.metrics["gap_closed"]) == ["lofa"]
+    assert list(outcome.metrics["gap_closed"]) == ["lofa"] and outcome.metrics["gap_closed"]["lofa"]["to"] == "lora"
     agrees(outcome.metrics["gap_closed"]["lofa"], expected, "denoising_loss")
+
+
+@pytest.mark.parametrize("name", ["lora", "lofa"])
+def test_the_steering_margin_is_the_shuffled_loss_minus_the_own(
+    name: str, outcome: Evaluation, by_hand: tuple[Any, Any]
+) -> None:
+    def margin(drawn: list[int]) -> float:
+        mixed, own = (value(by_hand[1], "denoising_loss", one, drawn) for one in (f"{name}_shuffled", name))
+        return mixed - own
+
+    assert list(outcome.metrics["steering_margin"]) == ["lora", "lofa"]
+    agrees(outcome.metrics["steering_margin"][name], ends(margin), "denoising_loss")
 
 
 def test_scores_of_each_prompt(
@@ -236,17 +270,28 @@ def test_scores_of_each_prompt(
 ) -> None:
     for place, (case, row) in enumerate(zip(some_cases, outcome.prompts, strict=True)):
         assert row.case is case
-        for written, metric in ((row.loss, "denoising_loss"), (row.clip_t, "clip_t")):
+        assert row.losses == row.scores["denoising_loss"]
+        for metric in ("denoising_loss", "clip_t"):
+            written = row.scores[metric]
             for name in ("base", "lora", "lofa"):
                 expected = value(by_hand[1], metric, name, [place])
                 assert written[name] == pytest.approx(expected, rel=2e-3, abs=1e-4)
 
 
 def test_where_lora_is_not_better_than_base_no_gap_is_closed(
-    world_set: Path, backbone: Backbone, some_cases: list[Case], judges: Judges, by_hand: tuple[Any, Any]
+    world_set: Path, backbone: Backbone, some_cases: list[Case], metrics: Metrics, by_hand: tuple[Any, Any]
 ) -> None:
-    names = {"lora": "lofa", "lofa": "lora"}  # lora is what raises the loss
-    swapped = [Method(name, by_hand[0][of], Timing(), "swapped") for name, of in names.items()]
-    metrics = evaluate(world_set, backbone, some_cases, [base_method(), *swapped], judges, PROTOCOL, QUIET).metrics
-    assert metrics["methods"]["lora"]["denoising_loss"]["value"] > metrics["methods"]["base"]["denoising_loss"]["value"]
-    assert metrics["gap_closed"] == {}
+    names = {"base": "base", "lora": "lofa", "lofa": "lora"}  # lora is what raises the loss
+    swapped = [Method(name, by_hand[0][of], Timing(), "swapped", ROLES[name]) for name, of in names.items()]
+    written = evaluate(world_set, backbone, some_cases, swapped, metrics, PROTOCOL, QUIET).metrics
+    assert written["methods"]["lora"]["denoising_loss"]["value"] > written["methods"]["base"]["denoising_loss"]["value"]
+    assert written["gap_closed"] == {}
+
+
+def test_the_gap_runs_to_the_best_trained_lora(
+    world_set: Path, backbone: Backbone, some_cases: list[Case], metrics: Metrics, by_hand: tuple[Any, Any]
+) -> None:
+    roles = {"base": "base", "lofa": "trained", "lora": "trained"}
+    methods: Any = [Method(name, by_hand[0][name], Timing(), "made", role) for name, role in roles.items()]  # type: ignore[arg-type]
+    written = evaluate(world_set, backbone, some_cases, methods, metrics, PROTOCOL, QUIET).metrics
+    assert list(written["gap_closed"]) == ["lofa"] and written["gap_closed"]["lofa"]["to"] == "lora"

@@ -74,9 +74,7 @@ class ToyBackbone(Backbone):
     def decode_latents(self, latents: Tensor) -> Tensor:
         return ((latents.movedim(1, -1) + 1) * 127.5).clamp(0, 255).round().to(torch.uint8)
 
-    def predict(
-        self, x_t: Tensor, level: Tensor, condition: Condition, batch: AdapterBatch, rows: Tensor | None
-    ) -> Tensor:
+    def predict(self, x_t: Tensor, level: Tensor, condition: Condition, batch: AdapterBatch, rows: Tensor) -> Tensor:
         with self.slots.attached(batch, rows):
             predicted: Tensor = self.denoiser["unet"](x_t, level, condition.tokens.expand(len(x_t), -1, -1))
         return predicted

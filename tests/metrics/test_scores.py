@@ -4,8 +4,21 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from torchmetrics import MetricCollection
 
-from lofa.metrics import DynamicDegree, IdentitySimilarity, PoseAccuracy, StyleSimilarity, block_flow, top_flow
+from lofa.errors import ConfigError
+from lofa.metrics import (
+    METRICS,
+    DynamicDegree,
+    IdentitySimilarity,
+    PoseAccuracy,
+    PoseError,
+    StyleSimilarity,
+    block_flow,
+    build_metrics,
+    find_metrics,
+    top_flow,
+)
 
 
 def moving_squares(step: int, frames: int = 9, size: int = 64) -> torch.Tensor:
@@ -131,3 +144,40 @@ def test_identity_scores_lost_faces_as_zero_and_needs_one_in_the_reference() -> 
         metric.update(clip, real=clip * 0)
     with pytest.raises(ValueError, match="not finite"):
         StyleSimilarity(faces).update(half, real=clip)
+
+
+def test_joint_error_is_in_pixels_and_a_lost_joint_is_as_far_off_as_the_figure_is_large() -> None:
+    joints = torch.tensor([[0.0, 0.0], [0.0, 10.0]]).expand(1, 3, 2, 2)
+    metric = PoseError(lambda clips: joints + torch.tensor([[3.0, 4.0], [torch.nan, 0.0]]))
+    metric.update(torch.zeros(1, 3, 16, 16, 3, dtype=torch.uint8), joints=joints)
+    assert float(metric.compute()) == (5 + 10) / 2
+
+
+def test_every_line_of_the_table_says_what_the_class_is() -> None:
+    for name, metric in METRICS.items():
+        assert metric.kind.higher_is_better is not None, name
+        assert metric.arrow.endswith("↑" if metric.kind.higher_is_better else "↓") and metric.about
+    assert [name for name, metric in METRICS.items() if not metric.per_clip] == ["fvd"]
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [(["fdv"], "no metric 'fdv'; there are: fvd"), ([], "at least one"), (["fvd"] * 2, "each once")],
+)
+def test_unknown_metrics_are_refused(names: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        find_metrics(names)
+
+
+def test_a_network_that_does_not_ship_has_to_be_given() -> None:
+    with pytest.raises(ConfigError, match="metric pose_accuracy looks with a network of its own, 'pose', and none"):
+        build_metrics(["pose_accuracy"], {})
+    with pytest.raises(ConfigError, match="metric clip_t: metric network .*does not exist"):
+        build_metrics(["clip_t"], {"clip": "/nowhere"})
+
+
+def test_metrics_work_in_a_collection() -> None:
+    joints = torch.zeros(1, 9, 4, 2)
+    collection = MetricCollection({"moves": DynamicDegree(), "pose": PoseAccuracy(lambda clips: joints)})
+    collection.update(generated=moving_squares(3), joints=joints)
+    assert {name: float(value) for name, value in collection.compute().items()} == {"moves": 1.0, "pose": 1.0}

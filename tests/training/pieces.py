@@ -9,7 +9,7 @@ from lightning import LightningDataModule
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from lofa.adapters import Adapter, LoraBatch, LowRank, LowRankBatch, Slots, stack_adapters
+from lofa.adapters import Adapter, LoraBatch, LowRank, LowRankBatch, Slots, own_rows, stack_adapters
 from lofa.backbones import by_shape
 from lofa.conditions import Condition, Inputs, Padded, TextEncoder
 from lofa.data.sampler import BatchKey, BatchPlan, EndlessBatches
@@ -78,11 +78,13 @@ class ToyBackbone:
         adapters: dict[str, LowRankBatch] | None,
         noise_level: Tensor,
         noise: Tensor,
+        rows: Tensor | None = None,
     ) -> Tensor:
         sigma = noise_level[:, None, None, None, None]
         x = ((1 - sigma) * latents + sigma * noise).flatten(1)
         steer = condition.tokens.sum(1).repeat(1, WIDTH // CONTEXT)
-        with self.slots.attached(adapters):
+        batch = adapters or {}
+        with self.slots.attached(batch, own_rows(batch, len(latents)) if rows is None else rows):
             for spec, layer in zip(self.layers, self.net, strict=True):
                 if spec.kind == "up":
                     wide = torch.tanh(layer(x[:, None]))

@@ -2,7 +2,7 @@
 
 from lofa.adapters.adapter import Adapter, stack_adapters, unstack
 from lofa.adapters.lowrank import AdapterBatch, LoraBatch, LowRank, LowRankBatch, merge_batches
-from lofa.adapters.slots import SlotLinear, Slots
+from lofa.adapters.slots import SlotLinear, Slots, own_rows
 
 __all__ = [
     "Adapter",
@@ -13,6 +13,7 @@ __all__ = [
     "SlotLinear",
     "Slots",
     "merge_batches",
+    "own_rows",
     "stack_adapters",
     "unstack",
 ]

@@ -6,12 +6,15 @@ attached, batch row b of an input `x` goes through adapter `n = rows[b]`:
     y_b = W x_b + bias + alpha_n B_n (A_n x_b)
 
 so one forward pass runs N different adapters; `A`, `B`, `alpha` may be parameters, a network's output with gradient,
-or loaded tensors.
+or loaded tensors. What is attached belongs to the context (thread or task) that attached it, not to the network: two
+threads run one network under different adapters.
 """
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from contextvars import ContextVar
+from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -20,50 +23,65 @@ from torch.utils.checkpoint import checkpoint
 
 from lofa.adapters.lowrank import AdapterBatch
 
-__all__ = ["SlotLinear", "Slots"]
+__all__ = ["SlotLinear", "Slots", "own_rows"]
 
 
 @dataclass(frozen=True, eq=False)
 class _Attachment:
-    """What is attached now: layer name -> (A (N, r, in), alpha * B transposed (N, r, out)); rows (batch rows,) -> n."""
+    """N adapters for the rows of a batch.
 
-    pairs: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
-    rows: Tensor | None = None
+    Attributes:
+        pairs: layer name -> (A (N, r, in), alpha * B transposed (N, r, out))
+        count: batch rows
+        rows: (count,) the adapter of each row; None where they fall into N equal groups in order: nothing is gathered
+    """
+
+    pairs: Mapping[str, tuple[Tensor, Tensor]]
+    count: int
+    rows: Tensor | None
 
 
-@dataclass(eq=False)
-class _Holder:
-    """Shared by a `Slots` and its `SlotLinear`s, so that attaching is one assignment whatever the number of layers."""
+_ATTACHED: ContextVar[Mapping[object, _Attachment]] = ContextVar("attached", default=MappingProxyType({}))
+"""Attachments of this context: one entry a `Slots`, whatever the number of layers."""
 
-    attachment: _Attachment
+
+def own_rows(batch: AdapterBatch, count: int) -> Tensor:
+    """The adapter of each of `count` batch rows (count,) where there is one for all, one a row, or none.
+
+    Raises:
+        ValueError: another number of adapters.
+    """
+    adapters = len(next(iter(batch.values()))) if batch else 1
+    if adapters not in (1, count):
+        raise ValueError(f"{adapters} adapters for {count} batch rows: rows= has to say which row has which")
+    return torch.arange(count) if adapters == count else torch.zeros(count, dtype=torch.int64)
 
 
 class SlotLinear(nn.Linear):
     """An `nn.Linear` with room for adapters; weight and bias are the very parameters of the layer it replaces."""
 
-    def __init__(self, linear: nn.Linear, name: str, holder: _Holder) -> None:
+    def __init__(self, linear: nn.Linear, name: str, slots: object) -> None:
         super().__init__(linear.in_features, linear.out_features, linear.bias is not None, device="meta")
         self.weight, self.bias = linear.weight, linear.bias
         self.train(linear.training)
         self.name = name
-        self._holder = holder
+        self._slots = slots
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, ..., in) -> (B, ..., out).
 
         Raises:
-            ValueError: the batch rows can't be divided among the attached adapters.
+            ValueError: another number of batch rows than adapters were attached for.
         """
         y = super().forward(x)
-        pair = self._holder.attachment.pairs.get(self.name)
-        if pair is None:
+        attachment = _ATTACHED.get().get(self._slots)
+        if attachment is None or self.name not in attachment.pairs:
             return y
-        A, B = pair
-        rows = self._holder.attachment.rows
-        if rows is not None:
-            A, B = A[rows], B[rows]
-        if x.shape[0] % A.shape[0] or (rows is not None and x.shape[0] != A.shape[0]):
-            raise ValueError(f"{self.name}: {x.shape[0]} batch rows can't be divided among {A.shape[0]} adapters")
+        if x.shape[0] != attachment.count:
+            raise ValueError(f"{self.name}: {x.shape[0]} batch rows, adapters are attached for {attachment.count}")
+        A, B = attachment.pairs[self.name]
+        if attachment.rows is not None:
+            A, B = A[attachment.rows], B[attachment.rows]
         groups = (A.shape[0], -1)
         down = torch.bmm(x.reshape(*groups, x.shape[-1]), A.to(x.dtype).transpose(1, 2))
         return torch.baddbmm(y.reshape(*groups, y.shape[-1]), down, B.to(x.dtype)).reshape(y.shape)
@@ -83,7 +101,7 @@ class Slots:
     def __init__(self, root: nn.Module, layers: Mapping[str, str]) -> None:
         self._root = root
         self._paths = dict(layers)
-        self._holder = _Holder(_Attachment())
+        self._key = object()
         self._replaced: dict[str, nn.Linear] = {}
         for name, path in self._paths.items():
             try:
@@ -116,7 +134,7 @@ class Slots:
             if not isinstance(linear, nn.Linear) or isinstance(linear, SlotLinear):
                 raise ValueError(f"layer {name}: {path!r} is a {type(linear).__name__} now, other slots hold it")
             self._replaced[name] = linear
-            self._put(path, SlotLinear(linear, name, self._holder))
+            self._put(path, SlotLinear(linear, name, self._key))
 
     def remove(self) -> None:
         """Puts the plain layers back, with the parameters as they are now.
@@ -137,24 +155,31 @@ class Slots:
         setattr(self._root.get_submodule(parent), attribute, module)
 
     @contextmanager
-    def attached(self, batch: AdapterBatch | None, rows: Tensor | None = None) -> Iterator[None]:
-        """Attaches N adapters for the time of the block; what was attached before comes back after it.
+    def attached(self, batch: AdapterBatch, rows: Tensor) -> Iterator[None]:
+        """Attaches N adapters for the time of the block in this context; what was attached before comes back after it.
 
         Args:
-            batch: layer name -> N pairs; layers not in it stay as they are; None attaches nothing
-            rows: (batch rows,) int64, the adapter of each batch row; None: the rows fall into N equal groups that
-                follow each other (N = 1: all rows share the adapter)
+            batch: layer name -> N pairs; layers not in it stay as they are; an empty one attaches nothing
+            rows: (batch rows,) int64, the adapter of each batch row. They are looked at here: on the CPU that costs
+                nothing, on a GPU it waits for it
 
         Raises:
-            ValueError: a layer without a slot, or pairs that don't fit the layer.
+            ValueError: a layer without a slot, pairs that don't fit the layer, or rows of adapters that there are not.
             RuntimeError: the slots are not installed.
         """
-        with self._holding(self._attachment(batch or {}, rows)):
+        with self._holding(self._attachment(batch, rows.cpu()) if batch else None):
             yield
 
-    def _attachment(self, batch: AdapterBatch, rows: Tensor | None) -> _Attachment:
-        if batch and not self.installed:
+    def _attachment(self, batch: AdapterBatch, rows: Tensor) -> _Attachment:
+        if not self.installed:
             raise RuntimeError("the slots are not installed: call install() first")
+        counts = {len(pair) for pair in batch.values()}
+        first, last = int(rows.min()), int(rows.max())
+        if len(counts) > 1 or first < 0 or last >= max(counts):
+            raise ValueError(f"rows name the adapters {first} to {last}, the layers have {sorted(counts)} of them")
+        groups = last - first + 1
+        grouped = torch.equal(rows, first + torch.arange(len(rows)) * groups // len(rows)) and not len(rows) % groups
+        chosen = slice(first, last + 1) if grouped else slice(None)
         pairs = {}
         for name, pair in batch.items():
             slot = self._replaced.get(name)
@@ -167,24 +192,27 @@ class Slots:
                     f"{name} is a layer of ({slot.out_features}, {slot.in_features}); the adapter is for one of "
                     f"({pair.B.shape[1]}, {pair.A.shape[2]})"
                 )
-            pairs[name] = (pair.A, (pair.alpha[:, None, None] * pair.B).transpose(1, 2))
-        return _Attachment(pairs, rows)
+            A, B, alpha = pair.A[chosen], pair.B[chosen], pair.alpha[chosen]
+            pairs[name] = (A, (alpha[:, None, None] * B).transpose(1, 2))
+        return _Attachment(pairs, len(rows), None if grouped else rows.to(A.device))
 
     @contextmanager
-    def _holding(self, attachment: _Attachment) -> Iterator[None]:
-        before, self._holder.attachment = self._holder.attachment, attachment
+    def _holding(self, attachment: _Attachment | None) -> Iterator[None]:
+        others = {key: held for key, held in _ATTACHED.get().items() if key is not self._key}
+        token = _ATTACHED.set(others if attachment is None else {**others, self._key: attachment})
         try:
             yield
         finally:
-            self._holder.attachment = before
+            _ATTACHED.reset(token)
 
     def checkpoint(self, function: Callable[..., Any], *args: Any) -> Any:
         """Activation checkpointing of `function(*args)` that knows the adapters.
 
-        Backward usually comes after the `attached` block has ended; the recomputation then attaches again what was
-        attached at the forward pass. Fits diffusers' `enable_gradient_checkpointing(slots.checkpoint)`.
+        Backward usually comes after the `attached` block has ended, on a GPU in another thread; the recomputation
+        attaches again what was attached at the forward pass. Fits diffusers'
+        `enable_gradient_checkpointing(slots.checkpoint)`.
         """
-        attachment = self._holder.attachment
+        attachment = _ATTACHED.get().get(self._key)
 
         def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
             return nullcontext(), self._holding(attachment)

@@ -7,21 +7,24 @@ adapters only.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from lofa.adapters import Adapter, AdapterBatch, LowRankBatch
+from lofa.adapters import Adapter, AdapterBatch, LowRankBatch, own_rows
 from lofa.backbones.networks import Adapters, LayerSpec, SlottedNetworks
 from lofa.backbones.source import Source
 from lofa.conditions import Condition
 from lofa.diffusion import DiffusionProcess
 from lofa.errors import BackboneError
 
-__all__ = ["Backbone", "Sampling"]
+__all__ = ["Backbone", "OnStep", "Sampling"]
+
+OnStep = Callable[[int, int, Tensor], None]
+"""Called after each denoising step with (steps done, steps in all, latents (B, C, T, H, W))."""
 
 
 @dataclass(frozen=True)
@@ -132,9 +135,7 @@ class Backbone(SlottedNetworks, ABC):
         """Latents (B, C, T', H', W') -> uint8 clips (B, T, H, W, 3)."""
 
     @abstractmethod
-    def predict(
-        self, x_t: Tensor, level: Tensor, condition: Condition, batch: AdapterBatch, rows: Tensor | None
-    ) -> Tensor:
+    def predict(self, x_t: Tensor, level: Tensor, condition: Condition, batch: AdapterBatch, rows: Tensor) -> Tensor:
         """The denoiser's output (B, C, T, H, W), to be compared with `process.target`.
 
         Args:
@@ -146,9 +147,19 @@ class Backbone(SlottedNetworks, ABC):
 
     @abstractmethod
     def _sample(
-        self, prompts: list[str], negative_prompt: str, batch: AdapterBatch, seeds: list[int], sampling: Sampling
+        self,
+        prompts: list[str],
+        negative_prompt: str,
+        batch: AdapterBatch,
+        rows: tuple[Tensor, Tensor],
+        seeds: list[int],
+        sampling: Sampling,
+        on_step: OnStep | None,
     ) -> Tensor:
-        """Denoised latents of each prompt, row i from the noise of `seeds[i]` under adapter i of `batch`."""
+        """Denoised latents of B prompts, row i from the noise of `seeds[i]`.
+
+        `rows` are the adapters of the B rows under their prompts, and under the negative prompt of guidance.
+        """
 
     # -- loss and samples ------------------------------------------------------------------------------------------
 
@@ -160,16 +171,18 @@ class Backbone(SlottedNetworks, ABC):
         noise_level: Tensor | None = None,
         generator: torch.Generator | None = None,
         noise: Tensor | None = None,
+        rows: Tensor | None = None,
     ) -> Tensor:
         """Mean squared error of the denoiser on each sample, unweighted; differentiable in the adapters' tensors.
 
         Args:
             latents: (B, C, T, H, W) as `encode_video` gives them
             condition: of B prompts, or of one for all
-            adapters: none, one for all, B of them, or a stack of N dividing B (rows fall into N groups in order)
+            adapters: none, one for all, B of them, or a stack of N
             noise_level: (B,) in (0, 1); None draws one a sample from the training grid
             generator: for what is drawn here (levels first, then noise)
             noise: (B, C, T, H, W); None draws it
+            rows: (B,) int64, the adapter of each sample; None where there is one for all or one for each
 
         Returns:
             (B,) float32
@@ -186,7 +199,8 @@ class Backbone(SlottedNetworks, ABC):
         noise = noise.to(self.device, torch.float32)
         level = noise_level.to(self.device, torch.float32)
         x_t = self.process.add_noise(x_0, noise, level)
-        predicted = self.predict(x_t, level, condition, self.adapter_batch(adapters), None)
+        batch = self.adapter_batch(adapters)
+        predicted = self.predict(x_t, level, condition, batch, own_rows(batch, count) if rows is None else rows)
         return (predicted.float() - self.process.target(x_0, noise, level)).square().flatten(1).mean(1)
 
     def generate(
@@ -201,6 +215,8 @@ class Backbone(SlottedNetworks, ABC):
         height: int | None = None,
         width: int | None = None,
         negative_prompt: str = "",
+        negative_adapter: Adapter | None | Literal["same"] = "same",
+        on_step: OnStep | None = None,
     ) -> Tensor:
         """Samples clips.
 
@@ -211,6 +227,8 @@ class Backbone(SlottedNetworks, ABC):
             seed: of each row, or one number: row i then has `seed + i`. A row's noise depends on its seed alone
             steps, guidance, frames, height, width: None takes the backbone's own (`sampling`)
             negative_prompt: what guidance leads away from
+            negative_adapter: what the backbone carries there: "same" as under the prompt, another adapter, or none
+            on_step: called after each denoising step with (steps done, steps in all, latents)
 
         Returns:
             uint8 (B, T, H, W, 3)
@@ -238,8 +256,13 @@ class Backbone(SlottedNetworks, ABC):
         )
         if sampling.steps < 1:
             raise BackboneError(f"steps={steps}: sampling takes at least one step")
+        rows = negative_rows = torch.arange(count) % len(adapters)
+        if not isinstance(negative_adapter, str):
+            negative_rows = torch.full_like(rows, len(adapters))
+            adapters.append(negative_adapter)
         batch = self.adapter_batch(None if all(a is None for a in adapters) else adapters)
         scaled = {name: LowRankBatch(pair.A, pair.B, pair.alpha * strength) for name, pair in batch.items()}
         prompts = prompts * (count // len(prompts))
         with torch.no_grad():
-            return self.decode_latents(self._sample(prompts, negative_prompt, scaled, seeds, sampling))
+            both = rows, negative_rows
+            return self.decode_latents(self._sample(prompts, negative_prompt, scaled, both, seeds, sampling, on_step))

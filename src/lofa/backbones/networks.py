@@ -22,7 +22,7 @@ from lofa.errors import BackboneError
 __all__ = ["Adapters", "LayerSpec", "SlottedNetworks", "by_shape"]
 
 Adapters = Adapter | Sequence[Adapter | None] | AdapterBatch | None
-"""One adapter for the whole batch, one a row (or a group of rows), a stack of N, or none."""
+"""One adapter for the whole batch, one a row, a stack of N, or none."""
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import MISSING, DictConfig, OmegaConf
 
+from lofa.cli.old_keys import new_key
 from lofa.cli.options import check_numbers, list_options
 from lofa.cli.pages import command_page
 from lofa.cli.problems import explain
@@ -109,7 +110,7 @@ def _told(error: Exception, verbose: bool) -> LofaError:
 
 def _rename(argument: str, aliases: Mapping[str, str]) -> str:
     key, equals, value = argument.partition("=")
-    return f"{aliases.get(key, key)}{equals}{value}"
+    return f"{aliases.get(key, new_key(key))}{equals}{value}"
 
 
 def _help_page(command: Command, program: str) -> str:

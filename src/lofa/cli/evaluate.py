@@ -1,53 +1,46 @@
-"""eval.py: base, per-sample LoRA, LoFA and variants on held-out prompts -> metrics.json, report.html, a table."""
+"""eval.py: base, LoRAs, LoFA and variants on held-out prompts -> metrics.json, report.html, a table."""
 
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from pydoc import locate as find_class
 from typing import Any
 
+from hydra.utils import instantiate
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
-from rich.table import Table
 from transformers.utils.logging import disable_progress_bar
 
 from lofa.backbones import Backbone
 from lofa.cli.command import Command
-from lofa.cli.objects import check_conditions, open_backbone, pick_device
-from lofa.cli.options import build, option, text
-from lofa.cli.problems import nearest
+from lofa.cli.objects import open_backbone, pick_device, task_conditions
+from lofa.cli.options import build, option, section, text
+from lofa.cli.problems import explain
 from lofa.cli.runs import find_run, find_set, new_run, read_run_config, start_run
 from lofa.cli.schema import WayConfig
-from lofa.data import read_samples
 from lofa.errors import ConfigError, DataError
 from lofa.evaluation import (
-    METRICS,
-    Case,
     Curves,
     Evaluation,
-    Judges,
-    LayerMaps,
     Method,
+    Predicted,
     Protocol,
-    base_method,
-    evaluate,
-    lofa_method,
-    lora_method,
-    plan_cases,
+    Recipe,
+    closing_table,
+    compare,
+    maps_of_methods,
     read_curves,
-    response_maps,
-    shuffled,
     write_report,
 )
 from lofa.files import write_json
-from lofa.metrics import load_clip, load_video_features
 from lofa.predict import Predictor
 from lofa.stores import Place
-from lofa.zoo import LoraOptions
+from lofa.tasks import Task
 
-__all__ = ["COMMAND", "EvalConfig", "compare_methods", "print_table"]
-
-_SHUFFLED = "_shuffled"
+__all__ = ["COMMAND", "EvalConfig", "build_recipes", "compare_methods"]
 
 
 @dataclass
@@ -55,13 +48,15 @@ class EvalConfig(WayConfig):
     """Keys of eval.py."""
 
     methods: list[str] = option(
-        ["base", "lora", "lofa"],
-        "base, lora, lofa, a name in `predictors`; with _shuffled behind: its adapters, mixed up",
+        ["base", "lora", "lora_shared", "lofa", "lofa_shuffled", "lofa_sibling"],
+        "names in `method` or `predictors`; with _shuffled behind: its adapters, mixed up",
     )
     predictor: str | None = text(
         None, "run of train.py stage=2; none: the newest finished one of this data, task and backbone"
     )
-    predictors: dict[str, str] = text({}, "further predictors: +predictors.<name>=<run>")
+    predictors: dict[str, str] = text(
+        {}, "further predictors: +predictors.<name>=<run>, as methods <name> and <name>_sibling"
+    )
 
 
 def evaluation(config: Any) -> Evaluation:
@@ -77,47 +72,66 @@ def compare_methods(config: Any, backbone: Backbone, run: Path) -> Evaluation:
     Raises:
         LofaError: an unknown method, no predictor, no held-out clips, or anything that does not belong together.
     """
-    set_dir = find_set(config)
-    samples = read_samples(set_dir)
+    recipes = build_recipes(config)
+    task = Task(config.task.name, tuple(task_conditions(config.task)), tuple(config.task.metrics), config.task.prompt)
     protocol: Protocol = build(Protocol, config.evaluation, seed=config.seed)
-    cases = plan_cases(samples, protocol)
-    predictors = _load_predictors(config, set_dir, backbone)
+    set_dir = find_set(config)
     disable_progress_bar()  # of loading weights, a blink each
-    judges = Judges(
-        load_clip(config.metrics.clip, str(backbone.device)),
-        load_video_features(config.metrics.video, str(backbone.device)),
+
+    @cache
+    def load(chosen: str | None) -> Predictor:
+        chosen = chosen or config.predictor or _newest_predictor(config, set_dir, backbone)
+        return Predictor.load(chosen, str(backbone.device), backbone)
+
+    result = compare(
+        set_dir,
+        backbone,
+        task,
+        list(config.methods),
+        recipes,
+        load=load,
+        networks=instantiate(config.metrics, _convert_="all"),
+        protocol=protocol,
     )
-    methods = _build_methods(config, set_dir, backbone, cases, predictors)
-    result = evaluate(set_dir, backbone, cases, methods, judges, protocol)
     start_run(run, config)
     write_json(run / "metrics.json", result.metrics)
     write_report(
         run / "report.html",
         result,
-        maps=_maps(set_dir, predictors, cases, methods),
-        curves=_curves(predictors),
+        maps=maps_of_methods(set_dir, result.methods, [scores.case for scores in result.prompts]),
+        curves=_curves(result.methods),
         facts={"data": str(set_dir), "backbone": backbone.name, "seed": str(config.seed), "protocol": str(protocol)},
         fps=backbone.sampling.fps,
     )
-    print_table(result.metrics)
+    Console().print(closing_table(result))
     print(f"{run / 'metrics.json'}, {run / 'report.html'}")
     return result
 
 
-def _load_predictors(config: Any, set_dir: Place, backbone: Backbone) -> dict[str, Predictor]:
-    """The predictors that the methods name."""
-    wanted = dict.fromkeys(name.removesuffix(_SHUFFLED) for name in config.methods)
-    runs: dict[str, str | None] = {"lofa": config.predictor, **config.predictors}
-    unknown = next((name for name in wanted if name not in ("base", "lora", *runs)), None)
-    if unknown is not None:
-        raise ConfigError(f"methods: no method {unknown!r}; {nearest(unknown, ['base', 'lora', *runs])}")
-    loaded = {}
-    for name in wanted:
-        if name in runs:
-            run = runs[name] or _newest_predictor(config, set_dir, backbone)
-            loaded[name] = Predictor.load(run, str(backbone.device), backbone)
-            check_conditions(str(run), loaded[name].conditions, config.task)
-    return loaded
+def build_recipes(config: Any) -> dict[str, Recipe]:
+    """What `method` and `predictors` describe, by name."""
+    recipes = {str(name): _recipe(f"method.{name}", node, config.seed) for name, node in config.method.items()}
+    for name, run in config.get("predictors", {}).items():
+        recipes |= {name: Predicted(run), f"{name}_sibling": Predicted(run, "sibling")}
+    return recipes
+
+
+def _recipe(key: str, node: Any, seed: int) -> Recipe:
+    """The recipe that a node of conf/method describes, its values checked against the types of its fields."""
+    try:
+        values: Any = OmegaConf.to_container(node, resolve=True)
+        if "_target_" not in values:
+            raise ConfigError("names no _target_: a recipe such as those of conf/method")
+        target = values.pop("_target_")
+        kind: Any = find_class(target)
+        if kind is None:
+            raise ConfigError(f"_target_={target}: no such class")
+        typed = OmegaConf.merge(OmegaConf.structured(section(kind)), values)
+        return build(kind, typed, **({"seed": seed} if "seed" in typed else {}))
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{key}: {explain(error)}") from None
+    except (ConfigError, TypeError, ValueError) as error:
+        raise ConfigError(f"{key}: {str(error).strip().splitlines()[0]}") from None
 
 
 def _newest_predictor(config: Any, set_dir: Place, backbone: Backbone) -> str:
@@ -136,48 +150,13 @@ def _newest_predictor(config: Any, set_dir: Place, backbone: Backbone) -> str:
     return str(run)
 
 
-def _build_methods(
-    config: Any, set_dir: Place, backbone: Backbone, cases: Sequence[Case], predictors: dict[str, Predictor]
-) -> list[Method]:
-    made: dict[str, Method] = {}
-    for name in dict.fromkeys(name.removesuffix(_SHUFFLED) for name in config.methods):
-        with Console().status(f"adapters of {name}"):
-            if name == "base":
-                made[name] = base_method()
-            elif name == "lora":
-                values = OmegaConf.to_container(config.baseline, resolve=True)
-                assert isinstance(values, dict)
-                held_out, repeats = values.pop("held_out"), values.pop("repeats")
-                options = LoraOptions(**values, seed=config.seed)
-                made[name] = lora_method(set_dir, backbone, cases, options, held_out=held_out, repeats=repeats)
-            else:
-                made[name] = lofa_method(set_dir, predictors[name], cases, name=name)
-    return [
-        shuffled(made[name.removesuffix(_SHUFFLED)], cases) if name.endswith(_SHUFFLED) else made[name]
-        for name in config.methods
-    ]
-
-
-def _maps(
-    set_dir: Place, predictors: dict[str, Predictor], cases: Sequence[Case], methods: Sequence[Method], shown: int = 2
-) -> dict[str, list[LayerMaps]]:
-    """True and predicted response maps of the first prompts, where both a LoRA and LoFA were made."""
-    adapters = {method.name: method.adapters for method in methods}
-    true, predicted = adapters.get("lora"), adapters.get("lofa")
-    if true is None or predicted is None:
-        return {}
-    return {
-        case.anchor.caption: response_maps(set_dir, predictors["lofa"], case, true[case.id], predicted[case.id])
-        for case in cases[:shown]
-    }
-
-
-def _curves(predictors: dict[str, Predictor]) -> list[Curves]:
-    """Training curves of both stages of LoFA, as far as they were logged."""
-    if "lofa" not in predictors:
+def _curves(methods: Sequence[Method]) -> list[Curves]:
+    """Training curves of both stages of the first predictor, as far as they were logged."""
+    predictor = next((method.predictor for method in methods if method.predictor is not None), None)
+    if predictor is None:
         return []
-    logging.getLogger("tensorboard").setLevel(logging.WARNING)  # it tells of every file that it opens
-    run = predictors["lofa"].description.folder.parent
+    logging.getLogger("tensorboard").setLevel(logging.WARNING)  # it logs every file that it opens
+    run = predictor.description.folder.parent
     curves = []
     try:
         response = OmegaConf.select(read_run_config(run), "response")  # none: a demo's folder, with a copy alone
@@ -189,33 +168,17 @@ def _curves(predictors: dict[str, Predictor]) -> list[Curves]:
     return curves
 
 
-def print_table(metrics: dict[str, Any]) -> None:
-    """The closing table: every method, and every difference with its 95 % interval."""
-    held_out = metrics["held_out"]
-    table = Table(title=f"{held_out['prompts']} held-out prompts of {held_out['classes']} classes, 95 % intervals")
-    for name in ("", *METRICS):
-        table.add_column(name, justify="left" if not name else "right")
-    for name, row in {**metrics["methods"], **metrics["differences"]}.items():
-        if name in metrics["differences"] and name == next(iter(metrics["differences"])):
-            table.add_section()
-        table.add_row(name, *(_cell(row[key]) for key in METRICS))
-    Console().print(table)
-
-
-def _cell(value: dict[str, float]) -> str:
-    return f"{value['value']:.3g}\n[{value['low']:.3g}, {value['high']:.3g}]"
-
-
 COMMAND = Command(
     "eval",
     EvalConfig,
     evaluation,
-    "compare base, per-sample LoRA and LoFA on held-out prompts",
+    "compare base, LoRAs and LoFA on held-out prompts",
     (
-        "python eval.py data=<set> methods=[base,lora,lofa]",
-        "python eval.py data=<set> predictor=<run> methods=[base,lofa,lofa_shuffled]",
+        "python eval.py data=<set>",
+        "python eval.py data=<set> predictor=<run> methods=[base,lora_shared,lofa,lofa_shuffled]",
         "python eval.py data=<set> methods=[base,lofa,single] +predictors.single=<run>",
+        "python eval.py data=<set> method.lora.rank=8 task.metrics=[clip_t,denoising_loss]",
     ),
-    sections=("evaluation", "baseline", "metrics", "task", "backbone", "paths"),
+    sections=("evaluation", "method", "metrics", "task", "backbone", "paths"),
     program="eval.py",
 )

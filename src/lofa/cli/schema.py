@@ -16,7 +16,7 @@ from lofa.conditions import CONDITIONS
 from lofa.data import PrepareOptions
 from lofa.evaluation import Protocol
 from lofa.hypernets import HypernetOptions
-from lofa.zoo import LoraOptions, ZooOptions
+from lofa.zoo import ZooOptions
 
 __all__ = ["WayConfig"]
 
@@ -39,6 +39,8 @@ class TaskConfig:
         f"kind ({', '.join(CONDITIONS)}) -> constructor values of its encoder, and _target_ for a class of one's own; "
         "+task.conditions.<kind>={} adds one",
     )
+    metrics: list[str] = option([], "what eval reports: names in lofa.metrics.METRICS")
+    prompt: str = option("own", "whose prompt method lofa is asked with: own (that of the generated clip) or sibling")
 
 
 @dataclass
@@ -198,20 +200,11 @@ class LoggerConfig:
 
 @dataclass
 class MetricsConfig:
-    """conf/metrics: the networks that judge generated clips."""
+    """conf/metrics: the networks that metrics look with."""
 
     clip: str | None = text(None, "CLIP folder with tokenizer and preprocessor; none: the shipped one")
     video: str | None = text(None, "VideoMAE folder with preprocessor, for FVD; none: the shipped one")
-
-
-@dataclass
-class BaselineConfig(section(LoraOptions, without=("seed",))):  # type: ignore[misc]
-    """conf/baseline: the per-sample LoRA that eval compares with."""
-
-    held_out: int = option(
-        0, "adapt clips of each class kept aside to choose the best step (with validate_every)", least=0
-    )
-    repeats: int = option(3, "LoRAs trained by themselves to measure their time", least=1)
+    pose: Any = option(None, "pose estimator by _target_: uint8 clips (B, T, H, W, 3) -> joints (B, T, J, 2) in pixels")
 
 
 @dataclass
@@ -233,7 +226,7 @@ class WayConfig:
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     logger: LoggerConfig = field(default_factory=LoggerConfig)
     evaluation: Any = field(default_factory=section(Protocol, without=("seed",)))
-    baseline: BaselineConfig = field(default_factory=BaselineConfig)
+    method: dict[str, Any] = field(default_factory=dict)  # conf/method: name -> recipe, checked where it is built
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
     paths: PathsConfig = field(default_factory=PathsConfig)
 

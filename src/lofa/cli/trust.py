@@ -21,6 +21,7 @@ from lightning.pytorch.plugins.environments import ClusterEnvironment
 from lightning.pytorch.profilers import Profiler
 from lightning.pytorch.strategies import Strategy
 
+import lofa.evaluation
 import lofa.training
 from lofa.cli.runs import CHECKPOINTS
 from lofa.errors import ConfigError, DataError
@@ -32,6 +33,10 @@ __all__ = ["check_checkpoints", "check_targets", "targets"]
 _TARGET = "_target_"
 _ALLOWED: dict[str, tuple[Any, tuple[type, ...]]] = {
     "lofa.training": (lofa.training, (lightning.Callback, Logger)),
+    "lofa.evaluation": (
+        lofa.evaluation,
+        (lofa.evaluation.Base, lofa.evaluation.ClassLora, lofa.evaluation.SharedLora, lofa.evaluation.Predicted),
+    ),
     "torch.optim": (torch.optim, (torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler)),
     "lightning": (
         lightning,

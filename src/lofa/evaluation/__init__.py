@@ -3,33 +3,53 @@
 from lofa.evaluation.bootstrap import Interval
 from lofa.evaluation.cases import Case, Protocol, plan_cases
 from lofa.evaluation.change import LayerChange, measure_change, say_change, total_relative
+from lofa.evaluation.comparison import compare
 from lofa.evaluation.curves import Curves, read_curves
 from lofa.evaluation.grids import Grid, draw_grids
-from lofa.evaluation.maps import LayerMaps, response_maps
-from lofa.evaluation.methods import Method, Timing, base_method, lofa_method, lora_method, prompts_of, shuffled
-from lofa.evaluation.protocol import METRICS, Evaluation, PromptScores, evaluate
+from lofa.evaluation.maps import LayerMaps, maps_of_methods, response_maps
+from lofa.evaluation.methods import (
+    Base,
+    ClassLora,
+    Comparison,
+    Method,
+    Predicted,
+    Recipe,
+    SharedLora,
+    Timing,
+    make_methods,
+    prompts_of,
+    shuffled,
+)
+from lofa.evaluation.protocol import Evaluation, PromptScores, evaluate
 from lofa.evaluation.report import write_curves, write_report
-from lofa.evaluation.scoring import Judges
+from lofa.evaluation.scoring import Metrics
+from lofa.evaluation.tables import closing_table
 
 __all__ = [
-    "METRICS",
+    "Base",
     "Case",
+    "ClassLora",
+    "Comparison",
     "Curves",
     "Evaluation",
     "Grid",
     "Interval",
-    "Judges",
     "LayerChange",
     "LayerMaps",
     "Method",
+    "Metrics",
+    "Predicted",
     "PromptScores",
     "Protocol",
+    "Recipe",
+    "SharedLora",
     "Timing",
-    "base_method",
+    "closing_table",
+    "compare",
     "draw_grids",
     "evaluate",
-    "lofa_method",
-    "lora_method",
+    "make_methods",
+    "maps_of_methods",
     "measure_change",
     "plan_cases",
     "prompts_of",

@@ -2,19 +2,18 @@
 
 Prompts are drawn with replacement, with all their clips; the same draws serve every method, so a difference is taken
 draw by draw. A 95 % interval holds the 2.5th to 97.5th percentile of the draws, shifted so that their mean is the value
-itself. For means that shift is nothing. For the Fréchet distance it is needed: drawn again, a set of clips has repeats
-and so a poorer covariance, every draw lies above the value, and the plain percentile interval does not even contain it.
+itself. For means that shift is nothing. For a distance of two sets it is needed: drawn again, a set of clips has
+repeats and so a poorer covariance, every draw lies above the value, and the plain percentile interval does not even
+contain it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor
 
-from lofa.metrics import frechet_of_features
-
-__all__ = ["Interval", "draw_units", "fvd_draws", "interval", "mean_draws", "mean_over_units"]
+__all__ = ["Interval", "compare_draws", "draw_units", "interval", "mean_draws", "mean_over_units"]
 
 
 @dataclass(frozen=True)
@@ -58,11 +57,18 @@ def mean_draws(means: Tensor, indices: Tensor) -> Tensor:
     return means[indices].mean(1)
 
 
-def fvd_draws(generated: Sequence[Tensor], real: Tensor, unit: Tensor, indices: Tensor) -> Tensor:
-    """Fréchet distances (R, M) of M methods over drawn units; generated and real clips are drawn together.
+def compare_draws(
+    compare: Callable[[Tensor, Tensor], Tensor],
+    generated: Sequence[Tensor],
+    real: Tensor,
+    unit: Tensor,
+    indices: Tensor,
+) -> Tensor:
+    """Values (R, M) of M methods over drawn units; generated and real clips are drawn together.
 
     Args:
-        generated: features (n, D) of each method.
+        compare: rows (M, k, D) and (k, D) of k drawn clips -> values (M,).
+        generated: rows (n, D) of each method.
         real: (n, D), row by row the clips that the generated ones stand for.
         unit: (n,) whose each row is.
         indices: (R, U) as from `draw_units`.
@@ -73,5 +79,5 @@ def fvd_draws(generated: Sequence[Tensor], real: Tensor, unit: Tensor, indices: 
     rows = []
     for drawn in indices.tolist():
         chosen = torch.cat([rows_of[u] for u in drawn])
-        rows.append(frechet_of_features(stacked[:, chosen], real[chosen]))
+        rows.append(compare(stacked[:, chosen], real[chosen]))
     return torch.stack(rows)

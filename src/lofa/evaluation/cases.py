@@ -23,7 +23,7 @@ class Protocol:
         groups: classes used, 0 for all.
         prompts_per_group: cases a class; each has its own anchor and its own part of the class's score clips.
         clips_per_prompt: score clips a case at most, 0 for all.
-        generated_per_prompt: how many of these are generated (FVD, CLIP-T) too, 0 for all.
+        generated_per_prompt: how many of these are generated too, 0 for all.
         noise_levels: stratified noise levels of the denoising loss of each clip, the same for all methods.
         batch: clips that go through the backbone at once.
         steps, guidance: sampling, None for the backbone's own.

@@ -64,13 +64,13 @@ def prompt_chart(title: str, names: Sequence[str], rows: Mapping[str, Sequence[f
         x = axes.x(place)
         ends = f'y1="{axes.y(min(column)):.1f}" y2="{axes.y(max(column)):.1f}"'
         marks.append(f'<line class="stem" x1="{x:.1f}" x2="{x:.1f}" {ends}/>')
-        for method, row in rows.items():
+        for colour, (method, row) in enumerate(rows.items()):
             tip = f"{name}: {method} {row[place]:.4g}"
             marks.append(
-                f'<circle class="method-{escape(method)}" cx="{x:.1f}" cy="{axes.y(row[place]):.1f}" r="4.5">'
+                f'<circle class="method-{colour}" cx="{x:.1f}" cy="{axes.y(row[place]):.1f}" r="4.5">'
                 f"<title>{escape(tip)}</title></circle>"
             )
-    legend = "".join(f'<span class="key method-{escape(method)}">{escape(method)}</span>' for method in rows)
+    legend = "".join(f'<span class="key method-{colour}">{escape(method)}</span>' for colour, method in enumerate(rows))
     return (
         f'<figure class="chart wide"><figcaption>{escape(title)} {legend}</figcaption>'
         f'<svg viewBox="0 0 {width} {height}" role="img">{axes.frame()}{"".join(marks)}</svg></figure>'

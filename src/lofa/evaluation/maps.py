@@ -4,6 +4,7 @@ The truth is the per-sample LoRA of the prompt's class: R = |delta_w| / (|W| + e
 probability of R from W and the prompt; the predicted adapter implies a map of its own. No network has seen the class.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,13 +12,14 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from lofa.adapters import Adapter
+from lofa.data.samples import Sample
 from lofa.evaluation.cases import Case
-from lofa.evaluation.methods import prompts_of
+from lofa.evaluation.methods import Method, prompts_of
 from lofa.predict import Predictor
 from lofa.stores import Location
 from lofa.training import response_target
 
-__all__ = ["LayerMaps", "response_maps"]
+__all__ = ["LayerMaps", "maps_of_methods", "response_maps"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,21 +44,21 @@ class LayerMaps:
 
 
 def response_maps(
-    set_dir: Location, predictor: Predictor, case: Case, truth: Adapter, predicted: Adapter, layers: int = 6
+    set_dir: Location, predictor: Predictor, sample: Sample, truth: Adapter, predicted: Adapter, layers: int = 6
 ) -> list[LayerMaps]:
     """Maps of a few layers spread evenly over the predictor's table.
 
     Args:
         set_dir: where a pose prompt lies.
         predictor: its `response_map` is shown.
-        case: the prompt.
-        truth: the LoRA of the case's class.
+        sample: its caption or pose is the prompt.
+        truth: the LoRA of the sample's class.
         predicted: the predictor's adapter for the prompt.
         layers: how many, of those that all three have.
     """
     backbone = predictor.backbone
     tau = predictor.hypernet.tau
-    maps: Any = predictor.response_map(**prompts_of(set_dir, predictor, [case]))
+    maps: Any = predictor.response_map(**prompts_of(set_dir, predictor, [sample]))
     names = [name for name in maps[0] if name in truth and name in predicted]
     count = min(layers, len(names))
     chosen = [names[round(place * (len(names) - 1) / max(1, count - 1))] for place in range(count)]
@@ -71,6 +73,24 @@ def response_maps(
         )
         for name in chosen
     ]
+
+
+def maps_of_methods(
+    set_dir: Location, methods: Sequence[Method], cases: Sequence[Case], shown: int = 2
+) -> dict[str, list[LayerMaps]]:
+    """Prompt -> maps, of the first cases, where LoRAs were trained class by class and a predictor was asked."""
+    trained = next((method.adapters for method in methods if method.role == "trained" and method.by_prompt), None)
+    asked = next((method for method in methods if method.role == "predicted" and method.predictor is not None), None)
+    if trained is None or asked is None or asked.predictor is None or asked.adapters is None:
+        return {}
+    if not asked.predictor.hypernet.has_response:
+        return {}
+    maps = {}
+    for first in (case.score[0] for case in cases[:shown]):
+        sample = asked.asked[first.id]
+        adapters = trained[first.id], asked.adapters[first.id]
+        maps[sample.caption] = response_maps(set_dir, asked.predictor, sample, *adapters)
+    return maps
 
 
 def _layer(name: str, weight: Tensor, truth: Tensor, predicted: Tensor, implied: Tensor, tau: float) -> LayerMaps:

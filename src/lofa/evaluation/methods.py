@@ -1,30 +1,39 @@
-"""The methods compared, each as adapters of the cases and the seconds that one adapter takes.
+"""The methods compared: what each adapts with, the adapter of every scored clip, and the seconds that one takes.
 
-base         no adapter
-lora         a LoRA trained on the class's adapt clips, by the trainer that made the zoo
-lofa         the predictor's adapter for the anchor's prompt
-*_shuffled   the same adapters, each given to a case of another class: what they gain without fitting their prompt
+base           no adapter
+lora           a LoRA trained on the class's adapt clips, by the trainer that made the zoo
+lora_shared    one LoRA for everything, trained on the training split
+lofa           the predictor's adapter for the prompt that is generated (or as the task says)
+lofa_sibling   the same predictor, asked with another clip's prompt of the same class
+*_shuffled     the same adapters, each given to a clip of another class: what they gain without fitting their prompt
+
+A recipe is a frozen dataclass of settings with `make`; `conf/method` has a file for each.
 """
 
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Protocol
 
 import torch
 
 from lofa.adapters import Adapter
 from lofa.backbones import Backbone
-from lofa.conditions import CONDITIONS
-from lofa.data.samples import values_of
-from lofa.errors import LofaError
+from lofa.data.samples import LATENTS, Sample, values_of
+from lofa.errors import ConfigError, LofaError
 from lofa.evaluation.cases import Case
 from lofa.predict import Predictor
 from lofa.stores import Location
-from lofa.zoo import LoraJob, LoraOptions, lora_seed, read_clips, train_loras
+from lofa.tasks import PROMPTS, Task
+from lofa.zoo import LoraJob, LoraOptions, LoraResult, lora_seed, read_clips, train_loras
 
-__all__ = ["Method", "Timing", "base_method", "lofa_method", "lora_method", "prompts_of", "shuffled"]
+__all__ = [
+    "SHUFFLED", "Base", "ClassLora", "Comparison", "Method", "Predicted", "Recipe", "SharedLora", "Timing",
+    "make_methods", "prompts_of", "shuffled",
+]  # fmt: skip
+
+SHUFFLED = "_shuffled"
 
 
 @dataclass(frozen=True)
@@ -49,147 +58,328 @@ class Timing:
 
 @dataclass(frozen=True)
 class Method:
-    """One way to adapt.
+    """One of the methods compared.
 
     Attributes:
         name: in tables and metrics.json.
-        adapters: case id -> adapter; None: the backbone as it is.
+        adapters: id of a scored clip -> adapter; None: the backbone as it is.
         timing: seconds an adapter takes.
         about: how it was made, in a sentence for the report.
+        role: base, trained (a LoRA), predicted, or shuffled (the adapters of another method, mixed up).
+        predictor: what predicted the adapters, None otherwise.
+        asked: id of a scored clip -> whose prompt it was asked with, of a predicted method.
     """
 
     name: str
     adapters: Mapping[str, Adapter] | None
     timing: Timing
     about: str
+    role: Literal["base", "trained", "predicted", "shuffled"] = "predicted"
+    predictor: Predictor | None = None
+    asked: Mapping[str, Sample] = field(default_factory=dict)
+
+    @property
+    def by_prompt(self) -> bool:
+        """Whether different prompts have different adapters."""
+        return self.adapters is not None and len(set(map(id, self.adapters.values()))) > 1
 
 
-def base_method() -> Method:
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """What methods are made for.
+
+    Attributes:
+        set_dir: the prepared set.
+        backbone: the one it was prepared for.
+        task: whose conditions a predictor has to read.
+        samples: all of the set.
+        cases: what is held out.
+        load: the predictor of a run, None meaning the one that the caller takes for granted.
+    """
+
+    set_dir: Location
+    backbone: Backbone
+    task: Task
+    samples: Sequence[Sample]
+    cases: Sequence[Case]
+    load: Callable[[str | None], Predictor]
+
+
+class Recipe(Protocol):
+    """Settings of a method."""
+
+    def check(self, name: str, comparison: Comparison) -> None:
+        """Refuses (LofaError) what the method can't be made from, before any method is made."""
+
+    def make(self, name: str, comparison: Comparison) -> Method:
+        """The method, under this name."""
+
+
+@dataclass(frozen=True)
+class Base:
     """The backbone without adapter."""
-    return Method("base", None, Timing(), "the frozen backbone without adapter")
+
+    def check(self, name: str, comparison: Comparison) -> None:
+        """Needs nothing."""
+
+    def make(self, name: str, comparison: Comparison) -> Method:
+        """Nothing to make."""
+        return Method(name, None, Timing(), "the frozen backbone without adapter", "base")
 
 
-def lora_method(
-    set_dir: Location,
-    backbone: Backbone,
-    cases: Sequence[Case],
-    options: LoraOptions,
-    *,
-    held_out: int = 0,
-    repeats: int = 3,
-    on_step: Callable[[int, int], None] | None = None,
-) -> Method:
-    """Trains one LoRA a class on its adapt clips.
+@dataclass(frozen=True)
+class ClassLora(LoraOptions):
+    """One LoRA a class, trained on its adapt clips; settings to be chosen on validation classes.
+
+    Attributes:
+        held_out: adapt clips of each class kept aside to choose the best step (with `validate_every`).
+        repeats: LoRAs trained by themselves to measure their time.
+    """
+
+    held_out: int = field(default=0, metadata={"help": "adapt clips of each class kept aside to choose the best step"})
+    repeats: int = field(default=3, metadata={"help": "LoRAs trained by themselves to measure their time"})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check("held_out", self.held_out >= 0, "at least 0")
+        self._check("repeats", self.repeats >= 1, "at least 1")
+
+    def check(self, name: str, comparison: Comparison) -> None:
+        """Every case has clips to adapt on."""
+
+    def make(self, name: str, comparison: Comparison) -> Method:
+        """Trains the LoRAs.
+
+        Raises:
+            LofaError: one became NaN or infinite.
+        """
+        cases, backbone = comparison.cases, comparison.backbone
+        anchors = {case.group: case for case in reversed(cases)}
+        jobs = [self._job(comparison, case) for case in reversed(anchors.values())]
+        begun = time.perf_counter()
+        results = train_loras(backbone, jobs, self)
+        in_batch = (time.perf_counter() - begun) / len(jobs)
+        adapters = {result.id: _trained(result) for result in results}
+        alone = _measure(lambda turn: train_loras(backbone, [jobs[turn % len(jobs)]], self), self.repeats, backbone)
+        at_once = "as many as fit in memory" if self.batch is None else min(self.batch, len(jobs))
+        chosen = self.held_out and self.validate_every
+        return Method(
+            name,
+            {sample.id: adapters[case.group] for case in cases for sample in case.score},
+            Timing(
+                alone,
+                f"one LoRA by itself, at most {self.steps} steps of {self.clips_per_step} clips, median of "
+                f"{self.repeats}; in_batch: {at_once} at once",
+                in_batch,
+            ),
+            f"rank {self.rank}, {self.steps} steps at {self.lr:g}, trained on {len(jobs[0].clips)} clips of the class"
+            + (f", the best step chosen on {self.held_out} further clips" if chosen else ""),
+            "trained",
+        )
+
+    def _job(self, comparison: Comparison, case: Case) -> LoraJob:
+        held = min(self.held_out, len(case.adapt) - 1)
+        training, kept = case.adapt[: len(case.adapt) - held], case.adapt[len(case.adapt) - held :]
+        return LoraJob(
+            case.group,
+            read_clips(comparison.set_dir, training, comparison.backbone),
+            lora_seed(case.id),
+            read_clips(comparison.set_dir, kept, comparison.backbone) if kept else None,
+        )
+
+
+@dataclass(frozen=True)
+class SharedLora(LoraOptions):
+    """One LoRA for all prompts, trained on the training split; settings to be chosen on validation classes.
+
+    Attributes:
+        clips: most training clips, spread evenly over the split, so that memory does not grow with the set.
+    """
+
+    clips: int = field(default=1024, metadata={"help": "most training clips, spread evenly over the split"})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check("clips", self.clips >= 1, "at least 1")
+
+    def check(self, name: str, comparison: Comparison) -> None:
+        """There are training clips (ConfigError otherwise)."""
+        if not self.training_clips(comparison):
+            raise ConfigError(f"methods: {name} needs clips of the scored size in the split train, and there are none")
+
+    def training_clips(self, comparison: Comparison) -> list[Sample]:
+        """The clips of the training split that are of the size of the scored ones, at most `clips` of them."""
+        like = comparison.cases[0].score[0]
+        train = [
+            sample
+            for sample in comparison.samples
+            if sample.split == "train"
+            and LATENTS in sample.encoded
+            and (sample.frames, sample.size) == (like.frames, like.size)
+        ]
+        count = min(self.clips, len(train))
+        return [train[place * len(train) // count] for place in range(count)]
+
+    def make(self, name: str, comparison: Comparison) -> Method:
+        """Trains the LoRA.
+
+        Raises:
+            LofaError: it became NaN or infinite.
+        """
+        scored = [sample for case in comparison.cases for sample in case.score]
+        clips = self.training_clips(comparison)
+        begun = time.perf_counter()
+        job = LoraJob(name, read_clips(comparison.set_dir, clips, comparison.backbone))
+        (result,) = train_loras(comparison.backbone, [job], self)
+        adapter = _trained(result)
+        return Method(
+            name,
+            {sample.id: adapter for sample in scored},
+            Timing(
+                (time.perf_counter() - begun,),
+                f"one LoRA for all prompts, {self.steps} steps of {self.clips_per_step} clips, trained once",
+            ),
+            f"one LoRA for all prompts: rank {self.rank}, {self.steps} steps at {self.lr:g} on {len(clips)} training "
+            "clips",
+            "trained",
+        )
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """A predictor's adapters.
+
+    Attributes:
+        predictor: its run; None: the one that the caller takes for granted.
+        prompt: whose prompt it is asked with, a key of `lofa.tasks.PROMPTS`; None: as the task says.
+        repeats: single predictions timed, warm, each from the prompt itself to the adapter.
+    """
+
+    predictor: str | None = field(default=None, metadata={"help": "run of train.py stage=2"})
+    prompt: str | None = field(default=None, metadata={"help": "asked with: own or sibling; none: as the task says"})
+    repeats: int = field(default=20, metadata={"help": "single predictions timed"})
+
+    def __post_init__(self) -> None:
+        if self.prompt is not None and self.prompt not in PROMPTS:
+            raise ConfigError(f"method option prompt={self.prompt!r}: it must be one of {', '.join(PROMPTS)}")
+        if self.repeats < 1:
+            raise ConfigError(f"method option repeats={self.repeats}: it must be at least 1")
+
+    def check(self, name: str, comparison: Comparison) -> None:
+        """There is a predictor, and it reads the task's conditions (ConfigError otherwise)."""
+        predictor, task = comparison.load(self.predictor), comparison.task
+        if set(predictor.conditions) != set(task.conditions):
+            takes, gives = (", ".join(kinds) for kinds in (predictor.conditions, task.conditions))
+            folder = predictor.description.folder
+            raise ConfigError(
+                f"method {name}: its predictor {folder} takes {takes}, but task={task.name} gives {gives}"
+            )
+
+    def make(self, name: str, comparison: Comparison) -> Method:
+        """Predicts one adapter for every prompt that is asked with.
+
+        Raises:
+            DataError: a clip without a condition that the predictor takes.
+        """
+        predictor = comparison.load(self.predictor)
+        prompt = self.prompt or comparison.task.prompt
+        asked = {
+            sample.id: sample if prompt == "own" else case.anchor for case in comparison.cases for sample in case.score
+        }
+        samples = list({sample.id: sample for sample in asked.values()}.values())
+        prompts = prompts_of(comparison.set_dir, predictor, samples)
+        made: Any = predictor.predict(**prompts)
+        adapters = dict(zip((sample.id for sample in samples), made, strict=True))
+
+        def one(turn: int) -> object:
+            return predictor.predict(**{argument: values[turn % len(values)] for argument, values in prompts.items()})
+
+        for turn in range(2):
+            one(turn)
+        seconds = _measure(one, self.repeats, predictor.backbone)
+        kinds = " and ".join(predictor.conditions)
+        how = f"{kinds} prompt to adapter, warm, one prompt at a time, median of {self.repeats}"
+        return Method(
+            name,
+            {scored: adapters[sample.id] for scored, sample in asked.items()},
+            Timing(seconds, how),
+            f"predicted from {PROMPTS[prompt]}",
+            predictor=predictor,
+            asked=asked,
+        )
+
+
+def make_methods(
+    names: Sequence[str],
+    recipes: Mapping[str, Recipe],
+    comparison: Comparison,
+    on_method: Callable[[str], None] | None = None,
+) -> list[Method]:
+    """The methods of these names, each made once, `<name>_shuffled` from the adapters of `<name>`.
 
     Args:
-        set_dir: where the cases' clips lie.
-        backbone: the one they were encoded for.
-        cases: those of one class share their LoRA.
-        options: as for a zoo, chosen on validation classes; with `validate_every` the best step is kept.
-        held_out: adapt clips of each class kept out of training to choose that step.
-        repeats: how often one LoRA is trained by itself to time it.
-        on_step: as in `train_loras`.
+        names: in the order wanted.
+        recipes: what there is, by name.
+        comparison: what they are made for.
+        on_method: called with the name of each recipe before it is made.
 
     Raises:
-        LofaError: a LoRA became NaN or infinite.
+        ConfigError: an unknown method, one named twice, none, or one without what it needs.
     """
-    anchors = {case.group: case for case in reversed(cases)}
-    jobs = [_job(set_dir, backbone, case, held_out) for case in reversed(anchors.values())]
-    begun = time.perf_counter()
-    results = train_loras(backbone, jobs, options, on_step)
-    in_batch = (time.perf_counter() - begun) / len(jobs)
-    adapters: dict[str, Adapter] = {}
-    for result in results:
-        if result.adapter is None:
-            raise LofaError(f"the LoRA of the held-out class {result.id!r} could not be trained: {result.failure}")
-        adapters[result.id] = result.adapter
-    alone = _measure(lambda turn: train_loras(backbone, [jobs[turn % len(jobs)]], options), repeats, backbone)
-    clips = len(jobs[0].clips)
-    at_once = "as many as fit in memory" if options.batch is None else min(options.batch, len(jobs))
-    chosen = f", the best step chosen on {held_out} further clips" if held_out and options.validate_every else ""
-    return Method(
-        "lora",
-        {case.id: adapters[case.group] for case in cases},
-        Timing(
-            alone,
-            f"one LoRA by itself, at most {options.steps} steps of {options.clips_per_step} clips, median of "
-            f"{repeats}; in_batch: {at_once} at once",
-            in_batch,
-        ),
-        f"rank {options.rank}, {options.steps} steps at {options.lr:g}, trained on {clips} clips of the class{chosen}",
-    )
+    if not names or len(set(names)) < len(names):
+        raise ConfigError(f"methods={','.join(names)}: give at least one, each once")
+    wanted = {name: name if name in recipes else name.removesuffix(SHUFFLED) for name in names}
+    for name, of in wanted.items():
+        if of not in recipes:
+            raise ConfigError(
+                f"methods: no method {name!r}; there are: {', '.join(recipes)}, and each with {SHUFFLED} behind"
+            )
+        if name != of and len({case.group for case in comparison.cases}) < 2:
+            raise ConfigError(f"methods: {name} needs held-out clips of at least two classes")
+    for name in dict.fromkeys(wanted.values()):
+        recipes[name].check(name, comparison)
+    made: dict[str, Method] = {}
+    for name in dict.fromkeys(wanted.values()):
+        if on_method is not None:
+            on_method(name)
+        made[name] = recipes[name].make(name, comparison)
+    return [made[of] if name == of else shuffled(made[of], comparison.cases) for name, of in wanted.items()]
 
 
-def _job(set_dir: Location, backbone: Backbone, case: Case, held_out: int) -> LoraJob:
-    held = min(held_out, len(case.adapt) - 1)
-    training, kept = case.adapt[: len(case.adapt) - held], case.adapt[len(case.adapt) - held :]
-    return LoraJob(
-        case.group,
-        read_clips(set_dir, training, backbone),
-        lora_seed(case.id),
-        read_clips(set_dir, kept, backbone) if kept else None,
-    )
-
-
-def lofa_method(
-    set_dir: Location, predictor: Predictor, cases: Sequence[Case], *, repeats: int = 20, name: str = "lofa"
-) -> Method:
-    """Predicts one adapter a case, from its anchor's own caption, pose ...
-
-    Args:
-        set_dir: where the anchors' conditions lie.
-        predictor: of any conditions.
-        cases: what to predict for.
-        repeats: how many single predictions are timed, warm, each from the prompt itself to the adapter.
-        name: of the method; a second predictor needs another.
+def prompts_of(set_dir: Location, predictor: Predictor, samples: Sequence[Sample]) -> dict[str, Any]:
+    """What `predictor` takes of each sample, as its arguments: {"prompt": captions, "pose": joint arrays ...}.
 
     Raises:
-        DataError: an anchor without a condition that the predictor takes.
+        DataError: a sample without a condition that the predictor takes.
     """
-    prompts = prompts_of(set_dir, predictor, cases)
-    made: Any = predictor.predict(**prompts)
-
-    def one(turn: int) -> object:
-        return predictor.predict(**{argument: values[turn % len(values)] for argument, values in prompts.items()})
-
-    for turn in range(2):
-        one(turn)
-    seconds = _measure(one, repeats, predictor.backbone)
-    kinds = " and ".join(predictor.conditions)
-    source = " and one ".join(CONDITIONS[name].noun for name in predictor.conditions)
-    return Method(
-        name,
-        dict(zip((case.id for case in cases), made, strict=True)),
-        Timing(seconds, f"{kinds} prompt to adapter, warm, one prompt at a time, median of {repeats}"),
-        f"predicted from one {source} in one pass of each stage",
-    )
-
-
-def prompts_of(set_dir: Location, predictor: Predictor, cases: Sequence[Case]) -> dict[str, Any]:
-    """What `predictor` takes of each case's anchor, as its arguments: {"prompt": captions, "pose": joint arrays ...}.
-
-    Raises:
-        DataError: an anchor without a condition that the predictor takes.
-    """
-    anchors = [case.anchor for case in cases]
-    return values_of(set_dir, anchors, predictor.backbone, predictor.conditions)
+    return values_of(set_dir, samples, predictor.backbone, predictor.conditions)
 
 
 def shuffled(method: Method, cases: Sequence[Case]) -> Method:
-    """`method` with every adapter given to the next case of another class.
+    """`method` with every clip given an adapter of the next case of another class.
 
     Raises:
-        LofaError: the method has no adapters, or all cases are of one class.
+        ConfigError: the method has no adapters, one for all, or all cases are of one class.
     """
-    if method.adapters is None or len({case.group for case in cases}) < 2:
-        raise LofaError(f"method {method.name}_shuffled needs adapters and cases of at least two classes")
+    name = f"{method.name}{SHUFFLED}"
+    if len({case.group for case in cases}) < 2:
+        raise ConfigError(f"methods: {name} needs held-out clips of at least two classes")
+    if method.adapters is None or not method.by_prompt:
+        raise ConfigError(f"methods: {name} needs adapters that differ from prompt to prompt, {method.name} has none")
     ordered = [*cases, *cases]
     adapters = {}
     for place, case in enumerate(cases):
         other = next(follower for follower in ordered[place + 1 :] if follower.group != case.group)
-        adapters[case.id] = method.adapters[other.id]
+        for turn, sample in enumerate(case.score):
+            adapters[sample.id] = method.adapters[other.score[turn % len(other.score)].id]
     about = f"the adapters of {method.name}, each used for another class"
-    return replace(method, name=f"{method.name}_shuffled", adapters=adapters, about=about)
+    return replace(method, name=name, adapters=adapters, about=about, role="shuffled")
+
+
+def _trained(result: LoraResult) -> Adapter:
+    if result.adapter is None:
+        raise LofaError(f"the LoRA {result.id!r} could not be trained: {result.failure}")
+    return result.adapter
 
 
 def _measure(function: Callable[[int], object], repeats: int, backbone: Backbone) -> tuple[float, ...]:

@@ -9,19 +9,17 @@ from typing import Any
 from lofa.evaluation.charts import Points, interval_bar, line_chart, prompt_chart
 from lofa.evaluation.curves import Curves
 from lofa.evaluation.maps import LayerMaps
+from lofa.evaluation.methods import Method
 from lofa.evaluation.pictures import animation, heat_map
-from lofa.evaluation.protocol import METRICS, Evaluation, PromptScores
+from lofa.evaluation.protocol import Evaluation, PromptScores
+from lofa.evaluation.summary import SECONDS
 from lofa.files import atomic_write
+from lofa.metrics import METRICS
 
 __all__ = ["write_curves", "write_report"]
 
-_TITLES = {
-    "fvd": "FVD ↓",
-    "clip_t": "CLIP-T ↑",
-    "denoising_loss": "held-out denoising loss ↓",
-    "seconds": "seconds per adapter ↓",
-}
-_HIGHER = {"clip_t"}
+_SECONDS = "seconds per adapter ↓"
+_MARGIN = "steering margin ↑"
 
 
 def write_report(
@@ -48,7 +46,7 @@ def write_report(
     metrics = evaluation.metrics
     sections = [
         _section("Methods", _METHODS_NOTE, _methods(evaluation)),
-        _section("Differences", _DIFFERENCES_NOTE, _differences(metrics)),
+        _section("Differences", _DIFFERENCES_NOTE, _differences(evaluation)),
         _section("Prompt by prompt", _PROMPTS_NOTE, _prompts(evaluation.prompts)),
         _section("Clips", _CLIPS_NOTE, _clips(evaluation, fps)),
         *(_section(f"Response maps: {prompt}", _MAPS_NOTE, _maps(layers)) for prompt, layers in (maps or {}).items()),
@@ -62,7 +60,7 @@ def write_report(
         f"{held_out['prompts']} prompts of {held_out['classes']} held-out classes, scored on {held_out['clips']} "
         "sibling clips that no method has seen. Intervals are 95 %, by paired bootstrap over prompts."
     )
-    _write(path, title, lead, _tiles(metrics), sections)
+    _write(path, title, lead, _tiles(evaluation), sections)
 
 
 def write_curves(path: str | Path, title: str, charts: Mapping[str, Mapping[str, Points]], lead: str = "") -> None:
@@ -79,17 +77,18 @@ def _write(path: str | Path, title: str, lead: str, tiles: str, sections: Sequen
 
 
 _METHODS_NOTE = (
-    "↓ lower is better, ↑ higher is better; the best method of a column is bold. Of the seconds, the range holds the "
-    "least and the most measured."
+    "↓ lower is better, ↑ higher is better; the best method of a column is bold. The steering margin is the denoising "
+    "loss with the adapter of another class minus that with one's own: 0 where the prompt does not matter. Of the "
+    "seconds, the range holds the least and the most measured."
 )
 _DIFFERENCES_NOTE = (
     "Each bar is the first method minus the second, with its 95 % interval; the dashed line is no difference. Coloured "
-    "where the interval excludes 0."
+    "where the interval excludes 0. Those of shuffled adapters stand in metrics.json."
 )
 _PROMPTS_NOTE = "Held-out denoising loss of each prompt's sibling clips, sorted by the loss of the base."
 _CLIPS_NOTE = (
-    "All methods start from the same noise and get the same caption, that of the scored sibling clip; the adapter was "
-    "made from another clip's prompt."
+    "All methods start from the same noise and get the same caption, that of the scored clip; what each adapter was "
+    "made from stands below."
 )
 _MAPS_NOTE = (
     "Bright: the weight changes by more than tau. Left, the LoRA trained on the class; middle, stage I's probability; "
@@ -107,7 +106,7 @@ def _section(title: str, note: str, body: str) -> str:
 
 
 def _number(value: float, key: str) -> str:
-    if key == "seconds":
+    if key == SECONDS:
         return "0" if value == 0 else f"{value * 1000:.3g} ms" if abs(value) < 1 else f"{value:.3g} s"
     return f"{value:.4f}" if abs(value) < 10 else f"{value:.1f}"
 
@@ -116,32 +115,64 @@ def _signed(value: float) -> str:
     return f"{value:+.3g}".replace("-", "−")
 
 
-def _tiles(metrics: Mapping[str, Any]) -> str:
+def _title(key: str) -> str:
+    return _SECONDS if key == SECONDS else METRICS[key].arrow
+
+
+def _tiles(evaluation: Evaluation) -> str:
+    """The headline figures: gap closed and steering margin of what was predicted, its speed, and what is seen."""
+    metrics = evaluation.metrics
     tiles: list[tuple[str, str]] = []
-    methods, differences = metrics["methods"], metrics["differences"]
-    for name, share in metrics["gap_closed"].items():
-        text = f"of the loss gap from base to LoRA closed by {name} ({share['low']:.0%} to {share['high']:.0%})"
-        tiles.append((f"{share['value']:.0%}", text))
-    if {"lora", "lofa"} <= set(methods) and methods["lofa"]["seconds"]["value"]:
-        lora, lofa = methods["lora"]["seconds"], methods["lofa"]["seconds"]["value"]
-        batch = f" ({lora['in_batch'] / lofa:,.0f}× in a batch)" if "in_batch" in lora else ""
-        text = (
-            f"faster than training one LoRA{batch}: {_number(lora['value'], 'seconds')} to {_number(lofa, 'seconds')}"
-        )
-        tiles.append((f"{lora['value'] / lofa:,.0f}×", text))
-    for key in ("fvd", "clip_t"):
-        if "lofa-base" in differences:
-            difference = differences["lofa-base"][key]
-            text = f"{_TITLES[key].split()[0]} of lofa against base, {_verdict(difference, key)[1]}"
-            tiles.append((_signed(difference["value"]), text))
+    predicted = [method for method in evaluation.methods if method.role == "predicted"]
+    for method in predicted:
+        share, margin = (metrics[part].get(method.name) for part in ("gap_closed", "steering_margin"))
+        if share:
+            text = f"of the loss gap from base to {share['to']} closed by {method.name}, {_ends(share, '.0%')}"
+            tiles.append((f"{share['value']:.0%}", text))
+        if margin:
+            text = f"steering margin of {method.name}: loss with another class's adapter minus own, {_ends(margin)}"
+            tiles.append((_signed(margin["value"]), text))
+    for method in predicted[:1]:
+        tiles += _speed(evaluation, method) + _seen(evaluation, method)
     return "".join(f'<div class="tile"><b>{value}</b><span>{escape(text)}</span></div>' for value, text in tiles)
+
+
+def _ends(interval: Mapping[str, Any], form: str = "+.3g") -> str:
+    return f"{interval['low']:{form}} to {interval['high']:{form}}".replace("-", "−")
+
+
+def _speed(evaluation: Evaluation, method: Method) -> list[tuple[str, str]]:
+    """How much faster an adapter is predicted than one that is trained for a prompt alone."""
+    trained = next((one for one in evaluation.methods if one.role == "trained" and one.by_prompt), None)
+    if trained is None or not method.timing.median:
+        return []
+    slow, quick = trained.timing, method.timing.median
+    batch = "" if slow.in_batch is None else f" ({slow.in_batch / quick:,.0f}× in a batch)"
+    times = f"{_number(slow.median, SECONDS)} to {_number(quick, SECONDS)}"
+    return [(f"{slow.median / quick:,.0f}×", f"faster than training one LoRA{batch}: {times}")]
+
+
+def _seen(evaluation: Evaluation, method: Method) -> list[tuple[str, str]]:
+    """What generated clips score, against the best trained LoRA, or the base where none was trained."""
+    closed = evaluation.metrics["gap_closed"].get(method.name)
+    base = next((one.name for one in evaluation.methods if one.role == "base"), None)
+    other = closed["to"] if closed else base
+    row = evaluation.metrics["differences"].get(f"{method.name}-{other}", {})
+    return [
+        (
+            _signed(difference["value"]),
+            f"{METRICS[key].title} of {method.name} against {other}, {_verdict(difference, key)[1]}",
+        )
+        for key, difference in row.items()
+        if key != SECONDS and "losses" not in METRICS[key].needs
+    ]
 
 
 def _verdict(difference: Mapping[str, float], key: str) -> tuple[str, str]:
     """Style class and words."""
     if not (difference["low"] > 0 or difference["high"] < 0):
         return "open", "not settled"
-    better = (difference["value"] > 0) == (key in _HIGHER)
+    better = (difference["value"] > 0) == METRICS[key].higher_is_better
     return ("better", "better") if better else ("worse", "worse")
 
 
@@ -149,39 +180,47 @@ def _head(cells: Sequence[str]) -> str:
     return f"<thead><tr>{''.join(f'<th>{cell}</th>' for cell in cells)}</tr></thead>"
 
 
+def _cell(interval: Mapping[str, Any] | None, key: str, best: bool = False) -> str:
+    if interval is None:
+        return "<td></td>"
+    small = f"{_number(interval['low'], key)} to {_number(interval['high'], key)}"
+    if "in_batch" in interval:
+        small += f"<br>{_number(interval['in_batch'], key)} each in a batch"
+    value = _number(interval["value"], key)
+    return f"<td{' class=best' if best else ''}>{value}<small>{small if value != '0' else '&nbsp;'}</small></td>"
+
+
 def _methods(evaluation: Evaluation) -> str:
-    methods = evaluation.metrics["methods"]
+    metrics = evaluation.metrics
+    methods, margins = metrics["methods"], metrics["steering_margin"]
+    keys = list(next(iter(methods.values())))
     best = {}
-    for key in METRICS:
-        values = [row[key]["value"] for name, row in methods.items() if key != "seconds" or name != "base"]
-        best[key] = (max if key in _HIGHER else min)(values, default=None)
+    for key in keys:
+        values = [methods[one.name][key]["value"] for one in evaluation.methods if key != SECONDS or one.role != "base"]
+        best[key] = (max if key != SECONDS and METRICS[key].higher_is_better else min)(values, default=None)
     rows = []
-    for name, row in methods.items():
-        cells = []
-        for key in METRICS:
-            interval = row[key]
-            small = f"{_number(interval['low'], key)} to {_number(interval['high'], key)}"
-            if "in_batch" in interval:
-                small += f"<br>{_number(interval['in_batch'], key)} each in a batch"
-            mark = ' class="best"' if interval["value"] == best[key] and len(methods) > 1 else ""
-            value = _number(interval["value"], key)
-            cells.append(f"<td{mark}>{value}<small>{small if value != '0' else '&nbsp;'}</small></td>")
-        rows.append(f'<tr><th><i class="dot {escape(name)}"></i>{escape(name)}</th>{"".join(cells)}</tr>')
-    real = evaluation.metrics["real"]["clip_t"]
-    value, low, high = (_number(real[end], "clip_t") for end in ("value", "low", "high"))
-    rows.append(
-        '<tr class="real"><th><i class="dot real"></i>real clips</th><td>0</td>'
-        f"<td>{value}<small>{low} to {high}</small></td><td></td><td></td></tr>"
-    )
-    head = _head(["", *(_TITLES[key] for key in METRICS)])
+    for place, (name, row) in enumerate(methods.items()):
+        cells = [_cell(row[key], key, row[key]["value"] == best[key] and len(methods) > 1) for key in keys]
+        cells.insert(-1, _cell(margins.get(name), "") if margins else "")
+        rows.append(f'<tr><th><i class="dot method-{place}"></i>{escape(name)}</th>{"".join(cells)}</tr>')
+    cells = [_cell(metrics["real"].get(key), key) for key in keys]
+    cells.insert(-1, "<td></td>" if margins else "")
+    rows.append(f'<tr class="real"><th><i class="dot real"></i>real clips</th>{"".join(cells)}</tr>')
+    titles = [_title(key) for key in keys]
+    if margins:
+        titles.insert(-1, _MARGIN)
+    head = _head(["", *titles])
     return f'<div class="scroll"><table>{head}<tbody>{"".join(rows)}</tbody></table></div>'
 
 
-def _differences(metrics: Mapping[str, Any]) -> str:
-    differences = metrics["differences"]
+def _differences(evaluation: Evaluation) -> str:
+    mixed = {method.name for method in evaluation.methods if method.role == "shuffled"}
+    names = [method.name for method in evaluation.methods if method.name not in mixed]
+    pairs = [(later, earlier) for place, later in enumerate(names) for earlier in names[:place]]
+    differences = {pair: evaluation.metrics["differences"]["-".join(pair)] for pair in pairs}
     if not differences:
         return ""
-    keys = METRICS[:3]
+    keys = [key for key in next(iter(differences.values())) if key != SECONDS]
     reach = {
         key: 1.08 * max(max(abs(row[key]["low"]), abs(row[key]["high"]), 1e-12) for row in differences.values())
         for key in keys
@@ -197,30 +236,23 @@ def _differences(metrics: Mapping[str, Any]) -> str:
                 f'<td class="{style}">{_signed(interval["value"])} <span>{words}</span>{bar}'
                 f"<small>{_signed(interval['low'])} to {_signed(interval['high'])}</small></td>"
             )
-        rows.append(f"<tr><th>{escape(pair.replace('-', ' − '))}</th>{''.join(cells)}</tr>")
-    head = _head(["", *(_TITLES[key] for key in keys)])
+        rows.append(f"<tr><th>{escape(' − '.join(pair))}</th>{''.join(cells)}</tr>")
+    head = _head(["", *(_title(key) for key in keys)])
     return f'<div class="scroll"><table>{head}<tbody>{"".join(rows)}</tbody></table></div>'
 
 
 def _prompts(prompts: Sequence[PromptScores]) -> str:
-    methods = list(prompts[0].loss)
-    ordered = sorted(prompts, key=lambda scores: scores.loss[methods[0]])
+    methods, keys = list(prompts[0].losses), list(prompts[0].scores)
+    ordered = sorted(prompts, key=lambda scores: scores.losses[methods[0]])
     chart = prompt_chart(
         "denoising loss",
         [scores.case.group for scores in ordered],
-        {name: [scores.loss[name] for scores in ordered] for name in methods},
+        {name: [scores.losses[name] for scores in ordered] for name in methods},
     )
-    head = _head(
-        [
-            "class",
-            "prompt",
-            *(f"loss {escape(name)}" for name in methods),
-            *(f"CLIP-T {escape(name)}" for name in methods),
-        ]
-    )
+    head = _head(["class", "prompt", *(f"{METRICS[key].title} {escape(name)}" for key in keys for name in methods)])
     rows = "".join(
         f"<tr><td>{escape(scores.case.group)}</td><td>{escape(scores.case.anchor.caption)}</td>"
-        + "".join(f"<td>{values[name]:.4f}</td>" for values in (scores.loss, scores.clip_t) for name in methods)
+        + "".join(f"<td>{_number(scores.scores[key][name], key)}</td>" for key in keys for name in methods)
         + "</tr>"
         for scores in ordered
     )
@@ -253,15 +285,10 @@ def _maps(layers: Sequence[LayerMaps]) -> str:
 
 def _facts(evaluation: Evaluation, facts: Mapping[str, str]) -> str:
     own = {method.name: f"{method.about}; {method.timing.how}" for method in evaluation.methods}
-    held_out = evaluation.metrics["held_out"]
+    keys = [key for key in next(iter(evaluation.metrics["methods"].values())) if key != SECONDS]
+    sizes = evaluation.metrics["held_out"]["feature_size"]
     scores = {
-        "denoising loss": "flow-matching error on the sibling clips under their own captions, at stratified noise "
-        "levels and noise that are the same for all methods; mean over a prompt's clips, then over prompts",
-        "FVD": f"Fréchet distance of {held_out['feature_size']} video features between {held_out['generated']} "
-        "generated clips and the real clips they stand for, these sent through the backbone's autoencoder; it depends "
-        "on the feature network and on the number of clips, so compare within this table only; its interval is the "
-        "bootstrap's spread about the value",
-        "CLIP-T": "mean cosine of a clip's frames and its caption",
+        METRICS[key].title: METRICS[key].about + (f"; {sizes[key]} features" if key in sizes else "") for key in keys
     }
     rows = {**own, **scores, **facts}
     return "<dl>" + "".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in rows.items()) + "</dl>"

@@ -1,57 +1,57 @@
-"""Scores of one method, clip by clip: denoising loss, CLIP-T and video features, with noise that all methods share."""
+"""What each clip of one method scores: denoising losses and rows of metrics, with noise that all methods share."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from lofa.adapters import Adapter, stack_adapters
 from lofa.backbones import Backbone
-from lofa.data.samples import Sample
+from lofa.conditions import CONDITIONS
+from lofa.data.samples import Sample, values_of
 from lofa.diffusion import draw_noise
+from lofa.errors import ConfigError
 from lofa.evaluation.cases import Case, Protocol
 from lofa.evaluation.methods import Method
-from lofa.metrics import ClipEncoder, VideoFeatures, clip_scores
+from lofa.metrics import ClipMetric, SetMetric, find_metrics
 from lofa.stores import Location, locate
 from lofa.zoo import Clips, read_clips
 
-__all__ = ["Judges", "MethodScores", "RealClips", "Scorer"]
+__all__ = ["Metrics", "Scorer", "Scores", "check_needs"]
+
+Metrics = Mapping[str, ClipMetric | SetMetric]
+"""Key of `lofa.metrics.METRICS` -> the metric, as `build_metrics` makes them."""
+Row = tuple[int, Sample]
+_JOINTS = CONDITIONS["pose"]
+"""Where the joints lie that a metric asks for."""
+
+
+def check_needs(names: Sequence[str], cases: Sequence[Case]) -> None:
+    """Refuses metrics that need what the scored clips lack (ConfigError)."""
+    for name, metric in find_metrics(names).items():
+        for need in metric.needs:
+            if need not in ("losses", "prompts", "real", "joints"):
+                raise ConfigError(f"metric {name} needs {need} of every scored clip, which no prepared set has")
+            lacking = next((one for case in cases for one in case.score if _JOINTS.key not in one.encoded), None)
+            if need == "joints" and lacking is not None:
+                raise ConfigError(f"metric {name} needs the joints of every scored clip, and {lacking.id!r} has none")
 
 
 @dataclass(frozen=True, eq=False)
-class Judges:
-    """The networks that judge generated clips."""
-
-    clip: ClipEncoder
-    video: VideoFeatures
-
-
-@dataclass(frozen=True, eq=False)
-class RealClips:
-    """What scores are compared with, m generated rows.
+class Scores:
+    """Scores of one method, or of the real clips.
 
     Attributes:
-        features: (m, D) of the real clips, sent through the backbone's own autoencoder as every generated clip is.
-        clip_t: (m,) of the real clips with their captions: what CLIP-T can be hoped to reach.
-        texts: (m, D') unit vectors of the captions.
+        losses: denoising losses (n,) of the scored clips; of the real clips none, (0,).
+        rows: metric -> what it says of each of its clips, (m,) or (m, D).
         shown: clips of the report, by sample id, uint8 (T, H, W, 3).
     """
 
-    features: Tensor
-    clip_t: Tensor
-    texts: Tensor
-    shown: dict[str, Tensor]
-
-
-@dataclass(frozen=True, eq=False)
-class MethodScores:
-    """Scores of one method: loss (n,), CLIP-T (m,), features (m, D), clips of the report by sample id."""
-
-    loss: Tensor
-    clip_t: Tensor
-    features: Tensor
+    losses: Tensor
+    rows: dict[str, Tensor]
     shown: dict[str, Tensor]
 
 
@@ -62,13 +62,16 @@ class Scorer:
         set_dir: the prepared set.
         backbone: the one it was prepared for.
         cases: what is held out.
-        judges: of generated clips.
+        metrics: of generated clips and of losses.
         protocol: numbers of clips, levels and seeds.
         on_clips: called with the number of clips done after each batch.
 
     Attributes:
         scored: (case index, sample) of the n clips whose denoising loss is taken.
         generated: the same of the m clips that are generated.
+
+    Raises:
+        ConfigError: a metric that needs what the scored clips lack.
     """
 
     def __init__(
@@ -76,62 +79,88 @@ class Scorer:
         set_dir: Location,
         backbone: Backbone,
         cases: Sequence[Case],
-        judges: Judges,
+        metrics: Metrics,
         protocol: Protocol,
         on_clips: Callable[[int], None] | None = None,
     ) -> None:
+        check_needs(list(metrics), cases)
         self.set_dir, self.backbone, self.cases = locate(set_dir), backbone, list(cases)
-        self.judges, self.protocol = judges, protocol
+        self.metrics, self.protocol = metrics, protocol
+        self.needs = {name: metric.needs for name, metric in find_metrics(metrics).items()}
         self.on_clips = on_clips or (lambda clips: None)
         most = protocol.generated_per_prompt or None
         self.scored = [(place, sample) for place, case in enumerate(cases) for sample in case.score]
         self.generated = [(place, sample) for place, case in enumerate(cases) for sample in case.score[:most]]
         self.shown = {case.score[0].id for case in self.cases[: protocol.pictures]}
 
-    def _batches(self, rows: Sequence[tuple[int, Sample]]) -> Iterator[Sequence[tuple[int, Sample]]]:
+    def units(self, metric: str | None = None) -> Tensor:
+        """Case index of each row of a metric; of each loss where none is named."""
+        rows = self.scored if metric is None or "losses" in self.needs[metric] else self.generated
+        return torch.tensor([place for place, _ in rows])
+
+    def real(self) -> Scores:
+        """The real clips, sent through the backbone's own autoencoder as every generated clip is; once for all methods.
+
+        Their rows are what a set metric compares with, and what a clip metric can be hoped to reach.
+        """
+        return self._look(self._decoded, torch.zeros(0))
+
+    def method(self, method: Method) -> Scores:
+        """All scores of one method."""
+        return self._look(lambda rows: self._generate(method, rows), self.losses(method))
+
+    def losses(self, method: Method) -> Tensor:
+        """Denoising loss (n,) of each scored clip."""
+        return torch.cat([self._losses(method, rows) for rows in self._batches(self.scored)])
+
+    def _look(self, make: Callable[[Sequence[Row]], Tensor], losses: Tensor) -> Scores:
+        found: dict[str, list[Tensor]] = {name: [] for name, needs in self.needs.items() if "losses" not in needs}
+        shown: dict[str, Tensor] = {}
+        for rows in self._batches(self.generated):
+            clips = make(rows)
+            for name, parts in found.items():
+                parts.append(self.metrics[name].rows(clips, **self._given(name, rows)).cpu())
+            shown |= {sample.id: clip for (_, sample), clip in zip(rows, clips, strict=True) if sample.id in self.shown}
+        of_losses = {name: self.metrics[name].rows(losses) for name in self.metrics if name not in found}
+        seen = {name: torch.cat(parts) for name, parts in found.items()}
+        return Scores(losses, {name: (seen | of_losses)[name] for name in self.metrics}, shown)
+
+    def _given(self, name: str, rows: Sequence[Row]) -> dict[str, Any]:
+        """What a metric takes beside the clips; of a set metric the real clips are rows of their own."""
+        given: dict[str, Any] = {}
+        for need in self.needs[name]:
+            if need == "prompts":
+                given[need] = [sample.caption for _, sample in rows]
+            elif need == "joints":
+                given[need] = torch.stack([self._joints(sample) for _, sample in rows])
+            elif isinstance(self.metrics[name], ClipMetric):
+                given[need] = self._decoded(rows)
+        return given
+
+    def _joints(self, sample: Sample) -> Tensor:
+        """(T, J, 2) in pixels; a set holds them as shares of width and height."""
+        (values,) = values_of(self.set_dir, [sample], self.backbone, [_JOINTS.name])[_JOINTS.argument]
+        pose = torch.as_tensor(values)
+        height, width = sample.size
+        return pose * pose.new_tensor([width, height])
+
+    def _batches(self, rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
         for start in range(0, len(rows), self.protocol.batch):
             part = rows[start : start + self.protocol.batch]
             yield part
             self.on_clips(len(part))
 
-    def _adapters(self, method: Method, rows: Sequence[tuple[int, Sample]]) -> list[Adapter] | None:
-        if method.adapters is None:
-            return None
-        return [method.adapters[self.cases[place].id] for place, _ in rows]
+    def _adapters(self, method: Method, rows: Sequence[Row]) -> list[Adapter] | None:
+        return None if method.adapters is None else [method.adapters[sample.id] for _, sample in rows]
 
-    def real(self) -> RealClips:
-        """Reference features, scores and pictures; once for all methods."""
-        features, scores, texts = [], [], []
-        shown: dict[str, Tensor] = {}
-        for rows in self._batches(self.generated):
-            clips = self.backbone.decode_latents(self._read(rows).latents.to(self.backbone.device)).cpu()
-            features.append(self.judges.video(clips).cpu())
-            texts.append(self.judges.clip.texts([sample.caption for _, sample in rows]))
-            scores.append(clip_scores(self.judges.clip, clips, texts[-1]).cpu())
-            shown |= self._pictures(rows, clips)
-        return RealClips(torch.cat(features), torch.cat(scores), torch.cat(texts), shown)
-
-    def method(self, method: Method, real: RealClips) -> MethodScores:
-        """All scores of one method."""
-        loss = torch.cat([self._losses(method, rows) for rows in self._batches(self.scored)])
-        features, scores, start = [], [], 0
-        shown: dict[str, Tensor] = {}
-        for rows in self._batches(self.generated):
-            clips = self._generate(method, rows)
-            features.append(self.judges.video(clips).cpu())
-            scores.append(clip_scores(self.judges.clip, clips, real.texts[start : start + len(rows)]).cpu())
-            shown |= self._pictures(rows, clips)
-            start += len(rows)
-        return MethodScores(loss, torch.cat(scores), torch.cat(features), shown)
-
-    def _read(self, rows: Sequence[tuple[int, Sample]]) -> Clips:
+    def _read(self, rows: Sequence[Row]) -> Clips:
         return read_clips(self.set_dir, [sample for _, sample in rows], self.backbone)
 
-    def _pictures(self, rows: Sequence[tuple[int, Sample]], clips: Tensor) -> dict[str, Tensor]:
-        return {sample.id: clip for (_, sample), clip in zip(rows, clips, strict=True) if sample.id in self.shown}
+    def _decoded(self, rows: Sequence[Row]) -> Tensor:
+        return self.backbone.decode_latents(self._read(rows).latents.to(self.backbone.device)).cpu()
 
     @torch.no_grad()
-    def _losses(self, method: Method, rows: Sequence[tuple[int, Sample]]) -> Tensor:
+    def _losses(self, method: Method, rows: Sequence[Row]) -> Tensor:
         """Denoising loss (rows,), the mean over the clip's own fixed levels and noise."""
         clips, levels, device = self._read(rows), self.protocol.noise_levels, self.backbone.device
         ids = [sample.id for _, sample in rows]
@@ -145,10 +174,11 @@ class Scorer:
             None if adapters is None else stack_adapters(adapters),
             noise_level=draw.level.to(device),
             noise=draw.noise.to(device),
+            rows=repeated,
         )
         return losses.view(-1, levels).mean(1).cpu()
 
-    def _generate(self, method: Method, rows: Sequence[tuple[int, Sample]]) -> Tensor:
+    def _generate(self, method: Method, rows: Sequence[Row]) -> Tensor:
         """Clips (rows, T, H, W, 3), each from its own caption and a seed that depends on the sample alone."""
         first = rows[0][1]
         return self.backbone.generate(

@@ -1,27 +1,37 @@
 """Scores of generated clips, as torchmetrics classes and as functions that give one number a clip.
 
-Clips enter as uint8 (B, T, H, W, 3), text as a list of strings. The networks that judge are handed in, so the same
-classes serve the small shipped ones and the large published ones.
+Clips enter as uint8 (B, T, H, W, 3), text as a list of strings. The metric networks are handed in, so the same classes
+serve the small shipped ones and the large published ones. `METRICS` is the table of what a comparison can report.
 """
 
 from lofa.metrics.clip import ClipEncoder, ClipScore, clip_scores, load_clip
 from lofa.metrics.frechet import FrechetVideoDistance, frechet_distance, frechet_of_features
 from lofa.metrics.motion import DynamicDegree, block_flow, top_flow
-from lofa.metrics.pose import PoseAccuracy
+from lofa.metrics.pose import PoseAccuracy, PoseError
+from lofa.metrics.rows import ClipMetric, DenoisingLoss, SetMetric
 from lofa.metrics.similarity import IdentitySimilarity, StyleSimilarity
+from lofa.metrics.table import METRICS, Metric, build_metrics, find_metrics
 from lofa.metrics.video import VideoFeatures, load_video_features
 
 __all__ = [
+    "METRICS",
     "ClipEncoder",
+    "ClipMetric",
     "ClipScore",
+    "DenoisingLoss",
     "DynamicDegree",
     "FrechetVideoDistance",
     "IdentitySimilarity",
+    "Metric",
     "PoseAccuracy",
+    "PoseError",
+    "SetMetric",
     "StyleSimilarity",
     "VideoFeatures",
     "block_flow",
+    "build_metrics",
     "clip_scores",
+    "find_metrics",
     "frechet_distance",
     "frechet_of_features",
     "load_clip",

@@ -7,10 +7,10 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 from torch.nn.functional import normalize
-from torchmetrics import Metric
 from transformers import AutoTokenizer, CLIPModel, PreTrainedTokenizerBase
 
 from lofa.metrics.pixels import Preprocessing, check_clips, metric_folder
+from lofa.metrics.rows import ClipMetric
 from lofa.resources import data_dir
 
 __all__ = ["ClipEncoder", "ClipScore", "clip_scores", "load_clip"]
@@ -61,20 +61,19 @@ class ClipEncoder(nn.Module):
         return normalize(torch.cat(rows).float(), dim=-1)[[position[text] for text in texts]]
 
 
-def clip_scores(encoder: ClipEncoder, clips: Tensor, texts: Sequence[str] | Tensor) -> Tensor:
+def clip_scores(encoder: ClipEncoder, clips: Tensor, texts: Sequence[str]) -> Tensor:
     """Mean over frames of the frame-text cosine, one number a clip (B,), in [-1, 1].
 
     Args:
         clips: uint8 (B, T, H, W, 3).
-        texts: B texts, or their vectors (B, D) from `ClipEncoder.texts` where they serve several times.
+        texts: B texts.
 
     Raises:
         ValueError: the numbers of clips and texts differ.
     """
     if len(texts) != len(clips):
         raise ValueError(f"{len(clips)} clips but {len(texts)} texts")
-    vectors = texts if isinstance(texts, Tensor) else encoder.texts(texts)
-    return torch.einsum("btd,bd->b", encoder.images(clips), vectors) / clips.shape[1]
+    return torch.einsum("btd,bd->b", encoder.images(clips), encoder.texts(texts)) / clips.shape[1]
 
 
 def load_clip(path: str | Path | None = None, device: str = "cpu") -> ClipEncoder:
@@ -92,31 +91,21 @@ def load_clip(path: str | Path | None = None, device: str = "cpu") -> ClipEncode
     return encoder.requires_grad_(False).to(device)
 
 
-class ClipScore(Metric):
+class ClipScore(ClipMetric):
     """CLIP-T, the mean over clips of `clip_scores`; higher is better.
 
     Args:
-        encoder: the judge, for example `load_clip()`.
+        encoder: the metric's network, for example `load_clip()`.
         scale: factor of the value (torchmetrics' CLIPScore has 100, the tables of video papers 1).
     """
 
     higher_is_better = True
-    full_state_update = False
-    total: Tensor
-    count: Tensor
 
     def __init__(self, encoder: ClipEncoder, scale: float = 1.0) -> None:
         super().__init__()
         self.encoder = encoder
         self.scale = scale
-        self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
-    def update(self, generated: Tensor, prompts: Sequence[str]) -> None:
-        """Adds uint8 clips (B, T, H, W, 3) and their B texts."""
-        self.total += clip_scores(self.encoder, generated, prompts).double().sum().to(self.total.device)
-        self.count += len(prompts)
-
-    def compute(self) -> Tensor:
-        """The mean score () in float64."""
-        return self.scale * self.total / self.count
+    def rows(self, generated: Tensor, prompts: Sequence[str]) -> Tensor:
+        """Scores (B,) of uint8 clips (B, T, H, W, 3) and their B texts."""
+        return self.scale * clip_scores(self.encoder, generated, prompts)

@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
-from torchmetrics.utilities import dim_zero_cat
+
+from lofa.metrics.rows import SetMetric
 
 __all__ = ["FrechetVideoDistance", "frechet_distance", "frechet_of_features"]
 
@@ -68,7 +68,7 @@ def _distance(mu1: Tensor, root1: Tensor, mu2: Tensor, root2: Tensor) -> Tensor:
     return ((mu1 - mu2).square().sum(-1) + traces - 2 * shared).clamp(min=0)
 
 
-class FrechetVideoDistance(Metric):
+class FrechetVideoDistance(SetMetric):
     """FVD of all generated against all real clips seen; lower is better.
 
     Args:
@@ -77,22 +77,16 @@ class FrechetVideoDistance(Metric):
     """
 
     higher_is_better = False
-    full_state_update = False
-    generated: list[Tensor]
-    real: list[Tensor]
 
     def __init__(self, feature_extractor: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
         self.feature_extractor = feature_extractor
-        self.add_state("generated", [], dist_reduce_fx="cat")
-        self.add_state("real", [], dist_reduce_fx="cat")
 
-    def update(self, generated: Tensor, real: Tensor) -> None:
-        """Adds uint8 clips (B, T, H, W, 3); the two sides need not have the same number of clips."""
-        with torch.no_grad():
-            self.generated.append(self.feature_extractor(generated))
-            self.real.append(self.feature_extractor(real))
+    @torch.no_grad()
+    def rows(self, clips: Tensor) -> Tensor:
+        """Features (B, D) of uint8 clips (B, T, H, W, 3)."""
+        return self.feature_extractor(clips)
 
-    def compute(self) -> Tensor:
-        """The distance () in float64 (ValueError where fewer than two clips a side were seen)."""
-        return frechet_of_features(dim_zero_cat(self.generated), dim_zero_cat(self.real))
+    def compare(self, generated: Tensor, real: Tensor) -> Tensor:
+        """As `frechet_of_features`."""
+        return frechet_of_features(generated, real)

@@ -11,9 +11,9 @@ import torch
 from einops import rearrange
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate
-from torchmetrics import Metric
 
 from lofa.metrics.pixels import check_clips
+from lofa.metrics.rows import ClipMetric
 
 __all__ = ["DynamicDegree", "block_flow", "top_flow"]
 
@@ -58,7 +58,7 @@ def top_flow(flow: Tensor) -> Tensor:
     return lengths.topk(max(1, int(0.05 * lengths.shape[-1])), dim=-1).values.mean(-1)
 
 
-class DynamicDegree(Metric):
+class DynamicDegree(ClipMetric):
     """Share of dynamic clips in [0, 1].
 
     Args:
@@ -68,9 +68,6 @@ class DynamicDegree(Metric):
     """
 
     higher_is_better = True
-    full_state_update = False
-    dynamic: Tensor
-    count: Tensor
 
     def __init__(
         self, flow: Callable[[Tensor], Tensor] = block_flow, threshold: float = 6 / 256, share: float = 0.25
@@ -79,18 +76,15 @@ class DynamicDegree(Metric):
         self.flow = flow
         self.threshold = threshold
         self.share = share
-        self.add_state("dynamic", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
-        self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
-    def update(self, generated: Tensor) -> None:
-        """Adds uint8 clips (B, T, H, W, 3) of at least two frames (ValueError otherwise)."""
+    def rows(self, generated: Tensor) -> Tensor:
+        """1 for a dynamic clip, 0 for another: (B,), of uint8 clips (B, T, H, W, 3).
+
+        Raises:
+            ValueError: clips of a single frame.
+        """
         if generated.ndim == 5 and generated.shape[1] < 2:
             raise ValueError("a single frame has no motion: give clips of at least two frames")
         with torch.no_grad():
             lively = top_flow(self.flow(generated)) > self.threshold * min(generated.shape[2:4])
-        self.dynamic += (lively.float().mean(1) >= self.share).sum().to(self.dynamic.device)
-        self.count += len(generated)
-
-    def compute(self) -> Tensor:
-        """The share ()."""
-        return self.dynamic.double() / self.count
+        return (lively.float().mean(1) >= self.share).double()

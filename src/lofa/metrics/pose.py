@@ -4,14 +4,14 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 
 from lofa.metrics.pixels import check_clips
+from lofa.metrics.rows import ClipMetric
 
-__all__ = ["PoseAccuracy"]
+__all__ = ["PoseAccuracy", "PoseError"]
 
 
-class PoseAccuracy(Metric):
+class PoseAccuracy(ClipMetric):
     """PCK: share of joints found within `threshold` x the figure's size of where they should be; higher is better.
 
     The figure's size in a frame is the longer side of the box around its true joints (Yang and Ramanan, 2013).
@@ -23,34 +23,56 @@ class PoseAccuracy(Metric):
     """
 
     higher_is_better = True
-    full_state_update = False
-    hits: Tensor
-    count: Tensor
 
     def __init__(self, estimator: Callable[[Tensor], Tensor], threshold: float = 0.2) -> None:
         super().__init__()
         self.estimator = estimator
         self.threshold = threshold
-        self.add_state("hits", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
-        self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
-    def update(self, generated: Tensor, joints: Tensor) -> None:
-        """Adds uint8 clips (B, T, H, W, 3) and the joints asked for (B, T, J, 2), in pixels of the clip.
+    def rows(self, generated: Tensor, joints: Tensor) -> Tensor:
+        """Shares (B,) of joints found, of uint8 clips (B, T, H, W, 3) and the joints asked for (B, T, J, 2) in pixels.
 
         Raises:
             ValueError: the estimator's joints have another shape than `joints`, or `joints` are not finite.
         """
-        with torch.no_grad():
-            found = self.estimator(check_clips(generated))
-        if found.shape != joints.shape:
-            raise ValueError(f"the estimator found joints {tuple(found.shape)}, asked for were {tuple(joints.shape)}")
-        if not joints.isfinite().all():
-            raise ValueError("the joints asked for must be finite")
-        size = (joints.amax(-2) - joints.amin(-2)).amax(-1)
-        near = (found - joints).norm(dim=-1) <= self.threshold * size[..., None]
-        self.hits += near.sum().to(self.hits.device)
-        self.count += near.numel()
+        found = _found(self.estimator, generated, joints)
+        near = (found - joints).norm(dim=-1) <= self.threshold * _size(joints)
+        return near.double().mean((1, 2))
 
-    def compute(self) -> Tensor:
-        """The share of joints ()."""
-        return self.hits.double() / self.count
+
+class PoseError(ClipMetric):
+    """MPJPE in the image: mean distance of the joints found to those asked for, in pixels; lower is better.
+
+    A joint that is not found counts as far off as the figure is large: the longer side of the box around its true
+    joints in that frame.
+
+    Args:
+        estimator: as of `PoseAccuracy`.
+    """
+
+    higher_is_better = False
+
+    def __init__(self, estimator: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.estimator = estimator
+
+    def rows(self, generated: Tensor, joints: Tensor) -> Tensor:
+        """Mean distances (B,) in pixels; arguments and errors as of `PoseAccuracy.rows`."""
+        found = _found(self.estimator, generated, joints)
+        distance = (found - joints).norm(dim=-1)
+        return distance.where(distance.isfinite(), _size(joints)).double().mean((1, 2))
+
+
+def _size(joints: Tensor) -> Tensor:
+    """Of the figure (B, T, 1): the longer side of the box around its joints."""
+    return (joints.amax(-2) - joints.amin(-2)).amax(-1, keepdim=True)
+
+
+@torch.no_grad()
+def _found(estimator: Callable[[Tensor], Tensor], generated: Tensor, joints: Tensor) -> Tensor:
+    found = estimator(check_clips(generated))
+    if found.shape != joints.shape:
+        raise ValueError(f"the estimator found joints {tuple(found.shape)}, asked for were {tuple(joints.shape)}")
+    if not joints.isfinite().all():
+        raise ValueError("the joints asked for must be finite")
+    return found

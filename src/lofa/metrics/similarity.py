@@ -5,12 +5,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
-from torchmetrics import Metric
+
+from lofa.metrics.rows import ClipMetric
 
 __all__ = ["IdentitySimilarity", "StyleSimilarity"]
 
 
-class StyleSimilarity(Metric):
+class StyleSimilarity(ClipMetric):
     """Mean cosine of each generated frame to the mean direction of its references' frames; higher is better.
 
     Args:
@@ -19,18 +20,13 @@ class StyleSimilarity(Metric):
     """
 
     higher_is_better = True
-    full_state_update = False
-    total: Tensor
-    count: Tensor
 
     def __init__(self, feature_extractor: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
         self.feature_extractor = feature_extractor
-        self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
-    def update(self, generated: Tensor, real: Tensor) -> None:
-        """Adds B generated clips (B, T, H, W, 3) and B references (B, T', H', W', 3), an image being a clip of T' = 1.
+    def rows(self, generated: Tensor, real: Tensor) -> Tensor:
+        """Likeness (B,) of clips (B, T, H, W, 3) to B references (B, T', H', W', 3), an image being a clip of T' = 1.
 
         Raises:
             ValueError: the numbers of clips differ, or features are not finite.
@@ -39,8 +35,7 @@ class StyleSimilarity(Metric):
             raise ValueError(f"{len(generated)} generated clips but {len(real)} references")
         with torch.no_grad():
             cosines = self._cosines(self.feature_extractor(generated), self.feature_extractor(real))
-        self.total += cosines.double().mean(1).sum().to(self.total.device)
-        self.count += len(generated)
+        return cosines.double().mean(1)
 
     def _cosines(self, frames: Tensor, references: Tensor) -> Tensor:
         """Frames (B, T, D), references (B, T', D) -> (B, T)."""
@@ -48,10 +43,6 @@ class StyleSimilarity(Metric):
             raise ValueError("the feature extractor gave features that are not finite")
         direction = normalize(normalize(references, dim=-1).mean(1), dim=-1)
         return torch.einsum("btd,bd->bt", normalize(frames, dim=-1), direction)
-
-    def compute(self) -> Tensor:
-        """The mean likeness () in float64."""
-        return self.total / self.count
 
 
 class IdentitySimilarity(StyleSimilarity):

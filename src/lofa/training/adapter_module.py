@@ -138,10 +138,15 @@ class AdapterModule(PredictorModule):
     def _denoising(self, pairs: Sequence[LoraBatch] | None, batch: PairedBatch, draw: NoiseDraw) -> Tensor:
         """Unweighted denoising loss (P * draws,) of the backbone carrying `pairs`."""
         repeats = len(draw.level) // len(batch.ids)
-        rows = torch.arange(len(batch.ids), device=self.device).repeat_interleave(repeats)
+        rows = torch.arange(len(batch.ids)).repeat_interleave(repeats)
         adapters = None if pairs is None else merge_batches(pairs)
         return self.backbone.denoising_loss(
-            _latents(batch)[rows], batch.prompt[rows], adapters=adapters, noise_level=draw.level, noise=draw.noise
+            _latents(batch)[rows],
+            batch.prompt[rows],
+            adapters=adapters,
+            noise_level=draw.level,
+            noise=draw.noise,
+            rows=rows,
         )
 
     def _terms(self, prediction: Sequence[LoraBatch], batch: PairedBatch, draw: NoiseDraw) -> dict[str, Tensor]:

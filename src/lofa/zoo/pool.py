@@ -44,9 +44,14 @@ class ClipPool:
         self, backbone: Backbone, clips: Tensor, levels: Tensor, noise: Tensor, adapters: AdapterBatch | None
     ) -> Tensor:
         """Denoising losses (N, c) of each LoRA's own clips (N, c) at levels (N, c) with noise (N, c, C, T, H, W)."""
-        rows = (self.first[:, None] + clips).flatten()
+        chosen = (self.first[:, None] + clips).flatten()
         loss = backbone.denoising_loss(
-            self.latents[rows], self.condition[rows], adapters, noise_level=levels.flatten(), noise=noise.flatten(0, 1)
+            self.latents[chosen],
+            self.condition[chosen],
+            adapters,
+            noise_level=levels.flatten(),
+            noise=noise.flatten(0, 1),
+            rows=torch.arange(len(clips)).repeat_interleave(clips.shape[1]),
         )
         return loss.view(clips.shape)
 

@@ -6,18 +6,20 @@ sees `max_prompt_tokens` condition tokens: it has no mask, and a zero token is n
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from functools import cached_property
+from functools import cached_property, partial
 from textwrap import shorten
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from lofa.adapters import AdapterBatch
-from lofa.backbones.base import Backbone, Sampling
+from lofa.backbones.base import Backbone, OnStep, Sampling
 from lofa.backbones.fingerprint import fingerprint_of_0_1
 from lofa.backbones.source import Source
 from lofa.backbones.wan.architecture import ATTENTION_KINDS, Architecture, wan_layers
+from lofa.backbones.wan.sampler import sample
 from lofa.conditions import Condition
 from lofa.diffusion import FlowMatching, seeded_noise
 from lofa.errors import BackboneError
@@ -34,6 +36,7 @@ WAN_SAMPLING = Sampling(frames=81, height=480, width=832, steps=50, guidance=5.0
 _COMPONENTS = ("transformer", "transformer_2")
 _MAX_TOKENS = 512  # WanPipeline's default, where the tokenizer doesn't say
 _SHIFT = 5.0  # LoFA's training shift (the published code), where the scheduler doesn't say
+_ONE_AT_A_TIME = Lock()  # diffusers' VAE keeps features between frames in itself, a fast tokenizer its padding
 _DECODE_ROWS = 8  # clips decoded at once: the decoder's activations are the largest of all
 
 
@@ -182,14 +185,17 @@ class WanBackbone(Backbone):
         if not prompts:
             raise ValueError("no prompts to encode")
         longest, cleaned = self.max_prompt_tokens, [prompt_clean(prompt) for prompt in prompts]
-        lengths = [len(self.tokenizer(text, truncation=False, verbose=False).input_ids) for text in cleaned]
+        with _ONE_AT_A_TIME:
+            lengths = [len(self.tokenizer(text, truncation=False, verbose=False).input_ids) for text in cleaned]
         for prompt, length in zip(prompts, lengths, strict=True):
             if length > longest:
                 raise BackboneError(
                     f"the prompt {shorten(prompt, 60, placeholder='...')!r} has {length} tokens, {self.name} takes at "
                     f"most {longest}: shorten it"
                 )
-        inputs = self.tokenizer(cleaned, padding="max_length", max_length=longest, return_tensors="pt").to(self.device)
+        with _ONE_AT_A_TIME:
+            inputs = self.tokenizer(cleaned, padding="max_length", max_length=longest, return_tensors="pt")
+        inputs = inputs.to(self.device)
         tokens = self.text_encoder(inputs.input_ids, inputs.attention_mask).last_hidden_state
         tokens = tokens.masked_fill(inputs.attention_mask[..., None] == 0, 0)
         return Condition(tokens[:, : max(lengths)], torch.tensor(lengths, device=self.device))
@@ -202,7 +208,8 @@ class WanBackbone(Backbone):
         self.latent_shape(*clips.shape[1:4])
         pixels = clips.to(vae.device).permute(0, 4, 1, 2, 3).to(vae.dtype) / 127.5 - 1
         mean, std = self._latent_statistics()
-        latents = [(vae.encode(part).latent_dist.mode() - mean) / std for part in pixels.split(_DECODE_ROWS)]
+        with _ONE_AT_A_TIME:
+            latents = [(vae.encode(part).latent_dist.mode() - mean) / std for part in pixels.split(_DECODE_ROWS)]
         return torch.cat(latents).float()
 
     @torch.no_grad()
@@ -211,7 +218,8 @@ class WanBackbone(Backbone):
         mean, std = self._latent_statistics()
         clips = []
         for part in latents.to(vae.device, vae.dtype).split(_DECODE_ROWS):
-            pixels = vae.decode(part * std + mean).sample.float()
+            with _ONE_AT_A_TIME:
+                pixels = vae.decode(part * std + mean).sample.float()
             clips.append(((pixels + 1) * 127.5).clamp(0, 255).round().to(torch.uint8).permute(0, 2, 3, 4, 1))
         return torch.cat(clips).contiguous()
 
@@ -223,23 +231,19 @@ class WanBackbone(Backbone):
 
     # -- denoising -------------------------------------------------------------------------------------------------
 
-    def predict(
-        self, x_t: Tensor, level: Tensor, condition: Condition, batch: AdapterBatch, rows: Tensor | None
-    ) -> Tensor:
+    def predict(self, x_t: Tensor, level: Tensor, condition: Condition, batch: AdapterBatch, rows: Tensor) -> Tensor:
         tokens = self._padded(condition).expand(x_t.shape[0], -1, -1)
         boundary, networks = self.source.index.get("boundary_ratio"), list(self.denoiser.values())
         if boundary is None or len(networks) == 1:
             with self.slots.attached(batch, rows):
                 return self._denoise(networks[0], x_t, level, tokens)
-        if rows is None:
-            count = len(next(iter(batch.values()))) if batch else 1
-            rows = torch.arange(x_t.shape[0], device=x_t.device) * count // x_t.shape[0]
-        predicted = torch.empty_like(x_t)
-        for chosen, model in zip((level >= boundary, level < boundary), networks, strict=True):
+        predicted, on_cpu = torch.empty_like(x_t), level.cpu()
+        for chosen, model in zip((on_cpu >= boundary, on_cpu < boundary), networks, strict=True):
             if chosen.any():
-                with self.slots.attached(batch, rows[chosen]):
+                with self.slots.attached(batch, rows.cpu()[chosen]):
                     part = self._denoise(model, x_t[chosen], level[chosen], tokens[chosen])
-                predicted = predicted.index_put((chosen.nonzero()[:, 0],), part.to(predicted.dtype))
+                places = chosen.nonzero()[:, 0].to(predicted.device)
+                predicted = predicted.index_put((places,), part.to(predicted.dtype))
         return predicted
 
     def _denoise(self, model: nn.Module, x_t: Tensor, level: Tensor, tokens: Tensor) -> Tensor:
@@ -257,24 +261,30 @@ class WanBackbone(Backbone):
         return nn.functional.pad(condition.tokens.to(self.device, self.dtype), (0, 0, 0, missing))
 
     def _sample(
-        self, prompts: list[str], negative_prompt: str, batch: AdapterBatch, seeds: list[int], sampling: Sampling
+        self,
+        prompts: list[str],
+        negative_prompt: str,
+        batch: AdapterBatch,
+        rows: tuple[Tensor, Tensor],
+        seeds: list[int],
+        sampling: Sampling,
+        on_step: OnStep | None,
     ) -> Tensor:
-        shape = self.latent_shape(sampling.frames, sampling.height, sampling.width)
-        noise = seeded_noise(seeds, shape)
-        guided = sampling.guidance > 1
-        tokens = self._padded(self.encode_prompt(prompts))
-        negative = self._padded(self.encode_prompt([negative_prompt])).expand(tokens.shape) if guided else None
-        with self.slots.attached(batch):
-            latents: Tensor = self.pipeline(
-                prompt_embeds=tokens,
-                negative_prompt_embeds=negative,
-                latents=noise,
-                height=sampling.height,
-                width=sampling.width,
-                num_frames=sampling.frames,
-                num_inference_steps=sampling.steps,
-                guidance_scale=sampling.guidance,
-                output_type="latent",
-                return_dict=False,
-            )[0]
-        return latents
+        noise = seeded_noise(seeds, self.latent_shape(sampling.frames, sampling.height, sampling.width)).to(self.device)
+        tokens = [self._padded(self.encode_prompt(prompts))]
+        if sampling.guidance > 1:
+            tokens.append(self._padded(self.encode_prompt([negative_prompt])).expand(tokens[0].shape))
+        sides = [partial(self._side, own, batch, of_rows) for own, of_rows in zip(tokens, rows, strict=False)]
+        return sample(self.scheduler, sides, noise, sampling.steps, sampling.guidance, on_step)
+
+    def _side(self, tokens: Tensor, batch: AdapterBatch, rows: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+        """Velocity of all rows at one of the scheduler's timesteps (), by the expert that diffusers' pipeline takes."""
+        boundary, networks = self.source.index.get("boundary_ratio"), list(self.denoiser.values())
+        high = boundary is None or t >= boundary * self.scheduler.config.num_train_timesteps
+        timestep = t.expand(len(x_t))
+        if self.source.index.get("expand_timesteps"):  # Wan 2.2 of 5 B takes one for each token
+            frames, height, width = x_t.shape[2:]
+            timestep = t.expand(len(x_t), frames * -(-height // 2) * -(-width // 2))
+        with self.slots.attached(batch, rows):
+            velocity: Tensor = networks[0 if high else -1](x_t.to(self.dtype), timestep, tokens, return_dict=False)[0]
+        return velocity

@@ -1,0 +1,50 @@
+"""Sampling with classifier-free guidance, step for step what diffusers' WanPipeline computes, bit for bit.
+
+    v = v_negative + guidance (v_prompt - v_negative)      x_{t-1} = scheduler.step(v, t, x_t)
+
+The two sides of guidance go through the denoiser one after the other, so each has adapters of its own, and the
+scheduler is a copy, so several samplings of one pipeline may run at the same time.
+"""
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from lofa.backbones.base import OnStep
+
+__all__ = ["sample"]
+
+
+def sample(
+    scheduler: Any,
+    sides: Sequence[Callable[[Tensor, Tensor], Tensor]],
+    noise: Tensor,
+    steps: int,
+    guidance: float,
+    on_step: OnStep | None = None,
+) -> Tensor:
+    """Denoised latents (B, C, T, H, W).
+
+    Args:
+        scheduler: diffusers' own, left as it is
+        sides: the denoiser, (x_t, timestep ()) -> velocity, under the prompts; for guidance a second one, led away from
+        noise: (B, C, T, H, W)
+        steps: denoising steps
+        guidance: scale, used where there are two sides
+        on_step: called after each step
+    """
+    scheduler = copy.deepcopy(scheduler)
+    scheduler.set_timesteps(steps, device=noise.device)
+    scheduler.set_begin_index(0)
+    timesteps = scheduler.timesteps
+    x_t = noise
+    for done, t in enumerate(timesteps, 1):
+        v, *negative = [side(x_t, t) for side in sides]
+        if negative:
+            v = negative[0] + guidance * (v - negative[0])
+        x_t = scheduler.step(v, t, x_t, return_dict=False)[0]
+        if on_step is not None:
+            on_step(done, len(timesteps), x_t)
+    return x_t
