@@ -12,12 +12,13 @@ from lightning import Trainer
 from lofa.backbones import Backbone, BackboneConfig, bare_backbone, known_backbones, read_config
 from lofa.cli import COMMANDS
 from lofa.cli.evaluate import build_recipes
-from lofa.cli.objects import build_encoder, build_network
+from lofa.cli.objects import build_encoder, build_hypernet
 from lofa.cli.options import build, schema
+from lofa.conditions import TextEncoder
 from lofa.data import PrepareOptions
 from lofa.errors import ConfigError
 from lofa.evaluation import Protocol
-from lofa.hypernets import AdapterNet, ResponseNet
+from lofa.hypernets import HYPERNETS, HypernetOptions, Hypernetwork
 from lofa.metrics import find_metrics
 from lofa.resources import conf_dir
 from lofa.training import AdapterModule, ResponseModule
@@ -70,6 +71,15 @@ def test_command(name: str) -> None:
     assert set(config) == {str(key) for key in schema(COMMANDS[name].schema)}
 
 
+def stages(config: Any, backbone: Backbone, width: int) -> list[Hypernetwork]:
+    """The hypernetwork of the configuration as each of its stages begins with it."""
+    made: list[Hypernetwork] = []
+    for stage in HYPERNETS[config.hypernet.kind].stages:
+        earlier = made[-1].parts() if made else {}
+        made.append(build_hypernet(config.hypernet, backbone, stage, TextEncoder(width=width), earlier))
+    return made
+
+
 @pytest.mark.parametrize("name", sorted(BLOCKS))
 @pytest.mark.parametrize("hypernet", ["tiny", "paper"])
 def test_backbone_and_hypernet(name: str, hypernet: str) -> None:
@@ -81,17 +91,16 @@ def test_backbone_and_hypernet(name: str, hypernet: str) -> None:
     if width % config.hypernet.patch_size:
         return  # each hypernet is for backbones of its size
     with torch.device("meta"):
-        response = build_network(config.hypernet, backbone, 64)
-        adapter = build_network(config.hypernet, backbone, 64, response)
-    assert isinstance(response, ResponseNet) and isinstance(adapter, AdapterNet)
+        assert [list(made.parts()) for made in stages(config, backbone, 64)] == [["response"], ["response", "adapter"]]
+        config.hypernet.kind = "single_stage"
+        assert [list(made.parts()) for made in stages(config, backbone, 64)] == [["adapter"]]
 
 
 def test_the_published_sizes() -> None:
     config, backbone = compose("train", ["hypernet=paper"]), on_meta("wan2.1-t2v-1.3b")
     with torch.device("meta"):
-        response = build_network(config.hypernet, backbone, 4096)
-        adapter = build_network(config.hypernet, backbone, 4096, response)
-    sizes = [sum(parameter.numel() for parameter in network.parameters()) / 1e6 for network in (response, adapter)]
+        made = stages(config, backbone, 4096)
+    sizes = [sum(parameter.numel() for parameter in hypernet.parameters()) / 1e6 for hypernet in made]
     assert sizes == pytest.approx([199.3, 213.5], rel=0.03)
 
 
@@ -105,8 +114,8 @@ def test_task(task: str) -> None:
     encoder = build_encoder(
         config.task, on_meta("tiny-wan"), {"text": torch.empty(3, 64), "pose": torch.empty(5, 15, 2)}
     )
-    network = build_network(config.hypernet, on_meta("tiny-wan"), encoder.width)
-    assert network.config["context_width"] == encoder.width
+    made = build_hypernet(config.hypernet, on_meta("tiny-wan"), 1, encoder, {})
+    assert made.trained.network.config.context_width == encoder.width
 
 
 @pytest.mark.parametrize("training", options("training"))
@@ -187,7 +196,8 @@ def test_an_experiment_sets_every_command_of_the_way_alike(command: str) -> None
 
 def check_options(config: Any) -> None:
     """The rooms take what the configuration says."""
-    for name, kind in {"prepare": PrepareOptions, "zoo": ZooOptions, "evaluation": Protocol}.items():
+    kinds = {"prepare": PrepareOptions, "zoo": ZooOptions, "evaluation": Protocol, "hypernet": HypernetOptions}
+    for name, kind in kinds.items():
         assert isinstance(build(config, name), kind)
     recipes = build_recipes(config)
     assert {"base", "lora", "lora_shared", "lofa", "lofa_sibling"} <= set(recipes)
@@ -196,5 +206,4 @@ def check_options(config: Any) -> None:
         assert stage.scheduler.warmup < (stage.scheduler.total or stage.max_steps)
     backbone = on_meta(config.backbone.name)
     with torch.device("meta"):
-        response = build_network(config.hypernet, backbone, 64)
-        build_network(config.hypernet, backbone, 64, response)
+        stages(config, backbone, 64)

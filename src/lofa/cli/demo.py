@@ -17,7 +17,7 @@ from rich.table import Table
 
 from lofa.cli.commands import EvalConfig, TrainConfig
 from lofa.cli.evaluate import compare_methods
-from lofa.cli.objects import open_backbone
+from lofa.cli.objects import hypernet_kind, open_backbone
 from lofa.cli.options import schema
 from lofa.cli.prepare import prepare_source
 from lofa.cli.runs import find_set
@@ -32,6 +32,8 @@ from lofa.predict.stages import PREDICTOR
 from lofa.workflows import pick_device, side_by_side, write_clip
 
 __all__ = ["demo"]
+
+_STAGES = {1: "response map", 2: "adapter"}
 
 
 @dataclass
@@ -80,12 +82,13 @@ def demo(config: Any) -> Evaluation:
         prepare_source(config.source, config, backbone)
     with clock.part("zoo"):
         train_zoo(config, backbone)
-    with clock.part("stage 1: response map"):
-        first = _train(config, out, stage=1)
-    with clock.part("stage 2: adapter"):
-        run = _train(config, out, stage=2, response=str(first))
-        with atomic_write(out / "predictor", PREDICTOR) as temporary:
-            shutil.copytree(run / "predictor", temporary)
+    before = None
+    for stage in hypernet_kind(config.hypernet).stages:
+        with clock.part(f"stage {stage}: {_STAGES[stage]}"):
+            run = _train(config, out, stage, before)
+            before = str(run)
+    with atomic_write(out / "predictor", PREDICTOR) as temporary:
+        shutil.copytree(run / "predictor", temporary)
     with clock.part("predict and generate"):
         set_dir = find_set(config)
         held_out = next(sample for sample in read_samples(set_dir) if sample.split == "test")
@@ -105,7 +108,7 @@ def demo(config: Any) -> Evaluation:
     return result
 
 
-def _train(config: Any, out: Path, stage: int, response: str | None = None) -> Path:
+def _train(config: Any, out: Path, stage: int, response: str | None) -> Path:
     """Trains a stage in a folder of its own below the demo's."""
     run = out / f"stage{stage}-{datetime.now():%Y-%m-%d_%H-%M-%S}"
     return train_stage(_view(config, TrainConfig, stage=stage, response=response), run).run

@@ -13,6 +13,7 @@ from omegaconf import MISSING
 from lofa.backbones import BackboneConfig
 from lofa.data import PrepareOptions
 from lofa.evaluation import Protocol
+from lofa.hypernets import HypernetOptions
 from lofa.options import LARGEST_SEED, REQUIRED, Options, option, text
 from lofa.zoo import ZooOptions
 
@@ -39,33 +40,6 @@ class TaskConfig(Options):
     )
     metrics: tuple[str, ...] = option((), "what eval reports: names in lofa.metrics.METRICS")
     prompt: str = option("own", "whose prompt method lofa is asked with: own (that of the generated clip) or sibling")
-
-
-@dataclass(frozen=True, kw_only=True)
-class HypernetConfig(Options):
-    """conf/hypernet: both hypernetworks; what only one stage has is marked."""
-
-    patch_size: int = option(REQUIRED, "side of the tiles a weight is cut into; divides the layers' sides")
-    d_model: int = option(REQUIRED, "width")
-    n_heads: int = option(REQUIRED, "attention heads")
-    n_blocks: int = option(REQUIRED, "blocks", least=1)
-    mlp_ratio: float = option(4.0, "hidden width of the MLPs, times d_model")
-    lora_rank: int = option(REQUIRED, "rank r of the predicted pairs")
-    condition_from: int = option(0, "first block that reads the condition; what is before depends on W alone")
-    gradient_checkpointing: bool = option(False, "trade time for memory")
-    attention: str = option(
-        "sdpa", "sdpa (PyTorch's own) or flash_attn (a GPU, half precision, pip install lofa[flash])"
-    )
-    compile: bool = option(False, "torch.compile the blocks: half a minute at the start; measure whether it pays")
-    quirks: tuple[str, ...] = option(
-        (),
-        "mistakes of the published network to train with, for comparison: columns, softplus, first_tile, padding, "
-        "last_block",
-    )
-    tau: float = option(0.02, "stage 1: relative change that counts as a response")
-    temperature: float = option(0.1, "stage 1: of the logits")
-    read_after: tuple[int, ...] = option(REQUIRED, "stage 2: blocks after which stage 1's tokens are read")
-    alpha_init: float = option(0.1, "stage 2: alpha at the start")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +116,7 @@ class PipelineConfig(Options):
     task: TaskConfig = MISSING
     prepare: PrepareOptions = MISSING
     zoo: ZooOptions = MISSING
-    hypernet: HypernetConfig = MISSING
+    hypernet: HypernetOptions = MISSING
     datamodule: DataModuleConfig = MISSING
     stages: StagesConfig = MISSING
     strategy: StrategyConfig = MISSING

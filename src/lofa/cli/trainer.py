@@ -29,8 +29,8 @@ _TRAINER = (
 """Arguments of the trainer that the program gives."""
 
 _MODULE = {
-    1: ("network", "encoder", "backbone", "optimizer", "scheduler"),
-    2: ("network", "encoder", "backbone", "optimizer", "scheduler", "response_network", "response_encoder", "seed"),
+    1: ("hypernet", "backbone", "optimizer", "scheduler"),
+    2: ("hypernet", "backbone", "optimizer", "scheduler", "seed"),
 }
 """Arguments of a stage's module that the program gives."""
 

@@ -1,24 +1,43 @@
-"""The two hypernetworks: frozen weights and a condition -> response map (stage I), adapter (stage II)."""
+"""Hypernetworks: frozen weights and a condition -> adapters, and for some kinds a response map."""
 
-from torch import nn
+from typing import TYPE_CHECKING
 
-from lofa.hypernets.attention import ATTENTION, use_attention
-from lofa.hypernets.compiled import compile_blocks
-from lofa.hypernets.response import Response, ResponseNet
-from lofa.hypernets.trunk import Prepared
-from lofa.hypernets.weights import AdapterNet, WeightPrediction
+from lofa.lazy import lazy
+
+if TYPE_CHECKING:
+    from lofa.hypernets.attention import ATTENTION, use_attention
+    from lofa.hypernets.compiled import compile_blocks
+    from lofa.hypernets.config import AdapterConfig, HypernetOptions, ResponseConfig, TrunkConfig
+    from lofa.hypernets.heads import HEADS
+    from lofa.hypernets.layers import FrozenLayer, Prepared
+    from lofa.hypernets.protocol import Hypernetwork, Part
+    from lofa.hypernets.response import Response, ResponseNet
+    from lofa.hypernets.single_stage import SingleStage
+    from lofa.hypernets.table import HYPERNETS
+    from lofa.hypernets.two_stage import TwoStage
+    from lofa.hypernets.weights import AdapterNet
+else:
+    __getattr__, __dir__ = lazy(
+        __name__, "config attention compiled heads layers protocol response single_stage table two_stage weights"
+    )
 
 __all__ = [
     "ATTENTION",
-    "NETWORKS",
+    "HEADS",
+    "HYPERNETS",
+    "AdapterConfig",
     "AdapterNet",
+    "FrozenLayer",
+    "HypernetOptions",
+    "Hypernetwork",
+    "Part",
     "Prepared",
     "Response",
+    "ResponseConfig",
     "ResponseNet",
-    "WeightPrediction",
+    "SingleStage",
+    "TrunkConfig",
+    "TwoStage",
     "compile_blocks",
     "use_attention",
 ]
-
-NETWORKS: dict[str, type[nn.Module]] = {"ResponseNet": ResponseNet, "AdapterNet": AdapterNet}
-"""The networks a saved predictor may name; each has a json-able `.config` of its constructor values."""
