@@ -11,7 +11,7 @@ from typing import Any
 
 from lofa.errors import ConfigError
 
-__all__ = ["LARGEST_SEED", "REQUIRED", "Options", "option", "text", "wanted"]
+__all__ = ["LARGEST_SEED", "REQUIRED", "Options", "option", "text"]
 
 LARGEST_SEED = 2**32 - 1
 """Of numpy's generators."""
@@ -63,7 +63,7 @@ class Options:
             if isinstance(value, list):
                 object.__setattr__(self, item.name, tuple(value))
             for entry in value if isinstance(value, list | tuple) else [value]:
-                words = wanted(entry, item.metadata)
+                words = _refusal(entry, item.metadata)
                 self.require(item.name, not words, words)
 
     def require(self, name: str, holds: bool, wanted: str) -> None:
@@ -80,7 +80,7 @@ _LIMITS: dict[str, tuple[Callable[[float, float], bool], str]] = {
 }
 
 
-def wanted(value: object, metadata: Mapping[Any, Any]) -> str:
+def _refusal(value: object, metadata: Mapping[Any, Any]) -> str:
     """What a value of a field with this metadata has to be and is not, and what it means; "" where all is well."""
     words = _wanted(value, metadata)
     return f"{words} ({metadata['help']})" if words and "help" in metadata else words

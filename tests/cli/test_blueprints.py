@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from lofa.cli import COMMANDS, main
 from lofa.cli.blueprints import Blueprint, drop_leftovers
+from lofa.cli.options import build
 from lofa.cli.trainer import TrainingParts, training_parts
 from lofa.errors import ConfigError
 from lofa.resources import conf_dir
@@ -34,7 +35,7 @@ def parts_of(*values: str) -> TrainingParts:
 def bound(config: DictConfig, *values: str) -> TrainingParts:
     """The parts of a configuration that was composed with these values."""
     drop_leftovers(config, OverridesParser.create().parse_overrides(list(values)))
-    parts = training_parts(config)
+    parts = training_parts(build(config))
     parts.check()
     return parts
 

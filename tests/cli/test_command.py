@@ -4,12 +4,11 @@ import os
 import re
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from omegaconf import OmegaConf
 
 from lofa.cli import COMMANDS, main
 from lofa.cli.command import run
@@ -23,7 +22,7 @@ def record(arguments: list[str], command: str = "generate") -> list[dict[str, An
     seen: list[dict[str, Any]] = []
 
     def task(config: Any) -> None:
-        seen.append(OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
+        seen.append(asdict(config))
 
     assert run(replace(COMMANDS[command], task=task), arguments) == 0
     return seen

@@ -13,7 +13,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from lofa.cli import COMMANDS, main
-from lofa.cli.options import check_values
+from lofa.cli.options import build
 from lofa.errors import ConfigError
 from lofa.resources import conf_dir
 from tests.cli.conftest import BACKBONE, SMALL_NET
@@ -88,10 +88,10 @@ def composed(command: str, *values: str) -> DictConfig:
 def test_a_number_out_of_range_is_refused(command: str, values: tuple[str, ...], key: str) -> None:
     *right, wrong = values
     config = deepcopy(composed(command, *right))
-    check_values(config)
+    build(config)
     OmegaConf.update(config, key, OverridesParser.create().parse_override(wrong).value())
     with pytest.raises(ConfigError, match=rf"^{re.escape(key)}="):
-        check_values(config)
+        build(config)
 
 
 @pytest.mark.parametrize(

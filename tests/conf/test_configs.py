@@ -12,7 +12,7 @@ from lightning import Trainer
 from lofa.backbones import Backbone, BackboneConfig, bare_backbone, known_backbones, read_config
 from lofa.cli import COMMANDS
 from lofa.cli.evaluate import build_recipes
-from lofa.cli.objects import build_encoder, build_hypernet
+from lofa.cli.objects import plain_conditions
 from lofa.cli.options import build, schema
 from lofa.conditions import TextEncoder
 from lofa.data import PrepareOptions
@@ -22,6 +22,7 @@ from lofa.hypernets import HYPERNETS, HypernetOptions, Hypernetwork
 from lofa.metrics import find_metrics
 from lofa.resources import conf_dir
 from lofa.training import AdapterModule, ResponseModule
+from lofa.workflows import build_encoder, build_hypernet
 from lofa.zoo import ZooOptions
 from tests.cli.test_blueprints import bound
 
@@ -73,10 +74,11 @@ def test_command(name: str) -> None:
 
 def stages(config: Any, backbone: Backbone, width: int) -> list[Hypernetwork]:
     """The hypernetwork of the configuration as each of its stages begins with it."""
+    options: HypernetOptions = build(config.hypernet)
     made: list[Hypernetwork] = []
     for stage in HYPERNETS[config.hypernet.kind].stages:
         earlier = made[-1].parts() if made else {}
-        made.append(build_hypernet(config.hypernet, backbone, stage, TextEncoder(width=width), earlier))
+        made.append(build_hypernet(options, backbone, stage, TextEncoder(width=width), earlier))
     return made
 
 
@@ -84,7 +86,7 @@ def stages(config: Any, backbone: Backbone, width: int) -> list[Hypernetwork]:
 @pytest.mark.parametrize("hypernet", ["tiny", "paper"])
 def test_backbone_and_hypernet(name: str, hypernet: str) -> None:
     config = compose("train", [f"backbone={name}", f"hypernet={hypernet}"])
-    assert build(config, "backbone") == read_config(name)
+    assert build(config.backbone) == read_config(name)
     backbone = on_meta(name)
     blocks, width = BLOCKS[name]
     assert len(backbone.layers) == 8 * blocks and {layer.in_features for layer in backbone.layers} == {width}
@@ -110,10 +112,9 @@ def test_every_backbone_is_known() -> None:
 
 @pytest.mark.parametrize("task", options("task"))
 def test_task(task: str) -> None:
-    config = compose("train", [f"task={task}"])
-    encoder = build_encoder(
-        config.task, on_meta("tiny-wan"), {"text": torch.empty(3, 64), "pose": torch.empty(5, 15, 2)}
-    )
+    config = build(compose("train", [f"task={task}"]))
+    rows = {"text": torch.empty(3, 64), "pose": torch.empty(5, 15, 2)}
+    encoder = build_encoder(plain_conditions(config.task), on_meta("tiny-wan"), rows)
     made = build_hypernet(config.hypernet, on_meta("tiny-wan"), 1, encoder, {})
     assert made.trained.network.config.context_width == encoder.width
 
@@ -153,13 +154,13 @@ def test_logger(logger: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("group", ["callbacks", "datamodule", "metrics", "paths", "evaluation"])
 def test_plain_group(group: str) -> None:
     for option in options(group):
-        check_options(compose("train", [f"{group}={option}"]))
+        check_options(compose("eval", [f"{group}={option}"]))
 
 
 @pytest.mark.parametrize("method", options("method"))
 def test_method(method: str) -> None:
     """Under its own name and, as a further method, under another."""
-    config = compose("eval", [f"+method@method.another={method}"])
+    config = build(compose("eval", [f"+method@method.another={method}"]))
     recipes = build_recipes(config)
     assert recipes["another"] == recipes[method]
 
@@ -176,17 +177,17 @@ def test_method(method: str) -> None:
 )
 def test_a_recipe_that_can_not_be_built_is_refused(values: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        build_recipes(compose("eval", values))
+        build_recipes(build(compose("eval", values)))
 
 
 @pytest.mark.parametrize("group", ["experiment", "debug"])
 def test_global_group(group: str) -> None:
     for option in options(group):
-        check_options(compose("train", [f"{group}={option}"]))
+        check_options(compose("eval", [f"{group}={option}"]))
 
 
 @pytest.mark.parametrize("command", ["prepare", "zoo", "eval", "demo"])
-def test_an_experiment_sets_every_command_of_the_way_alike(command: str) -> None:
+def test_an_experiment_sets_every_command_of_the_pipeline_alike(command: str) -> None:
     experiment = ["experiment=jhmdb"]
     config, train = compose(command, experiment), compose("train", experiment)
     shared = set(config) & set(train) - {"name"}
@@ -197,9 +198,10 @@ def test_an_experiment_sets_every_command_of_the_way_alike(command: str) -> None
 def check_options(config: Any) -> None:
     """The rooms take what the configuration says."""
     kinds = {"prepare": PrepareOptions, "zoo": ZooOptions, "evaluation": Protocol, "hypernet": HypernetOptions}
+    whole = build(config)
     for name, kind in kinds.items():
-        assert isinstance(build(config, name), kind)
-    recipes = build_recipes(config)
+        assert isinstance(getattr(whole, name), kind)
+    recipes = build_recipes(whole)
     assert {"base", "lora", "lora_shared", "lofa", "lofa_sibling"} <= set(recipes)
     assert list(find_metrics(config.task.metrics))
     for stage in config.stages.values():

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from lofa.cli.command import run
 from lofa.cli.commands import COMMANDS
 from lofa.cli.pages import read_header
-from lofa.cli.problems import nearest
+from lofa.errors import nearest
 
 __all__ = ["COMMANDS", "main"]
 

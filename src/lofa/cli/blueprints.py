@@ -9,8 +9,8 @@ from hydra.core.override_parser.types import Override
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from lofa.cli.problems import first_line, nearest
-from lofa.errors import ConfigError
+from lofa.cli.problems import first_line
+from lofa.errors import ConfigError, nearest
 
 __all__ = ["Blueprint", "drop_leftovers"]
 

@@ -1,8 +1,8 @@
 """The one wrapper around every command: Hydra's application with verbatim text and one message for a user's mistake.
 
-arguments -> text quoted -> Hydra composes and checks -> task(config) -> 0
-                                    |  mistake               |  mistake
-                                    +-> one message, 2 <-----+
+arguments -> text quoted -> Hydra composes -> options built and checked -> task(options) -> 0
+                                 |  mistake            |  mistake             |  mistake
+                                 +-----------> one message, 2 <---------------+
 """
 
 import os
@@ -16,11 +16,14 @@ from hydra import version
 from hydra._internal.utils import _run_hydra, get_args_parser
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
 from hydra.utils import get_method
 from omegaconf import DictConfig, OmegaConf
 
-from lofa.cli.options import check_values, list_options, schema
+from lofa.cli.blueprints import drop_leftovers
+from lofa.cli.options import build, list_options, schema
 from lofa.cli.pages import command_page
 from lofa.cli.problems import explain
 from lofa.cli.text import plain_arguments, quote_text
@@ -29,14 +32,14 @@ from lofa.processes import is_first_process
 from lofa.resources import conf_dir
 from lofa.workflows.old_keys import new_key
 
-__all__ = ["Command", "current_overrides", "run"]
+__all__ = ["Command", "given_overrides", "run"]
 
 _FULL_ERROR = "HYDRA_FULL_ERROR"  # Hydra's own switch: exceptions come through instead of being printed by Hydra
 
 
 @dataclass(frozen=True)
 class Command:
-    """A command: `conf/<name>.yaml` checked against `schema`, given to `task`.
+    """A command: `conf/<name>.yaml`, as an object of `schema`, given to `task`.
 
     The schema enters the composition as the config `<name>_schema`, first in the defaults list of the yaml file.
     The comment that the yaml file begins with says what the command is for, and shows whole command lines.
@@ -137,11 +140,12 @@ def _job(command: Command, start: list[str], verbose: bool) -> Callable[[DictCon
         alone, before = HydraConfig.get().mode == RunMode.RUN, sys.argv
         try:
             _check_missing(command, config)
-            check_values(config)
+            drop_leftovers(config, given_overrides())
+            options = build(config)
             if not alone:
-                sys.argv = [*start, *plain_arguments(current_overrides(), command.text_keys)]
+                sys.argv = [*start, *plain_arguments(_override_lines(), command.text_keys)]
             with _full_error(verbose):  # as the user has it: processes that the task starts read it too
-                return (get_method(command.task) if isinstance(command.task, str) else command.task)(config)
+                return (get_method(command.task) if isinstance(command.task, str) else command.task)(options)
         except Exception as error:
             explained = _explained(error, verbose)
             if alone:  # Hydra would print its overrides before it raises
@@ -153,8 +157,13 @@ def _job(command: Command, start: list[str], verbose: bool) -> Callable[[DictCon
     return job
 
 
-def current_overrides() -> list[str]:
-    """The overrides of the job that runs now, in Hydra's grammar; their escapes are left as they are."""
+def given_overrides() -> list[Override]:
+    """The overrides of the job that runs now."""
+    return OverridesParser.create().parse_overrides(_override_lines())
+
+
+def _override_lines() -> list[str]:
+    """The same in Hydra's grammar; their escapes are left as they are."""
     overrides = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
     assert isinstance(overrides, list)
     return [str(override) for override in overrides]

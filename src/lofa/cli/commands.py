@@ -98,7 +98,9 @@ class PredictConfig(_Writing):
     dtype: str | None = option(
         None, "precision of the file: float32, bfloat16, float16, float8_e4m3fn; none: as computed"
     )
-    rank: int | None = option(None, "highest rank: the nearest adapter of it, by singular values; none: as predicted")
+    rank: int | None = option(
+        None, "highest rank: the nearest adapter of it, by singular values; none: as predicted", least=1
+    )
     device: str = option("auto", "cpu, cuda, cuda:1 or auto")
     model: str | None = text(None, "where the predictor's backbone lies now; none: where it was in training")
     runs: str = text("runs", "folder of the runs, where `predictor` is looked for")
@@ -162,7 +164,9 @@ class ConvertConfig(_Writing):
     out: str = text(REQUIRED, "file to write (format=peft, or a set: a folder)")
     format: str = option("diffusers", "diffusers, comfyui, kohya, peft or reference")
     dtype: str | None = option(None, "precision: float32, bfloat16, float16, float8_e4m3fn; none: as it is")
-    rank: int | None = option(None, "highest rank: the nearest adapter of it, by singular values; none: as it is")
+    rank: int | None = option(
+        None, "highest rank: the nearest adapter of it, by singular values; none: as it is", least=1
+    )
     predictor: str | None = text(
         None, "of a set, format=reference: run whose stage 1 gives the tokens in stage1/; none: without them"
     )

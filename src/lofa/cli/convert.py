@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
 from lofa import workflows
 from lofa.adapters import Adapter
+from lofa.cli.commands import ConvertConfig
 from lofa.cli.objects import check_export
 from lofa.data import Sample, export_reference
 from lofa.data.reference_export import EXPORTED
@@ -18,12 +18,12 @@ from lofa.targets import check_target
 __all__ = ["convert"]
 
 
-def convert(config: Any) -> Adapter | list[Sample]:
+def convert(config: ConvertConfig) -> Adapter | list[Sample]:
     """Reads an adapter, or a set, and writes it again."""
     if config.source is None:
         raise ConfigError("give in=<adapter file> to convert")
     if (Path(config.source) / "samples.jsonl").is_file():
-        return _convert_set(config)
+        return _convert_set(config, config.source)
     if config.predictor is not None:
         raise ConfigError(f"predictor={config.predictor}: goes with the folder of a set; in={config.source} is none")
     dtype = check_export(config)
@@ -33,7 +33,7 @@ def convert(config: Any) -> Adapter | list[Sample]:
     return adapter
 
 
-def _convert_set(config: Any) -> list[Sample]:
+def _convert_set(config: ConvertConfig, source: str) -> list[Sample]:
     if config.format != "reference" or config.dtype is not None or config.rank is not None:
         raise ConfigError(
             f"in={config.source} is a set; it can be written with format=reference alone, without dtype and rank"
@@ -52,6 +52,6 @@ def _convert_set(config: Any) -> list[Sample]:
             assert isinstance(tokens, dict)  # one prompt
             return tokens
 
-    samples = export_reference(config.source, config.out, stage1, config.overwrite)
+    samples = export_reference(source, config.out, stage1, config.overwrite)
     print(f"{config.out}: {len(samples)} LoRAs and samples" + ("" if stage1 is None else ", with stage 1's tokens"))
     return samples

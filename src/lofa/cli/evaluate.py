@@ -1,5 +1,6 @@
 """eval.py: base, LoRAs, LoFA and variants on held-out prompts -> metrics.json, report.html, a table."""
 
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,13 @@ from rich.console import Console
 
 from lofa import workflows
 from lofa.backbones import Backbone
-from lofa.cli.objects import open_backbone, task_conditions
-from lofa.cli.options import build, schema
+from lofa.cli.commands import EvalConfig
+from lofa.cli.objects import open_backbone, plain_conditions
+from lofa.cli.options import schema
 from lofa.cli.problems import explain, first_line
 from lofa.cli.runs import find_set, new_run
 from lofa.errors import ConfigError, DataError
-from lofa.evaluation import Evaluation, Predicted, Protocol, Recipe, closing_table
+from lofa.evaluation import Evaluation, Predicted, Recipe, closing_table
 from lofa.predict import Predictor
 from lofa.stores import Place
 from lofa.tasks import Task
@@ -24,17 +26,16 @@ from lofa.tasks import Task
 __all__ = ["build_recipes", "compare_methods", "evaluation"]
 
 
-def evaluation(config: Any) -> Evaluation:
+def evaluation(config: EvalConfig) -> Evaluation:
     """Compares the methods of the configuration in a run directory of its own."""
     backbone = open_backbone(config.backbone, workflows.pick_device(config.device))
     with new_run(config, "eval") as run:
         return compare_methods(config, backbone, run)
 
 
-def compare_methods(config: Any, backbone: Backbone, run: Path) -> Evaluation:
+def compare_methods(config: EvalConfig, backbone: Backbone, run: Path) -> Evaluation:
     """Scores the methods and writes metrics.json and report.html into `run` (errors as `workflows.evaluate`)."""
     recipes = build_recipes(config)
-    protocol: Protocol = build(config, "evaluation")
     set_dir = find_set(config)
 
     @cache
@@ -45,32 +46,32 @@ def compare_methods(config: Any, backbone: Backbone, run: Path) -> Evaluation:
     result = workflows.evaluate(
         set_dir,
         backbone,
-        Task(config.task.name, tuple(task_conditions(config.task)), tuple(config.task.metrics), config.task.prompt),
+        Task(config.task.name, tuple(plain_conditions(config.task)), config.task.metrics, config.task.prompt),
         config.methods,
         recipes,
         load=load,
-        networks=instantiate(config.metrics, _convert_="all"),
-        protocol=protocol,
+        networks=instantiate(asdict(config.metrics), _convert_="all"),
+        protocol=config.evaluation,
     )
-    workflows.start_run(run, OmegaConf.to_container(config, resolve=True))
-    workflows.write_evaluation(run, result, set_dir, backbone, protocol)
+    workflows.start_run(run, asdict(config))
+    workflows.write_evaluation(run, result, set_dir, backbone, config.evaluation)
     Console().print(closing_table(result))
     print(f"{run / 'metrics.json'}, {run / 'report.html'}")
     return result
 
 
-def build_recipes(config: Any) -> dict[str, Recipe]:
+def build_recipes(config: EvalConfig) -> dict[str, Recipe]:
     """What `method` and `predictors` describe, by name."""
     recipes = {str(name): _recipe(f"method.{name}", node, config.seed) for name, node in config.method.items()}
-    for name, run in config.get("predictors", {}).items():
+    for name, run in config.predictors.items():
         recipes |= {name: Predicted(run), f"{name}_sibling": Predicted(run, "sibling")}
     return recipes
 
 
 def _recipe(key: str, node: Any, seed: int) -> Recipe:
     """The recipe that a node of conf/method describes, its values checked against the types of its fields."""
-    values: Any = OmegaConf.to_container(node, resolve=True)
-    target = values.pop("_target_", None) if isinstance(values, dict) else None
+    values = dict(node) if isinstance(node, dict) else {}
+    target = values.pop("_target_", None)
     if target is None:
         raise ConfigError(f"{key}: names no _target_: a recipe such as those of conf/method")
     try:
@@ -85,7 +86,7 @@ def _recipe(key: str, node: Any, seed: int) -> Recipe:
         raise ConfigError(f"{key}: {error}") from None
 
 
-def _newest_predictor(config: Any, set_dir: Place, backbone: Backbone) -> str:
+def _newest_predictor(config: EvalConfig, set_dir: Place, backbone: Backbone) -> str:
     wanted = {"stage": 2, "data": str(set_dir.resolve()), "task": config.task.name}
     try:
         run = workflows.find_run(config.paths.runs, wanted, backbone)

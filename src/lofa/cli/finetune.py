@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -10,8 +9,8 @@ from rich.table import Table
 from lofa import workflows
 from lofa.adapters import Adapter
 from lofa.adapters.formats import check_adapter_target
+from lofa.cli.commands import FinetuneConfig
 from lofa.cli.objects import open_backbone
-from lofa.cli.options import build
 from lofa.cli.runs import find_set
 from lofa.errors import ConfigError
 from lofa.targets import check_target
@@ -19,7 +18,7 @@ from lofa.targets import check_target
 __all__ = ["finetune"]
 
 
-def finetune(config: Any) -> workflows.FineTuning:
+def finetune(config: FinetuneConfig) -> workflows.FineTuning:
     """Trains and writes one adapter and, beside it, its curve."""
     out = Path(config.out)
     beside = workflows.curve_files(out)
@@ -30,7 +29,7 @@ def finetune(config: Any) -> workflows.FineTuning:
         check_target(file, config.overwrite)
     if config.compare and config.init is None:
         raise ConfigError("compare=true: there is nothing to compare with; give init=<adapter file>")
-    options = build(config, "finetune")
+    options = config.finetune
     backbone = open_backbone(config.backbone, workflows.pick_device(config.device))
     init = None if config.init is None else Adapter.load(config.init)
     if init is not None:

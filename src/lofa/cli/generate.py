@@ -1,13 +1,13 @@
 """lofa generate: a prompt, with or without an adapter -> a clip."""
 
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
 from lofa import workflows
 from lofa.adapters import Adapter
 from lofa.backbones import Backbone, load_backbone
+from lofa.cli.commands import GenerateConfig
 from lofa.cli.objects import load_predictor
 from lofa.errors import ConfigError
 from lofa.targets import check_target
@@ -17,7 +17,7 @@ __all__ = ["generate"]
 _SAMPLING = ("steps", "guidance", "frames", "height", "width", "negative_prompt")
 
 
-def generate(config: Any) -> Tensor:
+def generate(config: GenerateConfig) -> Tensor:
     """Generates one clip, uint8 (T, H, W, 3), and writes it."""
     out = Path(config.out)
     workflows.check_clip_path(out)
@@ -47,7 +47,7 @@ def _negative(given: str, backbone: Backbone) -> Adapter | str | None:
     return adapter
 
 
-def _load(config: Any) -> tuple[Backbone, Adapter | None]:
+def _load(config: GenerateConfig) -> tuple[Backbone, Adapter | None]:
     """The backbone and the adapter, checked to belong together."""
     if config.adapter is not None and config.predictor is not None:
         raise ConfigError("adapter= and predictor= are both given: give one of them")

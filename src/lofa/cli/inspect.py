@@ -1,19 +1,19 @@
 """lofa inspect: what an adapter, a sample, a data set or a run holds."""
 
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from lofa import workflows
+from lofa.cli.commands import InspectConfig
 from lofa.errors import ConfigError
 from lofa.targets import check_target
 
 __all__ = ["inspect"]
 
 
-def inspect(config: Any) -> dict[str, str]:
+def inspect(config: InspectConfig) -> dict[str, str]:
     """Prints a table of what is found at `path`."""
     path, out = Path(config.path), None if config.out is None else Path(config.out)
     if out is not None and out.suffix.lower() != ".png":

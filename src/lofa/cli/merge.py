@@ -1,10 +1,10 @@
 """lofa merge: an adapter into its backbone -> a diffusers folder."""
 
 from pathlib import Path
-from typing import Any
 
 from lofa.adapters import Adapter
 from lofa.backbones import backbone_folder, check_merge_target, load_backbone, merge_adapter
+from lofa.cli.commands import MergeConfig
 from lofa.errors import BackboneError, ConfigError
 from lofa.files import digest
 from lofa.workflows import check_made_for
@@ -12,7 +12,7 @@ from lofa.workflows import check_made_for
 __all__ = ["merge"]
 
 
-def merge(config: Any) -> Path:
+def merge(config: MergeConfig) -> Path:
     """Writes the merged folder."""
     adapter = Adapter.load(config.adapter)
     model = config.model or adapter.metadata.get("backbone")

@@ -1,16 +1,16 @@
 """Options as the configuration has them: the schema of a command, its keys in words, and objects of what was given."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, is_dataclass
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from lofa.errors import ConfigError
-from lofa.options import wanted
 
-__all__ = ["Option", "build", "check_values", "list_options", "schema"]
+__all__ = ["Option", "build", "list_options", "schema"]
 
 
 @dataclass(frozen=True)
@@ -70,31 +70,27 @@ def _unlock(node: DictConfig) -> None:
             _unlock(node[name])
 
 
-def check_values(config: DictConfig, prefix: str = "") -> None:
-    """Refuses values outside the limits of their options, and NaN or infinity anywhere (ConfigError)."""
-    kind = OmegaConf.get_type(config)
-    known = {item.name: item.metadata for item in fields(kind)} if isinstance(kind, type) and is_dataclass(kind) else {}
-    for name in config:
-        if OmegaConf.is_missing(config, name):
-            continue
-        key, value = f"{prefix}{name}", config[name]
-        about: Any = known.get(str(name), {})
-        if isinstance(value, DictConfig):
-            check_values(value, f"{key}.")
-            continue
-        for entry in value if OmegaConf.is_list(value) else [value]:
-            words = wanted(entry, about)
-            if words:
-                raise ConfigError(f"{key}={value}: must be {words}")
-
-
-def build(config: DictConfig, name: str) -> Any:
-    """The object of the options class that stands in the configuration under `name`.
+def build(config: DictConfig, prefix: str = "") -> Any:
+    """The object of a configuration, its parts first.
 
     Raises:
-        ConfigError: values that its class refuses, by their whole key.
+        ConfigError: a value that a class refuses, or NaN or infinity among the arguments of others, by its whole key.
     """
+    for name, node in config.items():
+        if isinstance(node, DictConfig) and is_dataclass(OmegaConf.get_type(node)):
+            build(node, f"{prefix}{name}.")
+        else:
+            _check_finite(f"{prefix}{name}", node)
     try:
-        return OmegaConf.to_object(config[name])
+        return OmegaConf.to_object(config)
     except ConfigError as error:
-        raise ConfigError(f"{name}.{error}") from None
+        raise ConfigError(f"{prefix}{error}") from None
+
+
+def _check_finite(key: str, value: Any) -> None:
+    if isinstance(value, DictConfig):
+        for name, entry in value.items():
+            _check_finite(f"{key}.{name}", entry)
+    for entry in value if isinstance(value, ListConfig) else [value]:
+        if isinstance(entry, float) and not math.isfinite(entry):
+            raise ConfigError(f"{key}={value}: must be a finite number")

@@ -1,16 +1,16 @@
 """lofa predict: a prompt or pose sequence -> an adapter file."""
 
 import time
-from typing import Any
 
 from lofa import workflows
 from lofa.adapters import Adapter
+from lofa.cli.commands import PredictConfig
 from lofa.cli.objects import check_export, load_predictor
 
 __all__ = ["predict"]
 
 
-def predict(config: Any) -> Adapter:
+def predict(config: PredictConfig) -> Adapter:
     """Predicts one adapter and writes it."""
     dtype = check_export(config)
     predictor = load_predictor(config)

@@ -1,8 +1,5 @@
 """A user's mistakes, found by us, Hydra or OmegaConf, as one message each: what, where, what exists, what to do."""
 
-import difflib
-from collections.abc import Iterable
-
 from hydra.errors import (
     ConfigCompositionException,
     HydraException,
@@ -20,25 +17,15 @@ from omegaconf.errors import (
     ValidationError,
 )
 
-from lofa.errors import LofaError, WriteError
+from lofa.errors import LofaError, WriteError, nearest
 from lofa.faults import disk_fault
 
-__all__ = ["explain", "first_line", "nearest"]
+__all__ = ["explain", "first_line"]
 
 _AGAIN = (
     "What was there before is whole. Make room and run the same command again; prepare, zoo and train go on with what "
     "is missing"
 )
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """A clause that names what exists: near spellings of `name` if there are, otherwise everything, or the first 20."""
-    names = [str(item) for item in known]
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
-    if near:
-        return f"did you mean {' or '.join(near)}?"
-    more = f", ... ({len(names)} in all)" if len(names) > 20 else ""
-    return f"there are: {', '.join(names[:20]) or 'none'}{more}"
 
 
 def explain(error: BaseException) -> str | None:

@@ -1,9 +1,7 @@
-"""The Lightning trainer of a stage: devices, checkpoints, and which weights are kept."""
+"""What the configuration of a training names by class: optimizer, schedule, module, trainer, logger, callbacks."""
 
-import logging
-import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +9,15 @@ import torch
 from lightning import Callback, Trainer
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import Strategy
-from omegaconf import OmegaConf
 
 from lofa.cli.blueprints import Blueprint
-from lofa.data import LoFADataModule
+from lofa.cli.commands import TrainConfig
+from lofa.cli.pipeline import StageConfig, StrategyConfig
 from lofa.errors import ConfigError
-from lofa.training import AtomicCheckpointIO, Checkpoints, PredictorModule, StopOnNonFinite, StopRequest
-from lofa.workflows.runs import CHECKPOINTS
+from lofa.training import AtomicCheckpointIO, Checkpoints, StopOnNonFinite
+from lofa.workflows.devices import ACCELERATORS, pick_device
 
-__all__ = ["TrainingParts", "build_checkpoints", "build_trainer", "keep_best", "quieten_lightning", "training_parts"]
+__all__ = ["TrainingParts", "build_trainer", "place_training", "stage_config", "training_parts"]
 
 _TRAINER = (
     *("strategy", "devices", "num_nodes", "logger", "callbacks", "plugins", "max_steps", "max_epochs"),
@@ -33,19 +31,6 @@ _MODULE = {
     2: ("hypernet", "backbone", "optimizer", "scheduler", "seed"),
 }
 """Arguments of a stage's module that the program gives."""
-
-
-def quieten_lightning() -> None:
-    """Its hints on hardware, products and workers say nothing that a user of this command could act on."""
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    for message in (
-        ".*does not have many workers",
-        ".*LeafSpec",
-        ".*barrier.*using the device",
-        ".*Checkpoint directory",
-    ):
-        warnings.filterwarnings("ignore", message)
 
 
 @dataclass(frozen=True)
@@ -69,46 +54,49 @@ class TrainingParts:
             part.check()
 
 
-def training_parts(config: Any) -> TrainingParts:
-    """The parts of the stage that is trained."""
-    key = f"stages.s{config.stage}"
+def stage_config(config: TrainConfig) -> StageConfig:
+    """How the stage is trained that is asked for."""
+    return config.stages.s1 if config.stage == 1 else config.stages.s2
 
-    def settings(name: str) -> dict[str, Any]:
-        return OmegaConf.to_container(OmegaConf.select(config, name), resolve=True)
 
-    trainer, logger = settings("trainer"), settings("logger")
-    devices, nodes = settings("strategy")["devices"], config.strategy.num_nodes
-    plugin = settings("strategy.plugin")
+def training_parts(config: TrainConfig) -> TrainingParts:
+    """The parts of the stage that is trained.
+
+    Raises:
+        ConfigError: a negative gradient norm.
+    """
+    key, stage = f"stages.s{config.stage}", stage_config(config)
+    plugin, trainer = dict(config.strategy.plugin), dict(config.trainer)
     if "data_parallel_size" in plugin and plugin["data_parallel_size"] is None:
-        plugin["data_parallel_size"] = _count_devices(config, devices) * nodes
+        plugin["data_parallel_size"] = _count_devices(config) * config.strategy.num_nodes
     trainer.pop("enable_progress_bar", None)  # ours counts steps
     if (trainer.get("gradient_clip_val") or 0) < 0:  # Lightning would climb the loss
         raise ConfigError(f"trainer.gradient_clip_val={trainer['gradient_clip_val']}: must be at least 0, or null")
     return TrainingParts(
-        optimizer=Blueprint(f"{key}.optimizer", settings(f"{key}.optimizer"), positional=1),
-        scheduler=Blueprint(f"{key}.scheduler", settings(f"{key}.scheduler"), positional=1),
-        module=Blueprint(f"{key}.module", settings(f"{key}.module"), added=_MODULE[config.stage]),
+        optimizer=Blueprint(f"{key}.optimizer", stage.optimizer, positional=1),
+        scheduler=Blueprint(f"{key}.scheduler", stage.scheduler, positional=1),
+        module=Blueprint(f"{key}.module", stage.module, added=_MODULE[config.stage or 1]),
         trainer=Blueprint("trainer", trainer, added=_TRAINER),
         strategy=Blueprint("strategy.plugin", plugin) if plugin else None,
-        logger=Blueprint("logger", logger, added=("save_dir",)) if logger.get("_target_") else None,
-        callbacks=tuple(Blueprint(f"callbacks.{name}", node) for name, node in settings("callbacks").items()),
+        logger=Blueprint("logger", config.logger, added=("save_dir",)) if config.logger.get("_target_") else None,
+        callbacks=tuple(Blueprint(f"callbacks.{name}", node) for name, node in config.callbacks.items()),
     )
 
 
 def build_trainer(
-    parts: TrainingParts, config: Any, stage: Any, run: Path, checkpoints: Checkpoints, callbacks: Sequence[Callback]
+    parts: TrainingParts, config: TrainConfig, run: Path, checkpoints: Checkpoints, callbacks: Sequence[Callback]
 ) -> Trainer:
     """The trainer of a stage, writing into `run`.
 
     Raises:
         ConfigError: devices or a precision that are not to be had here.
     """
-    devices = OmegaConf.to_container(config.strategy, resolve=True)["devices"]
+    stage, devices = stage_config(config), config.strategy.devices
     own = [part.make(Callback) for part in parts.callbacks]
     return parts.trainer.make(
         Trainer,
         strategy="auto" if parts.strategy is None else parts.strategy.make(Strategy),  # type: ignore[type-abstract]
-        devices=devices,
+        devices=list(devices) if isinstance(devices, tuple) else devices,
         num_nodes=config.strategy.num_nodes,
         logger=False if parts.logger is None else parts.logger.make(Logger, save_dir=str(run)),  # type: ignore[type-abstract]
         callbacks=[StopOnNonFinite(), *callbacks, *own, checkpoints],
@@ -125,26 +113,42 @@ def build_trainer(
     )
 
 
-def _count_devices(config: Any, devices: Any) -> int:
+def place_training(
+    device: str, trainer: Mapping[str, Any], strategy: StrategyConfig
+) -> tuple[dict[str, Any], StrategyConfig]:
+    """Trainer and strategy with accelerator and devices as `device` says; "auto" leaves them.
+
+    A kind of device ("cuda") leaves the number to `strategy.devices`, one of several ("cuda:1") is the only one.
+
+    Raises:
+        ConfigError: no such device here, no such number of them, or `device` says another thing than the two.
+    """
+    devices: Any = list(strategy.devices) if isinstance(strategy.devices, tuple) else strategy.devices
+    numbers = devices if isinstance(devices, list) else [devices]
+    if devices != "auto" and not (numbers and all(type(number) is int for number in numbers)):
+        raise ConfigError(f"strategy.devices={devices}: give how many, a list of their numbers, or auto")
+    if device == "auto":
+        return dict(trainer), strategy
+    found = pick_device(device)
+    accelerator, chosen = ACCELERATORS[found.type], trainer.get("accelerator", "auto")
+    if chosen not in ("auto", accelerator, found.type):
+        raise ConfigError(
+            f"device={device} and trainer.accelerator={chosen} contradict each other: leave one of them out, "
+            "or give device=auto"
+        )
+    if found.type != "cpu" and found.index is not None:
+        if devices not in (1, "auto", [found.index]):
+            raise ConfigError(
+                f"device={device} is one device, strategy.devices={devices} are others: for several give "
+                f"device={found.type} or device=auto"
+            )
+        devices = [found.index]
+    return {**trainer, "accelerator": accelerator}, replace(strategy, devices=devices)
+
+
+def _count_devices(config: TrainConfig) -> int:
     """Processes on one machine; "auto" means every GPU, or one process on a CPU."""
-    if isinstance(devices, int | list):
+    devices = config.strategy.devices
+    if devices != "auto":
         return devices if isinstance(devices, int) else len(devices)
-    return 1 if config.trainer.accelerator == "cpu" else max(1, torch.cuda.device_count())
-
-
-def build_checkpoints(config: Any, stage: Any, run: Path, data: LoFADataModule, stop: StopRequest) -> Checkpoints:
-    """Where and when a stage is saved, and how it stops."""
-    validated = bool(len(data.val or ())) and config.trainer.limit_val_batches != 0
-    return Checkpoints(run / CHECKPOINTS, stage.val_every, validated, stop)
-
-
-def keep_best(
-    trainer: Trainer, checkpoints: Checkpoints, module: PredictorModule, data: LoFADataModule
-) -> dict[str, float]:
-    """Puts the weights that validated best into the module and gives their metrics; the last without validation."""
-    best = checkpoints.find_best(trainer.global_step)
-    if best is None:
-        return {}
-    trainer.loggers = []  # the log ends with the training
-    (metrics,) = trainer.validate(module, data, ckpt_path=best, verbose=False, weights_only=True)
-    return {name: float(value) for name, value in metrics.items()}
+    return 1 if config.trainer.get("accelerator") == "cpu" else max(1, torch.cuda.device_count())

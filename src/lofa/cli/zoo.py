@@ -1,17 +1,16 @@
 """lofa zoo: the per-sample LoRAs of a data set, many at once."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from rich.console import Console
 from rich.table import Column, Table
 
 from lofa.backbones import Backbone
+from lofa.cli.commands import ZooConfig
 from lofa.cli.objects import open_backbone
-from lofa.cli.options import build
-from lofa.cli.problems import nearest
+from lofa.cli.pipeline import PipelineConfig
 from lofa.cli.runs import find_set
-from lofa.errors import ConfigError, DataError
+from lofa.errors import ConfigError, DataError, nearest
 from lofa.workflows import pick_device
 from lofa.zoo import ZooAudit, ZooReport, build_zoo, verify_zoo
 
@@ -20,7 +19,7 @@ __all__ = ["check_zoo", "train_zoo", "zoo"]
 _ACTIONS = ("build", "retry", "verify")
 
 
-def zoo(config: Any) -> ZooReport | ZooAudit:
+def zoo(config: ZooConfig) -> ZooReport | ZooAudit:
     """Trains the LoRAs of the set `data`, or of one shard of them, or checks them."""
     if config.action not in _ACTIONS:
         raise ConfigError(f"action={config.action}: {nearest(config.action, _ACTIONS)}")
@@ -30,7 +29,7 @@ def zoo(config: Any) -> ZooReport | ZooAudit:
     return train_zoo(config, backbone, retry=config.action == "retry")
 
 
-def train_zoo(config: Any, backbone: Backbone, retry: bool = False) -> ZooReport:
+def train_zoo(config: PipelineConfig, backbone: Backbone, retry: bool = False) -> ZooReport:
     """Trains what is missing of a zoo and says how it went.
 
     Raises:
@@ -38,7 +37,7 @@ def train_zoo(config: Any, backbone: Backbone, retry: bool = False) -> ZooReport
     """
     set_dir = find_set(config)
     folder = set_dir / "zoo"
-    report = build_zoo(set_dir, backbone, build(config, "zoo"), retry=retry)
+    report = build_zoo(set_dir, backbone, config.zoo, retry=retry)
     print(f"{folder}: {report.trained} LoRAs trained, {report.present} were there already")
     if report.trained:
         speed = f"{report.loras_per_hour:,.0f} LoRAs an hour"
@@ -52,14 +51,14 @@ def train_zoo(config: Any, backbone: Backbone, retry: bool = False) -> ZooReport
     return report
 
 
-def check_zoo(config: Any, backbone: Backbone) -> ZooAudit:
+def check_zoo(config: ZooConfig, backbone: Backbone) -> ZooAudit:
     """Checks a zoo and prints a table and a line a problem.
 
     Raises:
         DataError: there are problems.
     """
     folder = find_set(config) / "zoo"
-    audit = verify_zoo(find_set(config), backbone, build(config, "zoo"))
+    audit = verify_zoo(find_set(config), backbone, config.zoo)
     table = Table("check", Column("looked at", justify="right"), Column("problems", justify="right"), title=str(folder))
     for name, check in audit.checks.items():
         table.add_row(name, str(check.looked_at), str(len(check.problems)))

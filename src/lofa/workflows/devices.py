@@ -2,7 +2,7 @@
 
 import torch
 
-from lofa.errors import ConfigError
+from lofa.errors import ConfigError, nearest
 
 __all__ = ["ACCELERATORS", "pick_device", "pick_dtype"]
 
@@ -40,5 +40,5 @@ def pick_device(name: str) -> torch.device:
 def pick_dtype(name: str | None) -> torch.dtype | None:
     """The floating-point type of that name, None for None (ConfigError for another name)."""
     if name is not None and name not in _DTYPES:
-        raise ConfigError(f"dtype={name}: there are {', '.join(_DTYPES)}")
+        raise ConfigError(f"dtype={name}: {nearest(name, _DTYPES)}")
     return None if name is None else _DTYPES[name]

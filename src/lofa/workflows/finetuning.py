@@ -10,7 +10,7 @@ from lofa.adapters import Adapter
 from lofa.backbones import Backbone
 from lofa.data import Sample, read_samples
 from lofa.data.samples import LATENTS
-from lofa.errors import ConfigError, DataError, LofaError
+from lofa.errors import ConfigError, DataError, LofaError, nearest
 from lofa.evaluation import write_curves
 from lofa.files import write_json
 from lofa.stores import Location
@@ -111,7 +111,7 @@ def _clips(set_dir: Location, group: str | None) -> tuple[list[Sample], list[Sam
         raise ConfigError(f"{set_dir}: {len(groups)} classes; choose one with group=, such as {', '.join(groups[:3])}")
     name = groups[0] if group is None else group
     if name not in groups:
-        raise ConfigError(f"group={name}: no such class in {set_dir}; there are {', '.join(groups[:20])}")
+        raise ConfigError(f"group={name}: no such class in {set_dir}; {nearest(name, groups)}")
     chosen = [sample for sample in samples if sample.group == name]
     first = chosen[0]
     chosen = [sample for sample in chosen if (sample.frames, sample.size) == (first.frames, first.size)]
