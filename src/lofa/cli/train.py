@@ -64,7 +64,7 @@ def train_into(run: Path, config: TrainConfig, checkpoint: Path | None = None) -
     Raises:
         LofaError: whatever does not fit: data set, zoo, backbone, stage-1 run, sizes.
     """
-    with StopRequest() as stop, _explained(run, config.stage or 0):
+    with StopRequest(follower=not is_first_process()) as stop, _explained(run, config.stage or 0):
         needed = _check_stage(config)
         trainer, strategy = place_training(config.device, config.trainer, config.strategy)
         parts = training_parts(replace(config, trainer=trainer, strategy=strategy))
