@@ -111,7 +111,7 @@ def train_stage(config: Any, run: Path, checkpoint: Path | None = None) -> Train
     Raises:
         LofaError: whatever does not fit: data set, zoo, backbone, stage-1 run, sizes.
     """
-    with StopRequest() as stop, _explained(run, config.stage):
+    with StopRequest(follower=not is_first_process()) as stop, _explained(run, config.stage):
         return _train_stage(config, run, checkpoint, stop)
 
 
