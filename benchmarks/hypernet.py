@@ -31,11 +31,21 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from lofa.adapters import LowRankBatch
+from lofa.adapters import LoraBatch, merge_batches
 from lofa.backbones import bare_backbone, load_backbone, read_config
 from lofa.conditions import Condition
 from lofa.files import write_json
-from lofa.hypernets import AdapterNet, Prepared, Response, ResponseNet, WeightPrediction, compile_blocks
+from lofa.hypernets import (
+    AdapterConfig,
+    AdapterNet,
+    FrozenLayer,
+    Prepared,
+    Response,
+    ResponseConfig,
+    ResponseNet,
+    compile_blocks,
+)
+from lofa.hypernets.layers import prepare
 from lofa.interop.config import ReferenceConfig
 from lofa.interop.reference import ReferenceAdapterNet, ReferenceResponseNet
 from lofa.training import delta_loss, response_loss
@@ -95,9 +105,10 @@ class Job:
                 "lora_rank": config.lora_rank,
                 "condition_from": config.n_blocks - 1,
             }
+            ours |= {"response_width": config.d_model, "read_after": (config.n_blocks - 1,)}
             cached = (
-                ResponseNet(**ours).to(dtype),
-                AdapterNet(**ours, response_width=config.d_model, read_after=[config.n_blocks - 1]).to(dtype),
+                ResponseNet(ResponseConfig.pick(ours)).to(dtype),
+                AdapterNet(AdapterConfig.pick(ours)).to(dtype),
             )
             W = torch.randn(layers, config.in_dim, config.in_dim, dtype=dtype) * 0.02
             texts = torch.randn(prompts, TOKENS, config.context_dim, dtype=dtype)
@@ -106,6 +117,12 @@ class Job:
         for net in (first, second, *cached):
             net.requires_grad_(False)
         return cls(first, second, cached, W, number % config.num_depth, number % config.num_type, texts)
+
+    def prepared(self, *networks: Any) -> list[Prepared]:
+        """What each network makes of the weights."""
+        ids = zip(self.W, self.depth.tolist(), self.kind.tolist(), strict=True)
+        made = prepare(networks, (FrozenLayer(str(number), *own) for number, own in enumerate(ids)))
+        return [one for (one,) in made]
 
 
 def naive_tokens(
@@ -141,17 +158,18 @@ def naive_adapter(job: Job, text: Tensor, through: Path | None = None) -> Tensor
     return (alpha * B)[:1] @ A[:1]
 
 
-def exact_adapter(job: Job, prepared: Sequence[Tensor], texts: Tensor) -> Tensor:
+def exact_adapter(job: Job, prepared: Sequence[Prepared], texts: Tensor) -> Tensor:
     """The same numbers: the weights' part kept, one key for the padding, no heads in stage I."""
-    tokens = job.first.finish(prepared[0], texts)
-    made = job.second.adapt(prepared[1], texts, tokens)
+    lengths = torch.full((len(texts),), texts.shape[1], device=texts.device)
+    tokens = job.first.tokens(prepared[0], texts, lengths)
+    made = job.second.adapt(prepared[1], texts, lengths, tokens)
     return (made.alpha[..., None, None] * made.B)[:1, 0] @ made.A[:1, 0]
 
 
 def cached_adapter(job: Job, prepared: Sequence[Prepared], texts: Tensor) -> Tensor:
     """The cached design: the last block alone reads the condition."""
     lengths = torch.full((len(texts),), REAL, device=texts.device)
-    tokens = job.cached[0].finish(prepared[0], texts, lengths)
+    tokens = job.cached[0].tokens(prepared[0], texts, lengths)
     made = job.cached[1].adapt(prepared[1], texts, lengths, tokens)
     return made.B[:1, 0] @ made.A[:1, 0]
 
@@ -190,8 +208,8 @@ class Losses:
     """Leaf tensors of both losses at the job's size, and the losses dense and tile by tile."""
 
     response: Response
-    prediction: WeightPrediction
-    truth: WeightPrediction
+    prediction: LoraBatch
+    truth: LoraBatch
     W: Tensor
 
     @classmethod
@@ -205,13 +223,10 @@ class Losses:
             return A.requires_grad_(grad), B.requires_grad_(grad)
 
         alpha = torch.full((prompts, layers), 0.1, device=job.W.device)
-        response = Response(A=(one := pair(0.01, True))[0], B=one[1], tokens=job.W[:0], tau=0.02, temperature=0.1)
-        return cls(
-            response,
-            WeightPrediction(*pair(0.01, True), alpha),
-            WeightPrediction(*pair(0.01, False), alpha),
-            job.W.float(),
-        )
+        names = tuple(map(str, range(layers)))
+        response = Response(job.W[:0], *pair(0.01, True), 0.02, 0.1, names)
+        prediction, truth = (LoraBatch(*pair(0.01, grad), alpha, names) for grad in (True, False))
+        return cls(response, prediction, truth, job.W.float())
 
     def dense_response(self) -> None:
         """Binary cross-entropy over whole matrices."""
@@ -220,7 +235,7 @@ class Losses:
 
     def tiled_response(self) -> None:
         """As training computes it."""
-        response_loss([(self.response, self.W, self.truth)])[0].backward()
+        response_loss([(self.response, list(self.W), self.truth)])[0].backward()
 
     def dense_delta(self) -> None:
         """L1 over whole matrices."""
@@ -248,11 +263,11 @@ class Steps:
     @classmethod
     def make(cls, job: Job) -> "Steps":
         prompts, config = len(job.texts), job.second.config
-        values = job.cached[0].config | {"condition_from": 0, "gradient_checkpointing": True}
-        values = {key: value for key, value in values.items() if key not in ("tau", "temperature")}
+        values = job.cached[1].config.values() | {"condition_from": 0, "gradient_checkpointing": True}
+        values |= {"read_after": config.cross_attn_idxs}
         ours = (
-            ResponseNet(**values).to(job.W),
-            AdapterNet(**values, response_width=config.d_model, read_after=config.cross_attn_idxs).to(job.W),
+            ResponseNet(ResponseConfig.pick(values)).to(job.W),
+            AdapterNet(AdapterConfig.pick(values)).to(job.W),
         )
         tiles = (config.input_size // config.patch_size) ** 2
         tokens = torch.randn(prompts, len(job.W), tiles, config.d_model).to(job.W)
@@ -280,13 +295,13 @@ class Steps:
     def ours_first(self) -> None:
         """Weights' part once for all prompts, condition once for all layers, loss tile by tile."""
         job = self.job
-        response = self.ours[0](job.W, job.depth, job.kind, job.texts, self._lengths)
-        torch.stack(response_loss([(response, self.losses.W, self.losses.truth)])).sum().backward()
+        response = self.ours[0].respond(job.prepared(self.ours[0])[0], job.texts, self._lengths)
+        torch.stack(response_loss([(response, list(self.losses.W), self.losses.truth)])).sum().backward()
 
     def ours_second(self) -> None:
         """The same of stage II."""
         job = self.job
-        made = self.ours[1](job.W, job.depth, job.kind, job.texts, self._lengths, self.tokens)
+        made = self.ours[1].adapt(job.prepared(self.ours[1])[0], job.texts, self._lengths, self.tokens)
         delta_loss([(made, self.losses.truth)]).mean().backward()
 
     @property
@@ -359,10 +374,7 @@ class WholeStep:
 
     def _denoising(self, A: Tensor, B: Tensor, alpha: Tensor) -> Tensor:
         """Of A (P, L, r, in), B (P, L, out, r), alpha (P, L)."""
-        pairs = {
-            name: LowRankBatch(A[:, i].float(), B[:, i].float(), alpha[:, i].float())
-            for i, name in enumerate(self.names)
-        }
+        pairs = merge_batches([LoraBatch(A.float(), B.float(), alpha.float(), tuple(self.names))])
         losses = self.backbone.denoising_loss(self.latents, self.condition, pairs, self.level, noise=self.noise)
         return 10 * losses.mean()
 
@@ -379,7 +391,7 @@ class WholeStep:
     def ours(self) -> None:
         """As training does it."""
         made, job = self.made, self.made.job
-        said = made.ours[1](job.W, job.depth, job.kind, job.texts, made._lengths, made.tokens)
+        said = made.ours[1].adapt(job.prepared(made.ours[1])[0], job.texts, made._lengths, made.tokens)
         loss = delta_loss([(said, made.losses.truth)]).mean() + self._denoising(said.A, said.B, said.alpha)
         loss.backward()
 
@@ -387,8 +399,7 @@ class WholeStep:
 @torch.no_grad()
 def latency(job: Job, repeats: int, device: str, compile: bool) -> dict[str, Any]:
     """Seconds from prompt tokens to one prompt's adapter, and a prompt of several at once."""
-    prepared = [net.prepare(job.W, job.depth, job.kind) for net in (job.first, job.second)]
-    cached = [net.prepare(job.W, job.depth, job.kind) for net in job.cached]
+    prepared, cached = job.prepared(job.first, job.second), job.prepared(*job.cached)
     one, count = job.texts[:1], len(job.texts)
     expected, got = naive_adapter(job, one[0]), exact_adapter(job, prepared, one)
     fast = job

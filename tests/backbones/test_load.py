@@ -25,6 +25,7 @@ def test_every_config_reads_and_hub_size_ones_build_on_meta(name: str) -> None:
         backbone = bare_backbone(config)
         values = config.architecture["transformer"]
         blocks, width = values["num_layers"], values["num_attention_heads"] * values["attention_head_dim"]
+        blocks *= 1 + ("transformer_2" in config.architecture)
         assert len(backbone.layers) == blocks * len(config.kinds) and backbone.num_depths == blocks
         assert {(layer.out_features, layer.in_features) for layer in backbone.layers} == {(width, width)}
         assert backbone.device.type == "meta" and backbone.weight(backbone.layers[0].name).is_meta

@@ -14,18 +14,24 @@ from omegaconf import OmegaConf
 from lofa.backbones import Backbone, BackboneConfig, bare_backbone, known_backbones, read_config
 from lofa.cli import COMMANDS, load_command
 from lofa.cli.evaluate import build_recipes
-from lofa.cli.objects import build_encoder, build_network
+from lofa.cli.objects import build_encoder, build_hypernet
 from lofa.cli.options import build
+from lofa.conditions import TextEncoder
 from lofa.data import PrepareOptions
 from lofa.errors import ConfigError
 from lofa.evaluation import Protocol
-from lofa.hypernets import AdapterNet, ResponseNet
+from lofa.hypernets import HYPERNETS, HypernetOptions, Hypernetwork
 from lofa.metrics import find_metrics
 from lofa.resources import conf_dir
 from lofa.training import AdapterModule, ResponseModule
 from lofa.zoo import ZooOptions
 
-BLOCKS = {"tiny-wan": (4, 96), "wan2.1-t2v-1.3b": (30, 1536), "wan2.1-t2v-14b": (40, 5120)}
+BLOCKS = {
+    "tiny-wan": (4, 96),
+    "wan2.1-t2v-1.3b": (30, 1536),
+    "wan2.1-t2v-14b": (40, 5120),
+    "wan2.2-t2v-a14b": (80, 5120),
+}
 SIZES = {"num_layers": 4, "num_attention_heads": 4, "attention_head_dim": 24, "ffn_dim": 192, "text_dim": 64}
 TINY = {"transformer": SIZES}
 PRIMARY = sorted(COMMANDS)
@@ -67,6 +73,15 @@ def test_command(name: str) -> None:
     assert set(config) == {str(key) for key in OmegaConf.structured(schema)}
 
 
+def stages(config: Any, backbone: Backbone, width: int) -> list[Hypernetwork]:
+    """The hypernetwork of the configuration as each of its stages begins with it."""
+    made: list[Hypernetwork] = []
+    for stage in HYPERNETS[config.hypernet.kind].stages:
+        earlier = made[-1].parts() if made else {}
+        made.append(build_hypernet(config.hypernet, backbone, stage, TextEncoder(width=width), earlier))
+    return made
+
+
 @pytest.mark.parametrize("name", sorted(BLOCKS))
 @pytest.mark.parametrize("hypernet", ["tiny", "paper"])
 def test_backbone_and_hypernet(name: str, hypernet: str) -> None:
@@ -78,17 +93,16 @@ def test_backbone_and_hypernet(name: str, hypernet: str) -> None:
     if width % config.hypernet.patch_size:
         return  # each hypernet is for backbones of its size
     with torch.device("meta"):
-        response = build_network(config.hypernet, backbone, 64)
-        adapter = build_network(config.hypernet, backbone, 64, response)
-    assert isinstance(response, ResponseNet) and isinstance(adapter, AdapterNet)
+        assert [list(made.parts()) for made in stages(config, backbone, 64)] == [["response"], ["response", "adapter"]]
+        config.hypernet.kind = "single_stage"
+        assert [list(made.parts()) for made in stages(config, backbone, 64)] == [["adapter"]]
 
 
 def test_the_published_sizes() -> None:
     config, backbone = compose("train", ["hypernet=paper"]), on_meta("wan2.1-t2v-1.3b")
     with torch.device("meta"):
-        response = build_network(config.hypernet, backbone, 4096)
-        adapter = build_network(config.hypernet, backbone, 4096, response)
-    sizes = [sum(parameter.numel() for parameter in network.parameters()) / 1e6 for network in (response, adapter)]
+        made = stages(config, backbone, 4096)
+    sizes = [sum(parameter.numel() for parameter in hypernet.parameters()) / 1e6 for hypernet in made]
     assert sizes == pytest.approx([199.3, 213.5], rel=0.03)
 
 
@@ -102,8 +116,8 @@ def test_task(task: str) -> None:
     encoder = build_encoder(
         config.task, on_meta("tiny-wan"), {"text": torch.empty(3, 64), "pose": torch.empty(5, 15, 2)}
     )
-    network = build_network(config.hypernet, on_meta("tiny-wan"), encoder.width)
-    assert network.config["context_width"] == encoder.width
+    made = build_hypernet(config.hypernet, on_meta("tiny-wan"), 1, encoder, {})
+    assert made.trained.network.config.context_width == encoder.width
 
 
 @pytest.mark.parametrize("training", options("training"))
@@ -198,6 +212,7 @@ def check_options(config: Any) -> None:
     build(PrepareOptions, config.prepare)
     build(ZooOptions, config.zoo)
     build(Protocol, config.evaluation)
+    build(HypernetOptions, config.hypernet)
     recipes = build_recipes(config)
     assert {"base", "lora", "lora_shared", "lofa", "lofa_sibling"} <= set(recipes)
     assert list(find_metrics(config.task.metrics))
@@ -205,5 +220,4 @@ def check_options(config: Any) -> None:
         assert stage.scheduler.warmup < (stage.scheduler.total or stage.max_steps)
     backbone = on_meta(config.backbone.name)
     with torch.device("meta"):
-        response = build_network(config.hypernet, backbone, 64)
-        build_network(config.hypernet, backbone, 64, response)
+        stages(config, backbone, 64)

@@ -10,9 +10,9 @@ from lofa.backbones import Backbone, load_backbone
 from lofa.conditions import TextEncoder
 from lofa.data import PrepareOptions, prepare, read_samples
 from lofa.evaluation import Case, Comparison, Metrics, Protocol, plan_cases
-from lofa.hypernets import AdapterNet, ResponseNet
+from lofa.hypernets import AdapterConfig, AdapterNet, Part, ResponseConfig, ResponseNet, TwoStage
 from lofa.metrics import build_metrics
-from lofa.predict import Predictor, Stage, save_predictor
+from lofa.predict import Predictor, save_predictor
 from lofa.tasks import Task
 from tests.metrics.networks import make_clip, make_video_features
 
@@ -77,12 +77,14 @@ def predictor(tmp_path_factory: pytest.TempPathFactory, backbone: Backbone) -> P
     }
     encoder = TextEncoder(width=backbone.condition_width)
     torch.manual_seed(0)
-    response = Stage(ResponseNet(**values), encoder)
-    adapter = Stage(AdapterNet(**values, response_width=32, read_after=(0,), alpha_init=0.1), encoder)
+    response = Part(ResponseNet(ResponseConfig(**values)), encoder)
+    adapter = Part(AdapterNet(AdapterConfig(**values, response_width=32, read_after=(0,), alpha_init=0.1)), encoder)
     for stage in (response, adapter):  # the heads start at 0, and then every prompt has the same adapter
         torch.nn.init.normal_(stage.network.head.B[str(layer.out_features)].weight, std=0.1)
     folder = tmp_path_factory.mktemp("run")
-    save_predictor(folder / "predictor", backbone, conditions=["text"], response=response, adapter=adapter)
+    save_predictor(
+        folder / "predictor", backbone, conditions=["text"], hypernet=TwoStage(response=response, adapter=adapter)
+    )
     return Predictor.load(folder, backbone=backbone)
 
 

@@ -11,10 +11,11 @@ MAX_TOKENS = 48
 SAMPLING = {"frames": 5, "height": 32, "width": 32, "steps": 2, "guidance": 3.0, "fps": 8.0}
 
 
-def make_tiny_wan(folder: Path, seed: int = 0) -> Path:
+def make_tiny_wan(folder: Path, seed: int = 0, experts: int = 1) -> Path:
     """Writes the pipeline to `folder`: 2 blocks, 4 heads x 24 = 96 wide, text width 64, 16 latent channels, /8 and /4.
 
-    The same seed gives the same weights; another seed is another backbone of the same shape.
+    With two experts it is a Wan 2.2, whose transformers part at the level 0.875. The same seed gives the same weights;
+    another seed is another backbone of the same shape.
     """
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -24,6 +25,8 @@ def make_tiny_wan(folder: Path, seed: int = 0) -> Path:
             vae=_vae(),
             scheduler=FlowMatchEulerDiscreteScheduler(shift=5.0),
             transformer=_transformer(),
+            transformer_2=_transformer() if experts == 2 else None,
+            boundary_ratio=0.875 if experts == 2 else None,
         )
     pipeline.save_pretrained(folder)
     (folder / "lofa.json").write_text(json.dumps(SAMPLING))

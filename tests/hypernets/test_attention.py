@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lofa.hypernets import use_attention
-from tests.hypernets.nets import Inputs, response_net
+from tests.hypernets.nets import Inputs, response_net, run
 
 HAVE_FLASH = torch.cuda.is_available() and torch.cuda.get_device_capability() >= (8, 0)
 
@@ -40,22 +40,23 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_packed_prompts_give_what_masked_ones_give(stand_in: None, lengths: list[int]) -> None:
     net, inputs = response_net(), Inputs.make()
     inputs.context, inputs.lengths = torch.randn(3, 7, 5).double(), torch.tensor(lengths)
-    expected, config = net(*inputs.all()), net.config
+    expected, config = run(net, inputs), net.config
     use_attention(net, "flash_attn")
-    torch.testing.assert_close(net(*inputs.all()).tokens, expected.tokens, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(run(net, inputs).tokens, expected.tokens, rtol=1e-12, atol=1e-12)
     assert net.config == config
     use_attention(net, "sdpa")
-    assert torch.equal(net(*inputs.all()).tokens, expected.tokens)
+    assert torch.equal(run(net, inputs).tokens, expected.tokens)
 
 
 @pytest.mark.skipif(not HAVE_FLASH, reason="needs a GPU of compute capability 8 or more")
 def test_flash_attention_on_a_gpu_is_close_to_pytorchs() -> None:
     pytest.importorskip("flash_attn")
     net, inputs = response_net().cuda().bfloat16(), Inputs.make()
-    moved = [value.cuda() if value.dtype == torch.int64 else value.cuda().bfloat16() for value in inputs.all()]
-    expected = net(*moved).tokens
+    inputs.weights, inputs.context = inputs.weights.cuda().bfloat16(), inputs.context.cuda().bfloat16()
+    inputs.lengths = inputs.lengths.cuda()
+    expected = run(net, inputs).tokens
     use_attention(net, "flash_attn")
-    torch.testing.assert_close(net(*moved).tokens, expected, rtol=2e-2, atol=2e-2)
+    torch.testing.assert_close(run(net, inputs).tokens, expected, rtol=2e-2, atol=2e-2)
 
 
 def test_a_missing_package_and_an_unknown_name_are_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lofa.hypernets import compile_blocks
-from tests.hypernets.nets import Inputs, adapter_net, response_net
+from tests.hypernets.nets import Inputs, adapter_net, response_net, run
 
 
 @pytest.mark.slow
@@ -19,7 +19,7 @@ def test_compiled_blocks_give_the_same_in_value_and_gradient() -> None:
         if compiled:
             compile_blocks(first)
             compile_blocks(second)
-        delta = second(*inputs.all(), first(*inputs.all()).tokens).delta_weight()
+        delta = run(second, inputs, run(first, inputs).tokens).delta_weight()
         delta.square().mean().backward()
         assert list(second.state_dict()) == names
         found.append([delta.detach(), *(p.grad for net in (first, second) for p in net.parameters())])

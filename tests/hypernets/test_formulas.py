@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from lofa.hypernets.blocks import Block, ReadBlock
 from lofa.hypernets.tiling import TileEmbed, unit_rms
-from tests.hypernets.nets import Inputs, adapter_net, response_net
+from tests.hypernets.nets import Inputs, adapter_net, prepared, response_net, run
 
 WIDTH, HEADS = 8, 2
 
@@ -118,7 +118,7 @@ def test_a_token_is_its_tile_projected_and_normed_and_its_place() -> None:
 
 def test_the_heads_read_the_mean_of_all_tokens_of_a_layer() -> None:
     net = response_net()
-    out = net(*Inputs.make().all())
+    out = run(net, Inputs.make())
     h = out.tokens.sum(2) / out.tokens.shape[2]
     A, B = ((h @ head.weight.T + head.bias) for head in (net.head.A["8"], net.head.B["12"]))
     torch.testing.assert_close(out.A, A.unflatten(2, (2, 8)))
@@ -126,7 +126,7 @@ def test_the_heads_read_the_mean_of_all_tokens_of_a_layer() -> None:
 
 
 def test_the_response_is_the_sigmoid_of_the_product_over_tau_and_temperature() -> None:
-    out = response_net(tau=0.3, temperature=0.5)(*Inputs.make().all())
+    out = run(response_net(tau=0.3, temperature=0.5), Inputs.make())
     S = torch.einsum("plor,plri->ploi", out.B, out.A)
     torch.testing.assert_close(out.probability(), 1 / (1 + torch.exp(-(S - 0.3) / 0.5)))
     torch.testing.assert_close(out.logits(slice(2, 4), slice(1, 5)), ((S - 0.3) / 0.5)[:, 2:4, 1:5])
@@ -134,10 +134,10 @@ def test_the_response_is_the_sigmoid_of_the_product_over_tau_and_temperature() -
 
 def test_the_change_is_alpha_times_the_product_and_alpha_a_softplus() -> None:
     net, inputs = adapter_net(read_after=(), alpha_init=0.4), Inputs.make()
-    out = net(*inputs.all(), None)
+    out = run(net, inputs, None)
     torch.testing.assert_close(out.delta_weight(), torch.einsum("pl,plor,plri->ploi", out.alpha, out.B, out.A))
-    h = net.finish(net.prepare(*inputs.all()[:3]), inputs.context, inputs.lengths).mean(2)
-    z = h @ net.scale.linear.weight[0] + net.scale.linear.bias
+    h = net.trunk.finish(prepared(net, inputs), inputs.context, inputs.lengths).mean(2)
+    z = h @ net.head.scale.linear.weight[0] + net.head.scale.linear.bias
     torch.testing.assert_close(out.alpha, torch.log1p(torch.exp(z)))
 
 
@@ -146,14 +146,14 @@ def test_a_network_is_its_tokens_through_its_blocks_in_order(condition_from: int
     """The sum of tile, depth and kind; blocks that read nothing, then the prompt, then stage I where it is read."""
     net, inputs = adapter_net(condition_from=condition_from, read_after=(1,)), Inputs.make()
     response = torch.randn(3, 6, 5, 16).double()
-    x = net.tiles(unit_rms(inputs.weights))
-    x = (x + net.depth_embed.weight[inputs.depth][:, None] + net.kind_embed.weight[inputs.kind][:, None])[None]
-    prompt, mask = net.context_proj(inputs.context), torch.arange(7) < inputs.lengths[:, None]
-    for number, block in enumerate(net.blocks):
+    trunk, x = net.trunk, net.trunk.tiles(unit_rms(inputs.weights))
+    x = (x + trunk.depth_embed.weight[inputs.depth][:, None] + trunk.kind_embed.weight[inputs.kind][:, None])[None]
+    prompt, mask = trunk.context_proj(inputs.context), torch.arange(7) < inputs.lengths[:, None]
+    for number, block in enumerate(trunk.blocks):
         x = block(x, prompt, mask) if number >= condition_from else block(x, None)
         if number == 1:
             x = net.reads["1"](x, response)
-    A, B = net.head(layer_norm(x, net.norm).mean(2), (12, 8))
-    out = net(*inputs.all(), response)
+    A, B, _ = net.head(layer_norm(x, trunk.norm), (12, 8))
+    out = run(net, inputs, response)
     torch.testing.assert_close(out.A, A)
     torch.testing.assert_close(out.B, B)

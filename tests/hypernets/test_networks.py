@@ -1,5 +1,6 @@
 """Laws both hypernetworks obey."""
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -8,9 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lofa.hypernets import NETWORKS, AdapterNet, Response, ResponseNet, WeightPrediction
+from lofa.adapters import LoraBatch
+from lofa.hypernets import AdapterConfig, AdapterNet, Response, ResponseConfig, ResponseNet
 from lofa.hypernets.tiling import tile_side
-from tests.hypernets.nets import SIZES, Inputs, adapter_net, response_net
+from tests.hypernets.nets import SIZES, Inputs, adapter_net, prepared, response_net, run
 
 MAKERS = {"ResponseNet": response_net, "AdapterNet": adapter_net}
 both = pytest.mark.parametrize("name", list(MAKERS))
@@ -20,9 +22,9 @@ TOKENS = torch.randn(3, 6, 6, 16, generator=torch.Generator().manual_seed(4)).do
 def outputs(net: nn.Module, inputs: Inputs, tokens: Tensor = TOKENS) -> dict[str, Tensor]:
     """Everything a network predicts, prompts first, layers second."""
     if isinstance(net, ResponseNet):
-        out: Response = net(*inputs.all())
+        out: Response = run(net, inputs)
         return {"tokens": out.tokens, "A": out.A, "B": out.B, "logits": out.logits(), "probability": out.probability()}
-    predicted: WeightPrediction = net(*inputs.all(), tokens)
+    predicted: LoraBatch = run(net, inputs, tokens)
     return {"A": predicted.A, "B": predicted.B, "alpha": predicted.alpha, "delta_w": predicted.delta_weight()}
 
 
@@ -74,16 +76,17 @@ def test_a_network_that_reads_late_learns_in_all_its_parameters_and_recomputes_r
 @pytest.mark.parametrize("make", [lambda name: MAKERS[name](), cached_net], ids=["full", "cached"])
 def test_what_depends_on_the_weights_alone_may_be_kept(name: str, make: Callable[[str], Any]) -> None:
     net, inputs = make(name), Inputs.make()
-    expected, kept = outputs(net, inputs), net.prepare(*inputs.all()[:3])
+    expected, kept = outputs(net, inputs), prepared(net, inputs)
     assert kept.tokens.shape == (1, 6, 6, 16) and kept.shape == (12, 8)
-    order = torch.tensor([4, 1, 5])
+    order, names = torch.tensor([4, 1, 5]), ("layer.4", "layer.1", "layer.5")
     for i in (0, 2):
         one = inputs.prompts(slice(i, i + 1))
         if isinstance(net, ResponseNet):
-            out = net.respond(kept[order], one.context, one.lengths)
-            assert torch.equal(net.finish(kept[order], one.context, one.lengths), out.tokens)
+            out = net.respond(kept.select(names), one.context, one.lengths)
+            assert torch.equal(net.tokens(kept.select(names), one.context, one.lengths), out.tokens)
         else:
-            out = net.adapt(kept[order], one.context, one.lengths, TOKENS[i : i + 1, order])
+            out = net.adapt(kept.select(names), one.context, one.lengths, TOKENS[i : i + 1, order])
+        assert out.layers == names
         for key in ("A", "B"):
             torch.testing.assert_close(getattr(out, key), expected[key][i : i + 1, order], rtol=1e-10, atol=1e-12)
 
@@ -107,7 +110,7 @@ def test_layers_do_not_touch_each_other(name: str) -> None:
 @both
 def test_layers_of_several_shapes_share_what_they_have_in_common(name: str) -> None:
     net, square, inputs = MAKERS[name](shapes=[[12, 8], [8, 12], [8, 8]]), MAKERS[name](), Inputs.make()
-    assert set(net.tiles.row) == {"12", "8"} == set(net.head.A) and set(net.tiles.patch) == {"4x4"}
+    assert set(net.trunk.tiles.row) == {"12", "8"} == set(net.head.A) and set(net.trunk.tiles.patch) == {"4x4"}
     shared = {key: value for key, value in net.state_dict().items() if key in square.state_dict()}
     square.load_state_dict(shared)
     assert agree(outputs(net, inputs), outputs(square, inputs))
@@ -155,7 +158,7 @@ def test_the_scale_of_a_weight_matrix_does_not_matter(name: str) -> None:
 @both
 def test_a_network_is_rebuilt_from_its_config_and_state(name: str) -> None:
     net = MAKERS[name](gradient_checkpointing=True)
-    twin = NETWORKS[name](**net.config).double()
+    twin = type(net)(net.Config(**json.loads(json.dumps(net.config.values())))).double()
     twin.load_state_dict(net.state_dict())
     assert twin.config == net.config
     expected, got = outputs(net, Inputs.make()), outputs(twin, Inputs.make())
@@ -181,11 +184,14 @@ ONE_COLUMN_OF_ZEROS = torch.ones(6, 12, 8).index_fill(2, torch.tensor(5), 0) + (
 @pytest.mark.parametrize(
     ("change", "value", "message"),
     [
-        ("weights", torch.full((6, 12, 8), float("nan")), r"6 of 6 weight matrices hold NaN.* \[0, 1, 2, 3, 4, 5\]"),
-        ("weights", ONE_INFINITE, r"1 of 6 weight matrices hold NaN or infinity: \[2\]"),
-        ("weights", ONE_COLUMN_OF_ZEROS, r"1 of 6 weight matrices hold columns of zeros: \[4\]"),
-        ("weights", torch.zeros(6, 8, 12), r"\(L, 12, 8\)"),
-        ("depth", torch.zeros(5, dtype=torch.int64), "one a layer"),
+        (
+            "weights",
+            torch.full((6, 12, 8), float("nan")),
+            "6 of 6 weight matrices hold NaN.*: layer.0, layer.1, layer.2$",
+        ),
+        ("weights", ONE_INFINITE, "1 of 6 weight matrices hold NaN or infinity: layer.2$"),
+        ("weights", ONE_COLUMN_OF_ZEROS, "1 of 6 weight matrices hold columns of zeros: layer.4$"),
+        ("weights", torch.zeros(6, 8, 12), r"must be \(12, 8\); those of layer.0 are \(8, 12\)"),
         ("depth", torch.arange(6), r"depth must lie in 0\.\.2; got 0\.\.5"),
         ("kind", torch.arange(6) - 1, r"kind must lie in 0\.\.1; got -1\.\.4"),
         ("context", torch.zeros(3, 7, 4), r"\(P, N, 5\)"),
@@ -197,7 +203,7 @@ def test_wrong_input_is_named(change: str, value: Tensor, message: str) -> None:
     inputs = Inputs.make()
     setattr(inputs, change, value)
     with pytest.raises(ValueError, match=message):
-        response_net()(*inputs.all())
+        run(response_net(), inputs)
 
 
 @pytest.mark.parametrize(
@@ -216,16 +222,28 @@ def test_wrong_input_is_named(change: str, value: Tensor, message: str) -> None:
         ({"n_heads": -1}, "n_heads must be at least 1"),
         ({"mlp_ratio": 0.0}, r"mlp_ratio \* d_model must be at least 1"),
         ({"mlp_ratio": float("inf")}, r"mlp_ratio \* d_model must be at least 1"),
-        ({"alpha_init": float("inf")}, "alpha_init must be positive"),
+        ({"n_blocks": 0}, "condition_from is 0, but blocks"),
     ],
 )
 def test_sizes_that_contradict_each_other_are_named(values: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        AdapterNet(**(SIZES | {"response_width": 16, "read_after": ()} | values))
+        AdapterNet(AdapterConfig(**(SIZES | {"read_after": ()} | values)))
 
 
 @pytest.mark.parametrize("name", ["tau", "temperature"])
 @pytest.mark.parametrize("value", [-1.0, float("nan"), float("inf")])
 def test_a_response_map_has_a_finite_threshold_and_temperature(name: str, value: float) -> None:
     with pytest.raises(ValueError, match=f"{name} must be"):
-        ResponseNet(**(SIZES | {name: value}))
+        ResponseConfig(**(SIZES | {name: value}))
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, float("inf"), float("nan")])
+def test_alpha_starts_positive(value: float) -> None:
+    with pytest.raises(ValueError, match="alpha_init must be positive"):
+        adapter_net(alpha_init=value)
+
+
+@pytest.mark.parametrize("table", ["head", "normalisation", "padding", "pooling", "recomputation"])
+def test_a_part_that_is_in_no_table_is_named(table: str) -> None:
+    with pytest.raises(ValueError, match=f"{table} 'nothing' is none of "):
+        adapter_net(**{table: "nothing"})

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from lofa.errors import ConfigError, DataError
 from lofa.interop.config import ReferenceConfig
-from lofa.interop.reference import ReferenceAdapterNet, ReferenceResponseNet, collapse_padding, load_hypernet
+from lofa.interop.quirks import collapse_padding
+from lofa.interop.reference import ReferenceAdapterNet, ReferenceResponseNet, load_hypernet
 
 GOLDEN = sorted((Path(__file__).parents[1] / "golden").glob("reference_*.safetensors"))
 BAR = 3e-7

@@ -2,20 +2,31 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from shutil import copytree
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from lofa.adapters import Adapter
+from lofa.adapters import Adapter, LoraBatch
 from lofa.backbones import Backbone, BackboneConfig, load_backbone
 from lofa.conditions import ConditionEncoder, Padded, PoseEncoder, TextEncoder, compose
 from lofa.errors import DataError, LofaError
 from lofa.files import read_json, read_tensors, save_tensors, write_json
-from lofa.hypernets import AdapterNet, ResponseNet
-from lofa.interop.quirks import add_quirks
-from lofa.predict import Predictor, Stage, load_response, save_predictor
-from lofa.predict.stages import load_stage
+from lofa.hypernets import (
+    AdapterConfig,
+    AdapterNet,
+    FrozenLayer,
+    Part,
+    Response,
+    ResponseConfig,
+    ResponseNet,
+    SingleStage,
+    TwoStage,
+)
+from lofa.hypernets.layers import prepare
+from lofa.interop.quirks import quirky
+from lofa.predict import Predictor, load_part, read_description, save_predictor
 from tests.helpers import toy_text  # noqa: F401
 from tests.helpers.tiny_wan import make_tiny_wan
 
@@ -27,21 +38,34 @@ def backbone(tiny_wan_random: Path) -> Backbone:
     return load_backbone(tiny_wan_random)
 
 
-def stages(backbone: Backbone, encoder: Callable[[], torch.nn.Module]) -> tuple[Stage, Stage]:
+def frozen_layers(backbone: Backbone) -> list[FrozenLayer]:
+    ids = zip(backbone.depth_ids.tolist(), backbone.kind_ids.tolist(), strict=True)
+    return [FrozenLayer(y.name, backbone.weight(y.name), *own) for y, own in zip(backbone.layers, ids, strict=True)]
+
+
+@torch.no_grad()
+def by_hand(
+    response: Part, adapter: Part, layers: list[FrozenLayer], read: Any, other: Any
+) -> tuple[Response, LoraBatch]:
+    """Both networks called one by one on layers of one shape, each with the condition that its encoder read."""
+    (first,), (second,) = prepare([response.network, adapter.network], layers)
+    made = response.network.respond(first, *read)
+    return made, adapter.network.adapt(second, *other, made.tokens)
+
+
+def stages(backbone: Backbone, encoder: Callable[[], ConditionEncoder], *quirks: str) -> tuple[Part, Part]:
     """Both stages with random weights, heads included."""
     torch.manual_seed(3)
     trunk = {"patch_size": 48, "d_model": 32, "n_heads": 2, "n_blocks": 2, "lora_rank": 2}
     spec = backbone.layers[0]
     sizes = {"shapes": [[spec.out_features, spec.in_features]], "num_depths": backbone.num_depths}
     sizes |= {"num_kinds": len(backbone.kinds), "context_width": encoder().width}
-    response, adapter = (
-        ResponseNet(**sizes, **trunk),
-        AdapterNet(**sizes, **trunk, response_width=32, read_after=[0, 1]),
-    )
+    values = quirky(sizes | trunk | {"response_width": 32, "read_after": (0, 1)}, quirks)
+    response, adapter = ResponseNet(ResponseConfig.pick(values)), AdapterNet(AdapterConfig.pick(values))
     for network in (response, adapter):
         torch.nn.init.normal_(network.head.B[str(spec.out_features)].weight, std=0.1)
-    torch.nn.init.normal_(adapter.scale.linear.weight)
-    return Stage(response, encoder()), Stage(adapter, encoder())
+    torch.nn.init.normal_(adapter.head.scale.linear.weight)
+    return Part(response, encoder()), Part(adapter, encoder())
 
 
 @pytest.fixture(scope="module")
@@ -53,8 +77,7 @@ def text_run(backbone: Backbone, tiny_wan_random: Path, tmp_path_factory: pytest
         run / "predictor",
         backbone,
         conditions=["text"],
-        response=response,
-        adapter=adapter,
+        hypernet=TwoStage(response=response, adapter=adapter),
         backbone_path=tiny_wan_random,
     )
     return run
@@ -64,7 +87,9 @@ def text_run(backbone: Backbone, tiny_wan_random: Path, tmp_path_factory: pytest
 def pose_run(backbone: Backbone, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("pose-run")
     response, adapter = stages(backbone, lambda: PoseEncoder(joints=5, width=16, channels=8, layers=2))
-    save_predictor(run / "predictor", backbone, conditions=["pose"], response=response, adapter=adapter)
+    save_predictor(
+        run / "predictor", backbone, conditions=["pose"], hypernet=TwoStage(response=response, adapter=adapter)
+    )
     return run
 
 
@@ -89,10 +114,8 @@ def equal(one: Adapter, other: Adapter) -> bool:
 def test_saved_and_loaded_predicts_what_the_networks_do(backbone: Backbone, text_run: Path) -> None:
     response, adapter = stages(backbone, lambda: TextEncoder(width=backbone.condition_width))
     condition = backbone.encode_prompt(PROMPTS[:1])
-    table = backbone.weights(), backbone.depth_ids, backbone.kind_ids
-    with torch.no_grad():
-        tokens = response.network(*table, condition.tokens, condition.lengths).tokens
-        expected = adapter.network(*table, condition.tokens, condition.lengths, tokens)
+    read = condition.tokens, condition.lengths
+    _, expected = by_hand(response, adapter, frozen_layers(backbone), read, read)
     loaded = Predictor.load(text_run).predict(PROMPTS[0])  # loads the backbone it names
     assert list(loaded) == [layer.name for layer in backbone.layers]
     for i, name in enumerate(loaded):
@@ -102,16 +125,15 @@ def test_saved_and_loaded_predicts_what_the_networks_do(backbone: Backbone, text
 
 
 def test_quirks_go_through_the_files(backbone: Backbone, tmp_path: Path) -> None:
-    response, adapter = stages(backbone, lambda: TextEncoder(width=backbone.condition_width))
-    for stage in (response, adapter):
-        add_quirks(stage.network, ["columns", "softplus", "padding"])
-    save_predictor(tmp_path, backbone, conditions=["text"], response=response, adapter=adapter)
+    made = stages(backbone, lambda: TextEncoder(width=backbone.condition_width), "columns", "softplus", "padding")
+    hypernet = TwoStage(response=made[0], adapter=made[1])
+    save_predictor(tmp_path, backbone, conditions=["text"], hypernet=hypernet)
     quirky = Predictor.load(tmp_path, backbone=backbone)
     maps = quirky.response_map(PROMPTS[0])
     assert isinstance(maps, dict) and min(float(value.min()) for value in maps.values()) > 0.45
     description = read_json(tmp_path / "predictor.json")
-    for name in ("response", "adapter"):
-        description["stages"][name]["network"]["config"].pop("quirks")
+    for part in description["hypernet"]["parts"].values():
+        part["network"] |= {"normalisation": "matrix", "padding": "masked"}
     write_json(tmp_path / "predictor.json", description)
     plain = Predictor.load(tmp_path, backbone=backbone)
     assert not equal(quirky.predict(PROMPTS[0]), plain.predict(PROMPTS[0]))
@@ -134,10 +156,11 @@ def test_response_tokens_are_what_stage_two_reads(backbone: Backbone, text_run: 
     one, many = predictor.response_tokens(PROMPTS[0]), predictor.response_tokens(PROMPTS)
     assert isinstance(one, dict) and isinstance(many, list) and len(many) == len(PROMPTS)
     assert list(one) == [layer.name for layer in backbone.layers]
-    network = load_response(text_run)[0].network
+    part = load_part(read_description(text_run), "response")
+    ((first,),) = prepare([part.network], frozen_layers(backbone))
     condition = backbone.encode_prompt(PROMPTS[:1])
-    read = load_response(text_run)[0].encoder({"text": Padded(condition.tokens, condition.lengths)})
-    expected = network(backbone.weights(), backbone.depth_ids, backbone.kind_ids, *read).tokens[0]
+    read = part.read({"text": Padded(condition.tokens, condition.lengths)})
+    expected = part.network.respond(first, *read).tokens[0]
     torch.testing.assert_close(torch.stack(list(one.values())), expected)
 
 
@@ -195,10 +218,11 @@ def test_one_stage_alone_serves_stage_two_but_does_not_predict(
     backbone: Backbone, text_run: Path, tmp_path: Path
 ) -> None:
     response, _ = stages(backbone, lambda: TextEncoder(width=backbone.condition_width))
-    save_predictor(tmp_path / "predictor", backbone, conditions=["text"], response=response)
+    save_predictor(tmp_path / "predictor", backbone, conditions=["text"], hypernet=TwoStage(response=response))
     with pytest.raises(LofaError, match="stage=2"):
         Predictor.load(tmp_path, backbone=backbone)
-    loaded, description = load_response(tmp_path)
+    description = read_description(tmp_path)
+    loaded = load_part(description, "response")
     assert description.conditions == ("text",) and not any(p.requires_grad for p in loaded.network.parameters())
     state = loaded.network.state_dict()
     assert all(torch.equal(state[name], value) for name, value in response.network.state_dict().items())
@@ -247,10 +271,7 @@ def test_each_stage_reads_through_its_own_encoder(backbone: Backbone, pose_run: 
     pose = torch.randn(1, 7, 5, 2, generator=torch.Generator().manual_seed(0))
     first, second = (stage.encoder({"pose": Padded(pose, torch.tensor([7]))}) for stage in (response, adapter))
     assert not torch.allclose(first[0], second[0], atol=1e-2)
-    table = backbone.weights(), backbone.depth_ids, backbone.kind_ids
-    with torch.no_grad():
-        made = response.network(*table, *first)
-        expected = adapter.network(*table, *second, made.tokens)
+    made, expected = by_hand(response, adapter, frozen_layers(backbone), first, second)
     predictor = Predictor.load(pose_run, backbone=backbone)
     found, maps, tokens = (
         f(pose=pose[0]) for f in (predictor.predict, predictor.response_map, predictor.response_tokens)
@@ -271,7 +292,9 @@ def both(backbone: Backbone, tmp_path: Path) -> Path:
         return compose({"text": text, "pose": PoseEncoder(joints=5, width=text.width, channels=8, layers=2)})
 
     response, adapter = stages(backbone, encoder)
-    save_predictor(tmp_path, backbone, conditions=["text", "pose"], response=response, adapter=adapter)
+    save_predictor(
+        tmp_path, backbone, conditions=["text", "pose"], hypernet=TwoStage(response=response, adapter=adapter)
+    )
     return tmp_path
 
 
@@ -312,22 +335,16 @@ def test_conditions_that_do_not_go_together(
 
 def test_an_encoder_of_one_s_own_is_found_where_it_is_imported(backbone: Backbone, both: Path) -> None:
     description = read_json(both / "predictor.json")
-    for stage in description["stages"].values():
-        spec = stage["encoders"]["text"]
+    for part in description["hypernet"]["parts"].values():
+        spec = part["encoders"]["text"]
         spec["class"] = "tests.helpers.toy_text.ScaledText"
         spec["config"]["scale"] = 2.0
     write_json(both / "predictor.json", description)
     own = Predictor.load(both, backbone=backbone)  # imported above
     assert own.predict(PROMPTS[0])
-    save_predictor(
-        both,
-        backbone,
-        conditions=own.conditions,
-        response=load_stage(own.description, "response"),
-        adapter=load_stage(own.description, "adapter"),
-    )
-    assert read_json(both / "predictor.json")["stages"] == description["stages"]
-    description["stages"]["response"]["encoders"]["text"]["class"] = "antigravity.Encoder"
+    save_predictor(both, backbone, conditions=own.conditions, hypernet=own.hypernet)
+    assert read_json(both / "predictor.json")["hypernet"] == description["hypernet"]
+    description["hypernet"]["parts"]["response"]["encoders"]["text"]["class"] = "antigravity.Encoder"
     write_json(both / "predictor.json", description)
     with pytest.raises(DataError, match="'antigravity.Encoder' is not one of .*import one of your own first"):
         Predictor.load(both, backbone=backbone)
@@ -342,22 +359,22 @@ def test_layers_of_several_shapes_stay_in_the_backbone_s_order(tiny_wan_random: 
     torch.manual_seed(0)
     sizes = {"shapes": shapes, "num_depths": 2, "num_kinds": 4, "context_width": backbone.condition_width}
     trunk = {"patch_size": 32, "d_model": 32, "n_heads": 2, "n_blocks": 1, "lora_rank": 2}
-    networks = ResponseNet(**sizes, **trunk), AdapterNet(**sizes, **trunk, response_width=32, read_after=[0])
+    values = sizes | trunk | {"response_width": 32, "read_after": (0,)}
+    networks = ResponseNet(ResponseConfig.pick(values)), AdapterNet(AdapterConfig.pick(values))
     for head in (module for network in networks for module in network.head.B.values()):
         torch.nn.init.normal_(head.weight, std=0.1)
-    torch.nn.init.normal_(networks[1].scale.linear.weight)
-    response, adapter = (Stage(network, TextEncoder(width=backbone.condition_width)) for network in networks)
-    save_predictor(tmp_path, backbone, conditions=["text"], response=response, adapter=adapter)
+    torch.nn.init.normal_(networks[1].head.scale.linear.weight)
+    response, adapter = (Part(network, TextEncoder(width=backbone.condition_width)) for network in networks)
+    save_predictor(tmp_path, backbone, conditions=["text"], hypernet=TwoStage(response=response, adapter=adapter))
     predictor, condition = Predictor.load(tmp_path, backbone=backbone), backbone.encode_prompt(PROMPTS)
     found, maps, tokens = (f(PROMPTS) for f in (predictor.predict, predictor.response_map, predictor.response_tokens))
     for row in range(len(PROMPTS)):
         for result in (found[row], maps[row], tokens[row]):
             assert list(result) == [layer.name for layer in backbone.layers]
+    layers = frozen_layers(backbone)
     for i, layer in enumerate(backbone.layers):
-        table = backbone.weight(layer.name)[None], backbone.depth_ids[i : i + 1], backbone.kind_ids[i : i + 1]
-        with torch.no_grad():
-            made = networks[0](*table, condition.tokens, condition.lengths)
-            expected = networks[1](*table, condition.tokens, condition.lengths, made.tokens)
+        read = condition.tokens, condition.lengths
+        made, expected = by_hand(response, adapter, [layers[i]], read, read)
         delta = expected.alpha[:, 0, None, None] * expected.B[:, 0] @ expected.A[:, 0]
         for row in range(len(PROMPTS)):
             torch.testing.assert_close(tokens[row][layer.name], made.tokens[row, 0], rtol=1e-4, atol=1e-5)
@@ -414,15 +431,17 @@ def test_damaged_files_are_refused_by_name(damaged: Path, backbone: Backbone) ->
         (damaged / "predictor.json").write_text(json.dumps(content))
 
     weights = damaged / "adapter.safetensors"
-    network = ("stages", "adapter", "network")
+    part = ("hypernet", "parts", "adapter")
     spoilt(lambda: weights.write_bytes(weights.read_bytes()[:1000]), "adapter.safetensors: not a whole safetensors")
     spoilt(weights.unlink, "adapter.safetensors: no such file")
     tensors = read_tensors(weights)
     broken = dict(tensors) | {"network.head.A.96.bias": tensors["network.head.A.96.bias"] * torch.nan}
     spoilt(lambda: save_tensors(weights, broken), "network.head.A.96.bias holds NaN")
     spoilt(lambda: save_tensors(weights, {"network.head.A.96.bias": torch.zeros(3)}), "does not fit predictor.json")
-    spoilt(lambda: entry("os.system", *network, "class"), "class 'os.system' is not one of ResponseNet, AdapterNet")
-    spoilt(lambda: entry({"d_model": 3}, *network, "config"), "AdapterNet can't be built from its config")
+    spoilt(lambda: entry("os.system", "hypernet", "kind"), "'os.system' is none of two_stage, single_stage")
+    spoilt(lambda: entry("os.system", *part, "encoders", "text", "class"), "class 'os.system' is not one of")
+    spoilt(lambda: entry({"d_model": 3}, *part, "network"), "adapter.network: can't be built from its config")
+    spoilt(lambda: entry("os.system", *part, "network", "head"), "head 'os.system' is none of published")
     spoilt(lambda: entry(7, "version"), "version 7")
     spoilt(lambda: entry("else", "format"), "not the description of a predictor")
     spoilt(lambda: entry({}, "backbone"), "damaged")
@@ -430,8 +449,29 @@ def test_damaged_files_are_refused_by_name(damaged: Path, backbone: Backbone) ->
 
 
 def test_networks_of_other_classes_are_not_saved(backbone: Backbone, tmp_path: Path) -> None:
+    encoder = TextEncoder(width=64)
     with pytest.raises(TypeError, match="Linear is none of the classes"):
-        save_predictor(
-            tmp_path / "p", backbone, conditions=["text"], response=Stage(torch.nn.Linear(1, 1), TextEncoder(width=64))
-        )
+        hypernet = SingleStage(adapter=Part(torch.nn.Linear(1, 1), encoder))
+        save_predictor(tmp_path / "p", backbone, conditions=["text"], hypernet=hypernet)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_single_stage_predicts_and_has_no_response_map(backbone: Backbone, tmp_path: Path) -> None:
+    _, adapter = stages(backbone, lambda: TextEncoder(width=backbone.condition_width))
+    values = adapter.network.config.values()
+    made = SingleStage.fresh(2, values, TextEncoder(width=backbone.condition_width), {})
+    torch.nn.init.normal_(made.trained.network.head.B["96"].weight, std=0.1)
+    save_predictor(tmp_path, backbone, conditions=["text"], hypernet=made)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["adapter.safetensors", "predictor.json"]
+    predictor, condition = Predictor.load(tmp_path, backbone=backbone), backbone.encode_prompt(PROMPTS)
+    ((only,),) = prepare([made.trained.network], frozen_layers(backbone))
+    with torch.no_grad():
+        expected = made.trained.network.adapt(only, condition.tokens, condition.lengths)
+    for row, adapter in enumerate(predictor.predict(PROMPTS)):
+        for i, name in enumerate(adapter):
+            torch.testing.assert_close(adapter.delta_weight(name), expected.delta_weight()[row, i].detach())
+    for ask in (predictor.response_map, predictor.response_tokens):
+        with pytest.raises(LofaError, match=f"{tmp_path}: a single_stage predictor has no response map"):
+            ask(PROMPTS[0])
+    with pytest.raises(DataError, match="holds adapter but not response"):
+        load_part(read_description(tmp_path), "response")

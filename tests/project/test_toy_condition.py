@@ -1,6 +1,5 @@
 """A further kind of condition is one file (tests/helpers/toy_image.py) and one line of the table."""
 
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +11,13 @@ from rich.console import Console
 from lofa.adapters import Adapter
 from lofa.backbones import Backbone, load_backbone
 from lofa.cli.objects import build_encoder
-from lofa.conditions import CONDITIONS, ConditionEncoder
+from lofa.conditions import CONDITIONS
 from lofa.data import LoFADataModule, ZooBatch, prepare, read_samples
 from lofa.data.samples import read_encoded, values_of
 from lofa.data.world_source import WorldSource
 from lofa.errors import LofaError
-from lofa.hypernets import AdapterNet, ResponseNet
-from lofa.predict import Predictor, Stage, save_predictor
+from lofa.hypernets import SingleStage
+from lofa.predict import Predictor, save_predictor
 from tests.data.conftest import WORLD, add_zoo
 from tests.helpers.toy_image import Image
 
@@ -49,13 +48,6 @@ def pictures(backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     return tmp_path / "set"
 
 
-def stage(network: partial, encoder: ConditionEncoder, **values: object) -> Stage:
-    made = network(context_width=encoder.width, **values)
-    for weight in (parameter for name, parameter in made.named_parameters() if "head.B" in name):
-        torch.nn.init.normal_(weight, std=0.1)
-    return Stage(made, encoder)
-
-
 @pytest.mark.parametrize("conditions", [{"image": {"width": 64}}, {"text": {}, "image": {"width": 64}}])
 def test_it_goes_from_pictures_to_an_adapter(conditions: dict, pictures: Path, backbone: Backbone) -> None:
     data = LoFADataModule(pictures, backbone.layers, backbone, conditions=list(conditions), batch_size=3, drop=0.5)
@@ -73,10 +65,11 @@ def test_it_goes_from_pictures_to_an_adapter(conditions: dict, pictures: Path, b
     layer = backbone.layers[0]
     sizes = {"shapes": [[layer.out_features, layer.in_features]], "num_depths": backbone.num_depths}
     sizes |= {"num_kinds": len(backbone.kinds), "patch_size": 48, "d_model": 16, "n_heads": 2, "n_blocks": 1}
-    response = stage(partial(ResponseNet, **sizes, lora_rank=2), encoder)
-    adapter = stage(partial(AdapterNet, **sizes, lora_rank=2), encoder, response_width=16, read_after=[0])
+    hypernet = SingleStage.fresh(2, sizes | {"lora_rank": 2, "context_width": encoder.width}, encoder, {})
+    for head in hypernet.trained.network.head.B.values():
+        torch.nn.init.normal_(head.weight, std=0.1)
     folder = pictures.parent / "predictor"
-    save_predictor(folder, backbone, conditions=list(conditions), response=response, adapter=adapter)
+    save_predictor(folder, backbone, conditions=list(conditions), hypernet=hypernet)
 
     predictor = Predictor.load(folder, backbone=backbone)
     assert predictor.conditions == tuple(conditions)

@@ -13,8 +13,8 @@ import torch
 from lofa.adapters import Adapter
 from lofa.backbones import Backbone, load_backbone
 from lofa.conditions import TextEncoder
-from lofa.hypernets import AdapterNet, ResponseNet
-from lofa.predict import Stage, save_predictor
+from lofa.hypernets import AdapterConfig, AdapterNet, Part, ResponseConfig, ResponseNet, TwoStage
+from lofa.predict import save_predictor
 
 ROOT = Path(__file__).parents[2]
 SHARE = "lofa/_share"
@@ -71,14 +71,13 @@ def _predictor(folder: Path, backbone: Backbone) -> None:
         "lora_rank": 2,
     }
     encoder = TextEncoder(width=backbone.condition_width)
-    adapter = AdapterNet(**sizes, response_width=16, read_after=[0])
+    adapter = AdapterNet(AdapterConfig(**sizes, response_width=16, read_after=(0,)))
     torch.nn.init.normal_(adapter.head.B[str(layer.out_features)].weight, std=0.1)
     save_predictor(
         folder,
         backbone,
         conditions=["text"],
-        response=Stage(ResponseNet(**sizes), encoder),
-        adapter=Stage(adapter, encoder),
+        hypernet=TwoStage(response=Part(ResponseNet(ResponseConfig(**sizes)), encoder), adapter=Part(adapter, encoder)),
     )
 
 

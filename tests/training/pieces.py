@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from lightning import LightningDataModule
@@ -13,7 +14,7 @@ from lofa.backbones import by_shape
 from lofa.conditions import Condition, Inputs, Padded, TextEncoder
 from lofa.data.sampler import BatchKey, BatchPlan, EndlessBatches
 from lofa.diffusion import FlowMatching
-from lofa.hypernets import AdapterNet, ResponseNet
+from lofa.hypernets import AdapterConfig, AdapterNet, Part, ResponseConfig, ResponseNet, SingleStage, TwoStage
 from lofa.training import AdapterModule, ResponseModule, warmup_schedule
 
 WIDTH, RANK, CONTEXT, LATENT = 16, 2, 8, (2, 2, 2, 2)
@@ -48,15 +49,20 @@ class ToyBackbone:
         self.depth_ids = torch.tensor([layer.depth for layer in self.layers])
         self.kind_ids = torch.tensor([self.kinds.index(layer.kind) for layer in self.layers])
         self.net = nn.Sequential(*(nn.Linear(y.in_features, y.out_features) for y in self.layers))
-        self.net.requires_grad_(False)
+        self.denoiser = self.net.requires_grad_(False)
         for parameter in self.net.parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=generator) / WIDTH**0.5)
         self.slots = Slots(self.net, {layer.name: str(i) for i, layer in enumerate(self.layers)})
         self.slots.install()
 
-    def weights(self, names: tuple[str, ...] | None = None) -> Tensor:
-        order = [layer.name for layer in self.layers]
-        return torch.stack([self.net[order.index(name)].weight.detach() for name in names or order])
+    def weight(self, name: str) -> Tensor:
+        return self.net[[layer.name for layer in self.layers].index(name)].weight.detach()
+
+    def weights(self, names: tuple[str, ...]) -> Tensor:
+        return torch.stack([self.weight(name) for name in names])
+
+    def accepts(self, fingerprint: str) -> bool:
+        return fingerprint == self.fingerprint
 
     def to(self, device: torch.device | str) -> "ToyBackbone":
         self.net.to(device)
@@ -192,36 +198,43 @@ class ToyData(LightningDataModule):
         return DataLoader(Keyed(self.backbone, first=20), sampler=keys, batch_size=None)
 
 
-def networks(backbone: ToyBackbone, seed: int = 0) -> tuple[ResponseNet, AdapterNet]:
-    """Small networks of both stages, with heads that already say something."""
+SIZES = {"patch_size": 8, "d_model": 16, "n_heads": 2, "n_blocks": 2, "lora_rank": RANK}
+
+
+def sizes(backbone: ToyBackbone) -> dict[str, Any]:
+    facts = {"shapes": list(by_shape(backbone.layers)), "num_depths": 2, "num_kinds": len(backbone.kinds)}
+    return SIZES | facts | {"context_width": CONTEXT}
+
+
+def parts(backbone: ToyBackbone, seed: int = 0) -> tuple[Part, Part]:
+    """Small parts of both stages, with heads whose product is not zero."""
     torch.manual_seed(seed)
-    sizes = {"shapes": list(by_shape(backbone.layers)), "num_depths": 2, "num_kinds": len(backbone.kinds)}
-    sizes |= {"context_width": CONTEXT}
-    trunk = {"patch_size": 8, "d_model": 16, "n_heads": 2, "n_blocks": 2, "lora_rank": RANK}
-    response, adapter = ResponseNet(**sizes, **trunk), AdapterNet(**sizes, **trunk, response_width=16, read_after=(0,))
+    response = ResponseNet(ResponseConfig(**sizes(backbone)))
+    adapter = AdapterNet(AdapterConfig(**sizes(backbone), response_width=16, read_after=(0,)))
     for network in (response, adapter):
         for head in network.head.B.values():
             nn.init.normal_(head.weight, std=0.05)
-    return response, adapter
+    return Part(response, TextEncoder(width=CONTEXT)), Part(adapter, TextEncoder(width=CONTEXT))
+
+
+def single_stage(backbone: ToyBackbone) -> SingleStage:
+    torch.manual_seed(0)
+    made = SingleStage.fresh(2, sizes(backbone), TextEncoder(width=CONTEXT), {})
+    for head in made.trained.network.head.B.values():
+        nn.init.normal_(head.weight, std=0.05)
+    return made
+
+
+def _options(options: dict[str, object]) -> dict[str, Any]:
+    optimizer = partial(torch.optim.AdamW, lr=1e-2)
+    scheduler = partial(warmup_schedule, warmup=2)
+    return {"optimizer": optimizer, "scheduler": scheduler, "diagnostics_every": 2} | options
 
 
 def response_module(backbone: ToyBackbone, **options: object) -> ResponseModule:
-    optimizer = partial(torch.optim.AdamW, lr=1e-2)
-    options = {
-        "optimizer": optimizer,
-        "scheduler": partial(warmup_schedule, warmup=2),
-        "diagnostics_every": 2,
-    } | options
-    return ResponseModule(networks(backbone)[0], TextEncoder(width=CONTEXT), backbone, **options)
+    return ResponseModule(TwoStage(response=parts(backbone)[0]), backbone, **_options(options))
 
 
 def adapter_module(backbone: ToyBackbone, **options: object) -> AdapterModule:
-    response, adapter = networks(backbone)
-    optimizer = partial(torch.optim.AdamW, lr=1e-2)
-    options = {
-        "optimizer": optimizer,
-        "scheduler": partial(warmup_schedule, warmup=2),
-        "diagnostics_every": 2,
-    } | options
-    encoders = TextEncoder(width=CONTEXT), TextEncoder(width=CONTEXT)
-    return AdapterModule(adapter, encoders[0], response, encoders[1], backbone, **options)
+    response, adapter = parts(backbone)
+    return AdapterModule(TwoStage(response=response, adapter=adapter), backbone, **_options(options))

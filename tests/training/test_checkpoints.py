@@ -272,6 +272,16 @@ def test_a_validation_without_a_number_gives_no_best(tmp_path: Path) -> None:
             checkpoints.find_best(EVERY)
 
 
+def test_a_process_started_by_another_leaves_stopping_to_it() -> None:
+    with StopRequest(follower=True) as stop:
+        try:
+            for number in (signal.SIGUSR1, signal.SIGINT):
+                signal.raise_signal(number)
+        except KeyboardInterrupt:
+            pytest.fail("it left by itself")
+        assert stop.requested == signal.SIGINT
+
+
 def test_a_checkpoint_is_written_beside_its_goal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
     io, path = AtomicCheckpointIO(), tmp_path / "last.ckpt"

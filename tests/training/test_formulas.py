@@ -91,7 +91,7 @@ def outspoken(**options: object) -> AdapterModule:
     """A module of stage II whose predictions do, too, and that learns nothing."""
     module = adapter_module(MIXED, delta_scale=0.7, denoising_scale=3.0, seed=7, **STILL, **options)
     with torch.no_grad():
-        for head in module.network.head.B.values():
+        for head in module.hypernet.trained.network.head.B.values():
             head.weight.mul_(30)
     return module
 

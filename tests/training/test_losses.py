@@ -1,28 +1,33 @@
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 
-from lofa.hypernets import Response, WeightPrediction
+from lofa.adapters import LoraBatch
+from lofa.hypernets import Response
 from lofa.training import agreement, delta_loss, gradient_shares, response_loss, response_target
 from lofa.training import tiles as tiles_file
 
 
-def pairs(
-    seed: int = 0, prompts: int = 3, layers: int = 4, out: int = 6, width: int = 5, rank: int = 2
-) -> WeightPrediction:
+def pairs(seed: int = 0, prompts: int = 3, layers: int = 4, out: int = 6, width: int = 5, rank: int = 2) -> LoraBatch:
     draw = torch.Generator().manual_seed(seed)
     A, B = (
         torch.randn(prompts, layers, rank, width, generator=draw),
         torch.randn(prompts, layers, out, rank, generator=draw),
     )
-    return WeightPrediction(A, B, torch.rand(prompts, layers, generator=draw))
+    return LoraBatch(A, B, torch.rand(prompts, layers, generator=draw), tuple("abcd"[:layers]))
 
 
 def response(seed: int = 1) -> Response:
     p = pairs(seed)
-    return Response(torch.zeros(3, 4, 2, 8), p.A.requires_grad_(), (0.1 * p.B).requires_grad_(), 0.02, 0.1)
+    return Response(torch.zeros(3, 4, 2, 8), p.A.requires_grad_(), (0.1 * p.B).requires_grad_(), 0.02, 0.1, p.layers)
+
+
+def part_of(dense: Tensor, tile: tiles_file.Tile) -> Tensor:
+    """The tile of maps (P, L, out, in)."""
+    return dense[:, tile.layers, tile.rows]
 
 
 def test_target_is_the_relative_change_above_tau() -> None:
@@ -50,16 +55,16 @@ def test_response_loss_is_cross_entropy_plus_size() -> None:
 def test_delta_loss_counts_alpha_and_is_one_for_no_change() -> None:
     truth = pairs()
     assert delta_loss([(truth, truth)]).tolist() == [0, 0, 0]
-    silent = WeightPrediction(truth.A, truth.B, torch.zeros_like(truth.alpha))
+    silent = replace(truth, alpha=torch.zeros_like(truth.alpha))
     torch.testing.assert_close(delta_loss([(silent, truth)]), torch.ones(3))
-    halved = WeightPrediction(truth.A, truth.B, truth.alpha / 2)
+    halved = replace(truth, alpha=truth.alpha / 2)
     torch.testing.assert_close(delta_loss([(halved, truth)]), torch.full((3,), 0.5))
 
 
 def test_delta_loss_of_an_empty_truth_is_the_mean_change_over_the_floor() -> None:
     """Over layers of two shapes: the mean goes over the entries of both."""
     parts = [(pairs(seed, out=out), pairs(seed + 5, out=out)) for seed, out in ((0, 6), (1, 9))]
-    silent = [(one, WeightPrediction(other.A, 0 * other.B, other.alpha)) for one, other in parts]
+    silent = [(one, replace(other, B=0 * other.B)) for one, other in parts]
     changes = torch.cat([one.delta_weight().flatten(1) for one, _ in parts], 1).abs()
     torch.testing.assert_close(delta_loss(silent, floor=1e-3), changes.mean(1) / 1e-3)
     torch.testing.assert_close(delta_loss(silent), changes.mean(1) / 1e-6)
@@ -67,17 +72,19 @@ def test_delta_loss_of_an_empty_truth_is_the_mean_change_over_the_floor() -> Non
 
 def test_first_gradients_stay_above_the_epsilon_of_adam() -> None:
     truth = pairs()
-    start = WeightPrediction(truth.A.flip(0), torch.zeros_like(truth.B).requires_grad_(), torch.full((3, 4), 1e-3))
+    B = torch.zeros_like(truth.B).requires_grad_()
+    start = replace(truth, A=truth.A.flip(0), B=B, alpha=torch.full((3, 4), 1e-3))
     truth.B.mul_(1e-4)
     delta_loss([(start, truth)]).mean().backward()
     assert start.B.grad is not None and start.B.grad.abs().max() > 1e-5
 
 
-def doubled(pairs: WeightPrediction) -> WeightPrediction:
-    return WeightPrediction(*(value.double().requires_grad_() for value in (pairs.A, pairs.B, pairs.alpha)))
+def doubled(pairs: LoraBatch) -> LoraBatch:
+    A, B, alpha = (value.double().requires_grad_() for value in (pairs.A, pairs.B, pairs.alpha))
+    return LoraBatch(A, B, alpha, pairs.layers)
 
 
-def dense_losses(said: Response, predicted: WeightPrediction, truth: WeightPrediction, weight: Tensor) -> list[Tensor]:
+def dense_losses(said: Response, predicted: LoraBatch, truth: LoraBatch, weight: Tensor) -> list[Tensor]:
     """The formulas as they stand in the docstring, over whole matrices."""
     target = (truth.delta_weight().abs() / (weight.abs() + 1e-8) > said.tau).double()
     entropy = torch.nn.functional.binary_cross_entropy_with_logits(said.logits(), target)
@@ -92,7 +99,7 @@ def test_tile_by_tile_is_the_dense_formula_in_value_and_gradient(entries: int, m
     monkeypatch.setattr(tiles_file, "_MOST", entries)
     weight, truth, predicted = torch.randn(4, 6, 5).double(), doubled(pairs()), doubled(pairs(2))
     other = doubled(pairs(1))
-    said = Response(torch.zeros(3, 4, 2, 8), other.A, other.B, 0.02, 0.1)
+    said = Response(torch.zeros(3, 4, 2, 8), other.A, other.B, 0.02, 0.1, other.layers)
     tiled = [torch.stack(response_loss([(said, weight, truth)], 1e-2)).sum(), *delta_loss([(predicted, truth)])]
     dense = dense_losses(said, predicted, truth, weight)
     inputs = [said.A, said.B, predicted.A, predicted.B, predicted.alpha]
@@ -128,13 +135,15 @@ def test_gradient_shares_sum_to_one_and_follow_the_norms() -> None:
 def test_agreement_of_a_map_with_itself_is_one_and_with_its_opposite_zero() -> None:
     true = torch.rand(3, 4, 6, 5) > 0.7
     shape = tuple(true.shape)
-    same = agreement([(lambda tile: (tile.of(true).float(), tile.of(true)), shape)])
+    same = agreement([(lambda tile: (part_of(true, tile).float(), part_of(true, tile)), shape)])
     assert (same.precision, same.recall) == (1, 1)
     torch.testing.assert_close(same.cosine, torch.tensor(1.0))
     torch.testing.assert_close(same.density, true.float().mean())
-    opposite = agreement([(lambda tile: ((~tile.of(true)).float(), tile.of(true)), shape)])
+    opposite = agreement([(lambda tile: ((~part_of(true, tile)).float(), part_of(true, tile)), shape)])
     assert (opposite.precision, opposite.recall, opposite.cosine) == (0, 0, 0)
-    constant = agreement([(lambda tile: (torch.ones_like(tile.of(true), dtype=torch.float), tile.of(true)), shape)])
+    constant = agreement(
+        [(lambda tile: (torch.ones_like(part_of(true, tile), dtype=torch.float), part_of(true, tile)), shape)]
+    )
     torch.testing.assert_close(constant.cosine, true.float().mean((1, 2, 3)).sqrt().mean())
 
 
@@ -146,7 +155,10 @@ def test_agreement_is_counted_as_in_a_table_of_all_entries() -> None:
     share = torch.tensor([0.05, 0.4, 0.9])[:, None, None, None]
     true = [torch.rand(shape, generator=generator) < share for shape in shapes]
     found = agreement(
-        [((lambda tile, p=p, t=t: (tile.of(p), tile.of(t))), tuple(p.shape)) for p, t in zip(said, true, strict=True)]
+        [
+            ((lambda tile, p=p, t=t: (part_of(p, tile), part_of(t, tile))), tuple(p.shape))
+            for p, t in zip(said, true, strict=True)
+        ]
     )
     p, t = (torch.cat([part.flatten(1) for part in parts], 1).double() for parts in (said, true))
     both = ((p > 0.5) & (t == 1)).sum()

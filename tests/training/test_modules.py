@@ -1,4 +1,5 @@
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -9,10 +10,20 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils.data import DataLoader
 
+from lofa.adapters import LoraBatch
 from lofa.conditions import Padded, PoseEncoder
 from lofa.errors import DataError
-from lofa.training import PredictorModule, SampleClips
-from tests.training.pieces import ToyBackbone, ToyBatch, adapter_module, batch_of, captions, loader, response_module
+from lofa.training import AdapterModule, PredictorModule, SampleClips
+from tests.training.pieces import (
+    ToyBackbone,
+    ToyBatch,
+    adapter_module,
+    batch_of,
+    captions,
+    loader,
+    response_module,
+    single_stage,
+)
 
 QUIET = {"accelerator": "cpu", "enable_progress_bar": False, "enable_model_summary": False, "num_sanity_val_steps": 0}
 
@@ -46,13 +57,13 @@ def test_checkpoint_and_optimizer_hold_network_and_encoder_alone(stage: int, tmp
     trainer.fit(module, loader(backbone, 2, 2))
     trainer.save_checkpoint(tmp_path / "last.ckpt")
     state = torch.load(tmp_path / "last.ckpt", weights_only=True)["state_dict"]
-    assert set(state) == {f"network.{name}" for name in module.network.state_dict()}
-    assert {id(p) for p in module.network.parameters()} == {
+    assert set(state) == {f"hypernet.trained.{name}" for name in module.hypernet.trained.state_dict()}
+    assert {id(p) for p in module.hypernet.trained.parameters()} == {
         id(p) for g in trainer.optimizers[0].param_groups for p in g["params"]
     }
     assert all(torch.equal(a, b) for a, b in zip(before, backbone.net.parameters(), strict=True))
     if stage == 2:
-        assert not any(parameter.requires_grad for frozen in module._response for parameter in frozen.parameters())
+        assert not any(parameter.requires_grad for parameter in module.hypernet.parts()["response"].parameters())
 
 
 @pytest.mark.parametrize("stage", [1, 2])
@@ -116,9 +127,9 @@ def test_pose_encoder_trains_with_the_network() -> None:
     batch = batch_of([0, 1], backbone)
     batch.inputs = {"pose": Padded(torch.randn(2, 6, 5, 2), torch.tensor([6, 4]))}
     module = response_module(backbone)
-    module.encoder = PoseEncoder(joints=5, width=8, channels=8, layers=2)
+    module.hypernet.trained.encoder = PoseEncoder(joints=5, width=8, channels=8, layers=2)
     found = gradients(module, batch)
-    assert any(name.startswith("encoder.") for name in found)
+    assert any(name.startswith("hypernet.trained.encoder.") for name in found)
     assert all(gradient is not None and gradient.isfinite().all() for gradient in found.values())
 
 
@@ -126,9 +137,9 @@ def test_batches_that_do_not_fit_are_refused() -> None:
     backbone = ToyBackbone()
     batch = batch_of([0], backbone)
     (stack,) = batch.stacks
-    wide = replace(stack, A=torch.cat([stack.A, stack.A], -1))
+    batch.stacks = [replace(stack, A=torch.cat([stack.A, stack.A], -1))]
     with pytest.raises(DataError, match=r"adapters of s0 .* layers of \(16, 32\)"):
-        response_module(backbone).layers_of(wide, batch.ids)
+        response_module(backbone).training_step(batch, 0)
     module = adapter_module(backbone)
     with pytest.raises(DataError, match="sample s0: no latents"):
         module.training_step(batch_of([0], backbone, latents=False), 0)
@@ -154,7 +165,7 @@ def test_layers_of_several_shapes_train_in_both_stages() -> None:
         found = gradients(module, batch)
         for name, gradient in found.items():
             assert gradient is not None and gradient.isfinite().all() and gradient.any(), name
-        names = {name.split(".")[3] for name in found if name.startswith("network.head.A.")}
+        names = {name.split(".")[5] for name in found if name.startswith("hypernet.trained.network.head.A.")}
         assert names == {"16", "32"}
 
 
@@ -180,15 +191,41 @@ def test_a_backbone_with_broken_weights_is_refused_by_layer(spoil: float, words:
         response_module(backbone)
 
 
-def test_weights_of_a_batch_are_those_of_its_layers_and_all_of_them_are_no_copy() -> None:
+def test_the_weights_that_are_read_are_those_of_the_backbone_and_no_copy() -> None:
     backbone = ToyBackbone(mixed=True)
-    frozen = response_module(backbone).frozen
-    for indices in frozen.shapes.values():
-        for chosen in (indices, indices[::-1], indices[:1]):
-            names = tuple(backbone.layers[index].name for index in chosen)
-            weight, depth, kind = frozen(names)
-            assert torch.equal(weight, backbone.weights(names))
-            assert depth.tolist() == backbone.depth_ids[chosen].tolist()
-            assert kind.tolist() == backbone.kind_ids[chosen].tolist()
-    whole = [backbone.layers[index].name for index in next(iter(frozen.shapes.values()))]
-    assert frozen(whole)[0].data_ptr() == frozen.weight_0.data_ptr()
+    module, batch = response_module(backbone), batch_of([0], backbone)
+    layers = list(module.layers_of(batch))
+    assert [layer.name for layer in layers] == [name for stack in batch.stacks for name in stack.layers]
+    order = [layer.name for layer in backbone.layers]
+    for layer in layers:
+        own = backbone.net[order.index(layer.name)].weight
+        assert layer.weight.data_ptr() == own.data_ptr() and layer.weight.shape == own.shape
+        assert layer.depth == backbone.depth_ids[order.index(layer.name)]
+        assert layer.kind == backbone.kind_ids[order.index(layer.name)]
+    for stack in batch.stacks:
+        pointers = [weight.data_ptr() for weight in module.weights_of(stack)]
+        assert pointers == [backbone.weight(name).data_ptr() for name in stack.layers]
+
+
+def test_a_single_stage_trains_without_a_response_map() -> None:
+    backbone = ToyBackbone()
+    hypernet = single_stage(backbone)
+    module = AdapterModule(hypernet, backbone, optimizer=partial(torch.optim.AdamW, lr=1e-2))
+    trainer = Trainer(max_steps=3, logger=False, enable_checkpointing=False, **QUIET)
+    trainer.fit(module, loader(backbone, 6, 2), loader(backbone, 4, 2))
+    assert {"val/delta", "val/denoising", "val/implied_cosine"} <= trainer.callback_metrics.keys()
+    assert not any("response" in name for name in trainer.callback_metrics)
+    assert list(hypernet.parts()) == ["adapter"] and hypernet.trained.network.config.read_after == ()
+    for name, gradient in gradients(module, batch_of([0, 1], backbone)).items():
+        assert gradient is not None and gradient.isfinite().all() and gradient.any(), name
+
+
+def test_layers_that_are_drawn_give_what_all_of_them_give() -> None:
+    """Stage I's part of the weights is kept for all layers, and read for those of the batch."""
+    backbone = ToyBackbone(mixed=True)
+    module, batch = adapter_module(backbone), batch_of([0, 1], backbone)
+    whole = {name: pair for part in module(batch) for name, pair in part.by_layer().items()}
+    batch.stacks = [LoraBatch(s.A[:, -1:], s.B[:, -1:], s.alpha[:, -1:], s.layers[-1:]) for s in batch.stacks]
+    for part in module(batch):
+        (name,) = part.layers
+        torch.testing.assert_close(part.by_layer()[name].delta_weight(), whole[name].delta_weight())

@@ -16,7 +16,7 @@ from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, Str
 from torch.multiprocessing import start_processes
 from torch.utils.data import DataLoader
 
-from lofa.predict import Stage, save_predictor
+from lofa.predict import save_predictor
 from tests.training.pieces import ToyBackbone, adapter_module, batch_of, response_module
 
 
@@ -39,7 +39,7 @@ def train_step(stage: int, rows: list[int], folder: Path, strategy: Strategy | s
         enable_model_summary=False,
     )
     trainer.fit(module, data, data)
-    save_predictor(folder, backbone, conditions=["text"], response=Stage(module.network, module.encoder))
+    save_predictor(folder, backbone, conditions=["text"], hypernet=module.hypernet)
 
 
 def process(rank: int, folder: Path, port: int) -> None:

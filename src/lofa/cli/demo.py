@@ -18,7 +18,7 @@ from rich.table import Table
 from lofa.cli.clips import side_by_side, write_clip
 from lofa.cli.command import Command
 from lofa.cli.evaluate import EvalConfig, compare_methods
-from lofa.cli.objects import open_backbone, pick_device
+from lofa.cli.objects import hypernet_kind, open_backbone, pick_device
 from lofa.cli.options import text
 from lofa.cli.prepare import prepare_source
 from lofa.cli.runs import find_set
@@ -33,6 +33,8 @@ from lofa.predict import Predictor
 from lofa.predict.stages import PREDICTOR
 
 __all__ = ["COMMAND", "DemoConfig"]
+
+_STAGES = {1: "response map", 2: "adapter"}
 
 
 @dataclass
@@ -90,12 +92,13 @@ def demo(config: Any) -> Evaluation:
         prepare_source(config.source, config, backbone)
     with clock.part("zoo"):
         train_zoo(config, backbone)
-    with clock.part("stage 1: response map"):
-        first = _train(config, out, stage=1)
-    with clock.part("stage 2: adapter"):
-        run = _train(config, out, stage=2, response=str(first))
-        with atomic_write(out / "predictor", PREDICTOR) as temporary:
-            shutil.copytree(run / "predictor", temporary)
+    before = None
+    for stage in hypernet_kind(config.hypernet).stages:
+        with clock.part(f"stage {stage}: {_STAGES[stage]}"):
+            run = _train(config, out, stage, before)
+            before = str(run)
+    with atomic_write(out / "predictor", PREDICTOR) as temporary:
+        shutil.copytree(run / "predictor", temporary)
     with clock.part("predict and generate"):
         set_dir = find_set(config)
         held_out = next(sample for sample in read_samples(set_dir) if sample.split == "test")
@@ -115,7 +118,7 @@ def demo(config: Any) -> Evaluation:
     return result
 
 
-def _train(config: Any, out: Path, stage: int, response: str | None = None) -> Path:
+def _train(config: Any, out: Path, stage: int, response: str | None) -> Path:
     """Trains a stage in a folder of its own below the demo's."""
     run = out / f"stage{stage}-{datetime.now():%Y-%m-%d_%H-%M-%S}"
     return train_stage(_view(config, TrainConfig, stage=stage, response=response), run).run

@@ -146,7 +146,7 @@ def _run(path: Path) -> Facts:
         "takes": ", ".join(description.conditions),
         "backbone": description.backbone,
         "layers": str(len(description.layers)),
-        "stages": ", ".join(description.stages),
+        "hypernetwork": f"{description.hypernet}: {', '.join(description.parts)}",
     } | facts
 
 

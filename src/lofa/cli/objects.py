@@ -17,16 +17,17 @@ from lofa.cli.problems import nearest
 from lofa.cli.runs import find_run
 from lofa.conditions import CONDITIONS, ConditionEncoder, compose
 from lofa.errors import BackboneError, ConfigError
-from lofa.hypernets import AdapterNet, ResponseNet, compile_blocks, use_attention
-from lofa.interop.quirks import add_quirks
+from lofa.hypernets import HEADS, HYPERNETS, Hypernetwork, Part, compile_blocks, use_attention
+from lofa.interop.quirks import quirky
 from lofa.predict import Predictor
 
 __all__ = [
     "build_encoder",
-    "build_network",
+    "build_hypernet",
     "check_conditions",
     "check_fingerprint",
     "check_layers",
+    "hypernet_kind",
     "load_predictor",
     "open_backbone",
     "pick_device",
@@ -196,38 +197,40 @@ def check_conditions(given: str, conditions: Sequence[str], task: Any) -> None:
         raise ConfigError(f"{given}: takes {found}, but task={task.name} gives {wanted}")
 
 
-def build_network(
-    hypernet: Any, backbone: Backbone, context_width: int, response: nn.Module | None = None
-) -> nn.Module:
-    """The hypernetwork of stage I, or of stage II where stage I's is given.
+def hypernet_kind(hypernet: Any) -> type[Hypernetwork]:
+    """The kind of hypernetwork that is asked for (ConfigError for an unknown one)."""
+    if hypernet.kind not in HYPERNETS:
+        raise ConfigError(f"hypernet.kind={hypernet.kind}: {nearest(hypernet.kind, HYPERNETS)}")
+    return HYPERNETS[hypernet.kind]
+
+
+def build_hypernet(
+    hypernet: Any, backbone: Backbone, stage: int, encoder: ConditionEncoder, earlier: Mapping[str, Part]
+) -> Hypernetwork:
+    """An untrained hypernetwork for a stage of training, around the parts that earlier stages trained.
 
     Raises:
         ConfigError: sizes that don't fit each other or the backbone.
     """
+    kind = hypernet_kind(hypernet)
     values = OmegaConf.to_container(hypernet, resolve=True)
     assert isinstance(values, dict)
     facts: dict[str, Any] = {
-        "shapes": [list(shape) for shape in by_shape(backbone.layers)],
+        "shapes": tuple(by_shape(backbone.layers)),
         "num_depths": backbone.num_depths,
         "num_kinds": len(backbone.kinds),
-        "context_width": context_width,
+        "context_width": encoder.width,
     }
-    if response is not None:
-        response_config: Any = response.config
-        facts["response_width"] = response_config["d_model"]
-    network: type[nn.Module] = ResponseNet if response is None else AdapterNet
-    other = AdapterNet if response is None else ResponseNet
-    foreign = {
-        "attention",
-        "compile",
-        "quirks",
-        *(signature(other).parameters.keys() - signature(network).parameters.keys()),
-    }
-    built = _construct(network, facts | {key: value for key, value in values.items() if key not in foreign}, "hypernet")
+    if hypernet.head not in HEADS:
+        raise ConfigError(f"hypernet.head={hypernet.head}: {nearest(hypernet.head, HEADS)}")
     try:
-        add_quirks(built, hypernet.quirks)
+        values = quirky(values, hypernet.quirks)
     except ValueError as error:
         raise ConfigError(f"hypernet.quirks: {error}") from None
+    try:
+        built = kind.fresh(stage, values | facts, encoder, earlier)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"hypernet: {kind.__name__} can't be built ({error})") from None
     try:
         use_attention(built, hypernet.attention)
     except ValueError as error:

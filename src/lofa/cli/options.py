@@ -78,7 +78,7 @@ def section(options: type, without: Collection[str] = (), verbatim: Collection[s
 
 
 def _copy(item: "Field[Any]", help: str, verbatim: bool) -> Any:
-    metadata = {"help": help, "verbatim": verbatim}
+    metadata = {"help": help, "verbatim": verbatim, **item.metadata}
     nested = _nested(item)
     if nested is not None:
         schema: Any = section(cast(Any, type(nested)))

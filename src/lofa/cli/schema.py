@@ -15,7 +15,7 @@ from lofa.cli.options import LARGEST_SEED, option, section, text
 from lofa.conditions import CONDITIONS
 from lofa.data import PrepareOptions
 from lofa.evaluation import Protocol
-from lofa.interop.quirks import QUIRKS
+from lofa.hypernets import HypernetOptions
 from lofa.zoo import ZooOptions
 
 __all__ = ["WayConfig"]
@@ -41,31 +41,6 @@ class TaskConfig:
     )
     metrics: list[str] = option([], "what eval reports: names in lofa.metrics.METRICS")
     prompt: str = option("own", "whose prompt method lofa is asked with: own (that of the generated clip) or sibling")
-
-
-@dataclass
-class HypernetConfig:
-    """conf/hypernet: both hypernetworks; what only one stage has is marked."""
-
-    patch_size: int = option(MISSING, "side of the tiles a weight is cut into; divides the layers' sides")
-    d_model: int = option(MISSING, "width")
-    n_heads: int = option(MISSING, "attention heads")
-    n_blocks: int = option(MISSING, "blocks", least=1)
-    mlp_ratio: float = option(4.0, "hidden width of the MLPs, times d_model")
-    lora_rank: int = option(MISSING, "rank r of the predicted pairs")
-    condition_from: int = option(0, "first block that reads the condition; what is before depends on W alone")
-    gradient_checkpointing: bool = option(False, "trade time for memory")
-    attention: str = option(
-        "sdpa", "sdpa (PyTorch's own) or flash_attn (a GPU, half precision, pip install lofa[flash])"
-    )
-    compile: bool = option(False, "torch.compile the blocks: half a minute at the start; measure whether it pays")
-    quirks: list[str] = option(
-        [], "mistakes of the published network to train with, for comparison: " + ", ".join(QUIRKS)
-    )
-    tau: float = option(0.02, "stage 1: relative change that counts as a response")
-    temperature: float = option(0.1, "stage 1: of the logits")
-    read_after: list[int] = option(MISSING, "stage 2: blocks after which stage 1's tokens are read")
-    alpha_init: float = option(0.1, "stage 2: alpha at the start")
 
 
 @dataclass
@@ -244,7 +219,7 @@ class WayConfig:
     task: TaskConfig = field(default_factory=TaskConfig)
     prepare: Any = field(default_factory=section(PrepareOptions, without=("seed",), verbatim=("captions",)))
     zoo: Any = field(default_factory=section(ZooOptions, without=("seed", "shard")))
-    hypernet: HypernetConfig = field(default_factory=HypernetConfig)
+    hypernet: Any = field(default_factory=section(HypernetOptions))
     datamodule: DataModuleConfig = field(default_factory=DataModuleConfig)
     stages: StagesConfig = field(default_factory=StagesConfig)
     strategy: StrategyConfig = field(default_factory=StrategyConfig)

@@ -1,9 +1,8 @@
 """train.py: one stage of the predictor, from a data set with a zoo to a run directory with a predictor."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,8 +18,9 @@ from lofa.backbones import Backbone
 from lofa.cli.command import Command, current_overrides
 from lofa.cli.objects import (
     build_encoder,
-    build_network,
+    build_hypernet,
     check_conditions,
+    hypernet_kind,
     open_backbone,
     place_training,
     task_conditions,
@@ -44,7 +44,8 @@ from lofa.cli.trainer import build_checkpoints, build_trainer, keep_best, quiete
 from lofa.cli.trust import check_checkpoints, check_targets, targets
 from lofa.data import LoFADataModule, read_samples
 from lofa.errors import ConfigError, DataError, Interrupted
-from lofa.predict import Stage, load_response, save_predictor
+from lofa.hypernets import Hypernetwork, Part
+from lofa.predict import load_part, read_description, save_predictor
 from lofa.resources import conf_dir
 from lofa.stores import Place
 from lofa.training import LAST, PredictorModule, SampleClips, StopRequest, TrainingDiverged, TrainingStopped
@@ -110,12 +111,13 @@ def train_stage(config: Any, run: Path, checkpoint: Path | None = None) -> Train
     Raises:
         LofaError: whatever does not fit: data set, zoo, backbone, stage-1 run, sizes.
     """
-    with StopRequest() as stop, _explained(run, config.stage):
+    with StopRequest(follower=not is_first_process()) as stop, _explained(run, config.stage):
         return _train_stage(config, run, checkpoint, stop)
 
 
 def _train_stage(config: Any, run: Path, checkpoint: Path | None, stop: StopRequest) -> Trained:
     _check_stage(config.stage)
+    needed = _parts_before(config)
     placed = place_training(config)
     quieten_lightning()
     seed_everything(config.seed, verbose=False)
@@ -138,13 +140,12 @@ def _train_stage(config: Any, run: Path, checkpoint: Path | None, stop: StopRequ
     )
     data.setup()
     encoder = build_encoder(config.task, backbone, data.example())
-    frozen: Stage | None = None
-    if config.stage == 2:
+    earlier: dict[str, Part] = {}
+    if needed:
         config = OmegaConf.merge(config, {"response": literal(str(_choose_response(config, set_dir, backbone)))})
-        frozen = _load_response(config, backbone)
-    response = None if frozen is None else frozen.network
-    network = build_network(config.hypernet, backbone, encoder.width, response)
-    module = _build_module(config, stage, backbone, Stage(network, encoder), frozen)
+        earlier = _load_earlier(config, backbone, needed)
+    hypernet = build_hypernet(config.hypernet, backbone, config.stage, encoder, earlier)
+    module = _build_module(config, stage, backbone, hypernet)
     callbacks: list[Callback] = []
     if config.trainer.enable_progress_bar:
         callbacks.append(StepBar(f"stage {config.stage}"))
@@ -156,13 +157,11 @@ def _train_stage(config: Any, run: Path, checkpoint: Path | None, stop: StopRequ
     start_run(run, config)
     trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
     metrics = keep_best(trainer, checkpoints, module, data)
-    trained = Stage(module.network, module.encoder)
     save_predictor(
         run / "predictor",
         backbone,
         conditions=list(config.task.conditions),
-        response=frozen or trained,
-        adapter=trained if frozen else None,
+        hypernet=module.hypernet,
         metadata={"run": run.name, "data": str(set_dir), "task": config.task.name},
     )
     finish_run(
@@ -200,6 +199,19 @@ def _check_stage(stage: int | None) -> None:
     if stage not in (1, 2):
         given = "no stage given" if stage is None else f"stage={stage}"
         raise ConfigError(f"{given}: give stage=1 (response map) or, after it, stage=2 (adapter)")
+
+
+def _parts_before(config: Any) -> tuple[str, ...]:
+    """The parts of the hypernetwork that the stage needs from a run of an earlier one."""
+    kind, stages = config.hypernet.kind, hypernet_kind(config.hypernet).stages
+    if config.stage not in stages:
+        raise ConfigError(
+            f"stage={config.stage}: hypernet.kind={kind} has no such stage; train it with "
+            f"stage={' or stage='.join(map(str, stages))}"
+        )
+    if config.response is not None and not any(stages.values()):
+        raise ConfigError(f"response={config.response}: hypernet.kind={kind} reads no other run")
+    return stages[config.stage]
 
 
 def _identity(config: Any, set_dir: Place, stage: int) -> dict[str, object]:
@@ -251,18 +263,18 @@ def _choose_response(config: Any, set_dir: Place, backbone: Backbone) -> Path:
     return run
 
 
-def _load_response(config: Any, backbone: Backbone) -> Stage:
-    stage, description = load_response(config.response)
+def _load_earlier(config: Any, backbone: Backbone, needed: Sequence[str]) -> dict[str, Part]:
+    description = read_description(config.response)
     if not backbone.accepts(description.fingerprint):
         raise ConfigError(
             f"response={config.response}: trained for backbone {description.backbone!r} ({description.fingerprint}), "
             f"not for {backbone.name!r} ({backbone.fingerprint})"
         )
     check_conditions(f"response={config.response}", description.conditions, config.task)
-    return stage
+    return {name: load_part(description, name) for name in needed}
 
 
-def _build_module(config: Any, stage: Any, backbone: Backbone, trained: Stage, frozen: Stage | None) -> PredictorModule:
+def _build_module(config: Any, stage: Any, backbone: Backbone, hypernet: Hypernetwork) -> PredictorModule:
     """The LightningModule of the stage around finished objects.
 
     Raises:
@@ -271,23 +283,12 @@ def _build_module(config: Any, stage: Any, backbone: Backbone, trained: Stage, f
     key = f"stages.s{config.stage}"
     optimizer = instantiate(stage.optimizer, _convert_="all")
     scheduler = instantiate(stage.scheduler, _convert_="all")
-    parameters = list(chain(trained.network.parameters(), trained.encoder.parameters()))
+    parameters = list(hypernet.parameters())
     tried = _make(f"{key}.optimizer", Optimizer, lambda: optimizer(parameters))  # Lightning makes them within fit
     _make(f"{key}.scheduler", LRScheduler, lambda: scheduler(tried))
-    stage_one = (
-        {}
-        if frozen is None
-        else {"response_network": frozen.network, "response_encoder": frozen.encoder, "seed": config.seed}
-    )
-    module = instantiate(
-        stage.module,
-        network=trained.network,
-        encoder=trained.encoder,
-        backbone=backbone,
-        optimizer=optimizer,
-        scheduler=scheduler,
-    )
-    return _make(f"{key}.module", PredictorModule, lambda: module(**stage_one))
+    module = instantiate(stage.module, hypernet=hypernet, backbone=backbone, optimizer=optimizer, scheduler=scheduler)
+    seed = {"seed": config.seed} if config.stage == 2 else {}
+    return _make(f"{key}.module", PredictorModule, lambda: module(**seed))
 
 
 def _make(key: str, kind: type[Made], make: Callable[[], object]) -> Made:

@@ -57,7 +57,7 @@ def response_maps(
         layers: how many, of those that all three have.
     """
     backbone = predictor.backbone
-    tau = predictor.description.stages["response"]["network"]["config"]["tau"]
+    tau = predictor.hypernet.tau
     maps: Any = predictor.response_map(**prompts_of(set_dir, predictor, [sample]))
     names = [name for name in maps[0] if name in truth and name in predicted]
     count = min(layers, len(names))
@@ -82,6 +82,8 @@ def maps_of_methods(
     trained = next((method.adapters for method in methods if method.role == "trained" and method.by_prompt), None)
     asked = next((method for method in methods if method.role == "predicted" and method.predictor is not None), None)
     if trained is None or asked is None or asked.predictor is None or asked.adapters is None:
+        return {}
+    if not asked.predictor.hypernet.has_response:
         return {}
     maps = {}
     for first in (case.score[0] for case in cases[:shown]):

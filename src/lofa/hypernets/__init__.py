@@ -1,24 +1,36 @@
-"""The two hypernetworks: frozen weights and a condition -> response map (stage I), adapter (stage II)."""
-
-from torch import nn
+"""Hypernetworks: frozen weights and a condition -> adapters, and for some kinds a response map."""
 
 from lofa.hypernets.attention import ATTENTION, use_attention
 from lofa.hypernets.compiled import compile_blocks
+from lofa.hypernets.config import AdapterConfig, HypernetOptions, ResponseConfig, TrunkConfig
+from lofa.hypernets.heads import HEADS
+from lofa.hypernets.layers import FrozenLayer, Prepared
+from lofa.hypernets.protocol import Hypernetwork, Part
 from lofa.hypernets.response import Response, ResponseNet
-from lofa.hypernets.trunk import Prepared
-from lofa.hypernets.weights import AdapterNet, WeightPrediction
+from lofa.hypernets.single_stage import SingleStage
+from lofa.hypernets.two_stage import TwoStage
+from lofa.hypernets.weights import AdapterNet
 
 __all__ = [
     "ATTENTION",
-    "NETWORKS",
+    "HEADS",
+    "HYPERNETS",
+    "AdapterConfig",
     "AdapterNet",
+    "FrozenLayer",
+    "HypernetOptions",
+    "Hypernetwork",
+    "Part",
     "Prepared",
     "Response",
+    "ResponseConfig",
     "ResponseNet",
-    "WeightPrediction",
+    "SingleStage",
+    "TrunkConfig",
+    "TwoStage",
     "compile_blocks",
     "use_attention",
 ]
 
-NETWORKS: dict[str, type[nn.Module]] = {"ResponseNet": ResponseNet, "AdapterNet": AdapterNet}
-"""The networks a saved predictor may name; each has a json-able `.config` of its constructor values."""
+HYPERNETS: dict[str, type[Hypernetwork]] = {"two_stage": TwoStage, "single_stage": SingleStage}
+"""What `hypernet.kind` may be, and a saved predictor may name."""

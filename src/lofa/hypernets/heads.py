@@ -1,39 +1,49 @@
-"""From a pooled vector `h` of one layer to its low-rank pair and scale, and the one product they stand in: `B @ A`."""
+"""From the final tokens of one layer to its low-rank pair and scale, and the one product they stand in: `B @ A`."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-__all__ = ["LowRankHead", "ScaleHead", "low_rank_product"]
+from lofa.hypernets.config import TrunkConfig
+from lofa.hypernets.parts import POOLINGS, member
+
+__all__ = ["HEADS", "PublishedHead", "ScaleHead", "low_rank_product", "upcast"]
+
+
+def upcast(value: Tensor) -> Tensor:
+    """As float32, or as float64 where it is that."""
+    return value if value.dtype == torch.float64 else value.float()
 
 
 def low_rank_product(B: Tensor, A: Tensor) -> Tensor:
-    """`B (..., out, r) @ A (..., r, in)` -> `(..., out, in)`, in float32 or wider also under autocast."""
+    """`B (..., out, r) @ A (..., r, in)` -> `(..., out, in)`, upcast also under autocast."""
     with torch.autocast(B.device.type, enabled=False):
-        wide = torch.promote_types(torch.promote_types(A.dtype, B.dtype), torch.float32)
-        return B.to(wide) @ A.to(wide)
+        return upcast(B) @ upcast(A)
 
 
-class LowRankHead(nn.Module):
-    """`h (..., d)` -> `A (..., r, in)` and `B (..., out, r)`, which start as those of a fresh LoRA do.
+class PublishedHead(nn.Module):
+    """Tokens are pooled to one vector `h (..., d)`; `A (..., r, in)`, `B (..., out, r)` are linear in it.
 
-    Layers that share a size share the head of that side. B is zero, so the product is. The entries of A have deviation
-    1 / sqrt(3 in). nn.Linear's own initialisation is meant for activations, not for the entries of a weight: sqrt(in)
-    larger, it took 1.5 times the steps to one loss.
+    They start as those of a fresh LoRA do. Layers that share a size share the linear layer of that side. B is zero, so
+    the product is. The entries of A have deviation 1 / sqrt(3 in). nn.Linear's own initialisation is meant for
+    activations, not for the entries of a weight: sqrt(in) larger, it took 1.5 times the steps to one loss.
+
+    alpha_init: alpha of every layer at first; None: there is no alpha.
     """
 
-    def __init__(self, d_model: int, rank: int, shapes: Sequence[tuple[int, int]]) -> None:
+    def __init__(self, config: TrunkConfig, alpha_init: float | None = None) -> None:
         super().__init__()
-        self.rank = rank
-        outs, ins = (dict.fromkeys(axis) for axis in zip(*shapes, strict=True))
-        self.A = nn.ModuleDict({str(size): self._fresh_A(d_model, rank, size) for size in ins})
-        self.B = nn.ModuleDict({str(size): self._fresh_B(d_model, rank, size) for size in outs})
+        self.rank = config.lora_rank
+        self.pool = member(POOLINGS, "pooling", config.pooling)
+        outs, ins = (dict.fromkeys(axis) for axis in zip(*config.shapes, strict=True))
+        self.A = nn.ModuleDict({str(size): self._fresh_A(config.d_model, self.rank, size) for size in ins})
+        self.B = nn.ModuleDict({str(size): self._fresh_B(config.d_model, self.rank, size) for size in outs})
+        self.scale = None if alpha_init is None else ScaleHead(config.d_model, alpha_init)
 
     @staticmethod
     @torch.no_grad()
@@ -50,9 +60,12 @@ class LowRankHead(nn.Module):
         nn.init.zeros_(linear.bias)
         return linear
 
-    def forward(self, h: Tensor, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    def forward(self, tokens: Tensor, shape: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Final tokens `(P, L, T, d)` of layers of shape (out, in) -> A, B, and alpha `(P, L)` where there is one."""
+        h = self.pool(tokens)
         A = rearrange(self.A[str(shape[1])](h), "... (r i) -> ... r i", r=self.rank)
-        return A, rearrange(self.B[str(shape[0])](h), "... (o r) -> ... o r", r=self.rank)
+        B = rearrange(self.B[str(shape[0])](h), "... (o r) -> ... o r", r=self.rank)
+        return A, B, None if self.scale is None else self.scale(h)
 
 
 class ScaleHead(nn.Module):
@@ -68,3 +81,7 @@ class ScaleHead(nn.Module):
 
     def forward(self, h: Tensor) -> Tensor:
         return F.softplus(self.linear(h).squeeze(-1))
+
+
+HEADS: dict[str, type[PublishedHead]] = {"published": PublishedHead}
+"""What `hypernet.head` may be."""

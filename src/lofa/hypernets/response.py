@@ -7,23 +7,26 @@ S is free in sign, so "no response" (probability near 0) can be said.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from lofa.hypernets.heads import LowRankHead, low_rank_product
-from lofa.hypernets.trunk import Prepared, Trunk
+from lofa.hypernets.config import ResponseConfig
+from lofa.hypernets.heads import HEADS, low_rank_product
+from lofa.hypernets.layers import FrozenLayer, Prepared
+from lofa.hypernets.parts import ACTIVATIONS, Activation, identity, member
+from lofa.hypernets.tiling import TileEmbed
+from lofa.hypernets.trunk import Trunk
 
 __all__ = ["Response", "ResponseNet"]
 
 _ALL = slice(None)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Response:
-    """Predicted response of P prompts in L layers."""
+    """Predicted response of P prompts in L layers of one shape."""
 
     tokens: Tensor
     """(P, L, T, d), final and normalised: what stage II reads"""
@@ -35,10 +38,10 @@ class Response:
     """relative change that counts as a response"""
     temperature: float
     """T"""
-
-    def activate(self, product: Tensor) -> tuple[Tensor, Tensor | None]:
-        """`B A` -> S of the same shape, and dS / d(B A), None where it is 1."""
-        return product, None
+    layers: tuple[str, ...]
+    """names of the layers"""
+    activate: Activation = identity
+    """B A -> S, and its derivative"""
 
     def logits(self, layers: slice = _ALL, rows: slice = _ALL) -> Tensor:
         """`(P, L, out, in)` or some rows of some layers of it, float32 or wider."""
@@ -50,62 +53,39 @@ class Response:
         return self.logits(layers, rows).sigmoid()
 
 
-class ResponseNet(Trunk):
-    """The stage I hypernetwork. Values as in `Trunk`, and
+class ResponseNet(nn.Module):
+    """The network of stage I: a trunk and a head.
 
-    lora_rank: rank r of S. tau, temperature: of the logits.
+    Raises ValueError on a part or head that is in no table.
     """
 
-    def __init__(
-        self,
-        *,
-        shapes: Sequence[Sequence[int]],
-        num_depths: int,
-        num_kinds: int,
-        context_width: int,
-        patch_size: int,
-        d_model: int,
-        n_heads: int,
-        n_blocks: int,
-        mlp_ratio: float = 4.0,
-        lora_rank: int,
-        tau: float = 0.02,
-        temperature: float = 0.1,
-        condition_from: int = 0,
-        gradient_checkpointing: bool = False,
-    ) -> None:
-        super().__init__(
-            shapes=shapes,
-            num_depths=num_depths,
-            num_kinds=num_kinds,
-            context_width=context_width,
-            patch_size=patch_size,
-            d_model=d_model,
-            n_heads=n_heads,
-            n_blocks=n_blocks,
-            mlp_ratio=mlp_ratio,
-            lora_rank=lora_rank,
-            condition_from=condition_from,
-            gradient_checkpointing=gradient_checkpointing,
-        )
-        if not 0 < temperature < math.inf:
-            raise ValueError(f"temperature must be positive; got {temperature}")
-        if not 0 <= tau < math.inf:
-            raise ValueError(f"tau must be at least 0; got {tau}")
-        self._config |= {"tau": tau, "temperature": temperature}
-        self.tau, self.temperature = tau, temperature
-        self.head = LowRankHead(d_model, lora_rank, self.shapes)
+    Config = ResponseConfig
 
-    def forward(self, weights: Tensor, depth: Tensor, kind: Tensor, context: Tensor, lengths: Tensor) -> Response:
-        """Response of P prompts in L layers.
+    def __init__(self, config: ResponseConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.activate = member(ACTIVATIONS, "activation", config.activation)
+        self.trunk = Trunk(config, TileEmbed(config.shapes, config.patch_size, config.d_model))
+        self.head = member(HEADS, "head", config.head)(config)
 
-        weights `(L, out, in)` of one shape, depth `(L,)`, kind `(L,)`, context `(P, N, C)` zero padded, lengths `(P,)`.
-        Raises ValueError on shapes that do not fit and on weights that are not finite.
-        """
-        return self.respond(self.prepare(weights, depth, kind), context, lengths)
+    def units(self) -> list[nn.Module]:
+        """The modules to shard one by one."""
+        return list(self.trunk.blocks)
+
+    def embed(self, layers: Sequence[FrozenLayer]) -> Tensor:
+        """As `Trunk.embed`."""
+        return self.trunk.embed(layers)
+
+    def begin(self, tokens: Tensor) -> Tensor:
+        """As `Trunk.begin`."""
+        return self.trunk.begin(tokens)
+
+    def tokens(self, prepared: Prepared, context: Tensor, lengths: Tensor) -> Tensor:
+        """The final tokens (P, L, T, d) alone, which stage II reads; arguments as in `Trunk.finish`."""
+        return self.trunk.finish(prepared, context, lengths)
 
     def respond(self, prepared: Prepared, context: Tensor, lengths: Tensor) -> Response:
-        """As `forward`, from what `prepare` gave for the layers. `finish` gives the tokens alone, without the heads."""
-        tokens = self.finish(prepared, context, lengths)
-        A, B = self.head(self.pool(tokens), prepared.shape)
-        return Response(tokens, A, B, self.tau, self.temperature)
+        """Response of P prompts in the L prepared layers; arguments as in `Trunk.finish`."""
+        tokens = self.tokens(prepared, context, lengths)
+        A, B, _ = self.head(tokens, prepared.shape)
+        return Response(tokens, A, B, self.config.tau, self.config.temperature, prepared.layers, self.activate)

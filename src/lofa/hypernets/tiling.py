@@ -7,7 +7,7 @@ by row. A token's place is told by a learned vector of its row plus one of its c
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from einops import rearrange
@@ -16,18 +16,19 @@ from torch import Tensor, nn
 __all__ = ["PatchEmbed", "TileEmbed", "check_weights", "tile_side", "unit_rms"]
 
 
-def check_weights(weights: Tensor, names: Sequence[str] | None = None) -> None:
-    """Raises ValueError naming, else counting, the matrices of `(L, out, in)` with NaN, infinity or a column of zeros.
+def check_weights(weights: Iterable[Tensor], names: Sequence[str]) -> None:
+    """Raises ValueError naming the matrices `(out, in)` with NaN, infinity or a column of zeros; they are read in turn.
 
     No trained layer has such a column; a file that was read wrongly has.
     """
-    largest = torch.linalg.vector_norm(weights, math.inf, dim=1)
-    for wrong, what in ((~largest.isfinite(), "NaN or infinity"), (largest == 0, "columns of zeros")):
-        matrices = wrong.any(1)
-        if bool(matrices.any()):
-            bad = matrices.nonzero().flatten().tolist()
-            said = bad if names is None else ", ".join(names[i] for i in bad[:3])
-            raise ValueError(f"{len(bad)} of {len(weights)} weight matrices hold {what}: {said}")
+    found = []
+    for matrix in weights:
+        largest = torch.linalg.vector_norm(matrix, math.inf, dim=0)
+        found.append(torch.stack([~largest.isfinite().all(), (largest == 0).any()]))
+    for wrong, what in zip(torch.stack(found).T.tolist(), ("NaN or infinity", "columns of zeros"), strict=True):
+        bad = [name for name, is_wrong in zip(names, wrong, strict=True) if is_wrong]
+        if bad:
+            raise ValueError(f"{len(bad)} of {len(names)} weight matrices hold {what}: {', '.join(bad[:3])}")
 
 
 def unit_rms(weights: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The published network's mistakes, each by itself, put into our networks: to measure what leaving them out is worth.
+"""The published network's mistakes, each by itself, as parts of our networks, to measure what leaving them out gains.
 
     columns      W is divided by its root-mean-square per input column
     softplus     S = softplus(B A): never below 0, so the probability of response never below sigmoid(-tau / T)
@@ -6,13 +6,13 @@
     padding      the condition is zero-padded to 512 tokens, and all of them are attended to
     last_block   checkpointed blocks are all recomputed as the one that ran last, so their gradients are wrong
 
-A sixth, alpha left out of the L1 loss, is no matter of the network: `AdapterModule(alpha_in_delta=False)`. For the
-published network itself see `lofa.interop.reference`.
+They are members of the tables of `lofa.hypernets.parts`. A sixth, alpha left out of the L1 loss, is no matter of the
+network: `AdapterModule(alpha_in_delta=False)`. For the published network itself see `lofa.interop.reference`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -20,80 +20,99 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from lofa.hypernets import Response, ResponseNet
-from lofa.hypernets.trunk import Trunk
+from lofa.hypernets.parts import (
+    ACTIVATIONS,
+    NORMALISATIONS,
+    PADDINGS,
+    POOLINGS,
+    RECOMPUTATIONS,
+    Recomputation,
+    member,
+)
 from lofa.interop.config import PROMPT_TOKENS
-from lofa.interop.reference import collapse_padding
 
-__all__ = ["QUIRKS", "add_quirks"]
-
-
-class _Columns(Trunk):
-    @staticmethod
-    def normalise(weights: Tensor) -> Tensor:
-        return weights / (weights.square().mean(1, keepdim=True) + 1e-6).sqrt()
+__all__ = ["QUIRKS", "collapse_padding", "columns", "quirky", "softplus"]
 
 
-class _SoftplusResponse(Response):
-    def activate(self, product: Tensor) -> tuple[Tensor, Tensor | None]:
-        return F.softplus(product), product.sigmoid()
+def columns(weights: Tensor) -> Tensor:
+    """`(L, out, in)` divided by its root-mean-square per input column."""
+    return weights / (weights.square().mean(1, keepdim=True) + 1e-6).sqrt()
 
 
-class _Softplus(ResponseNet):
-    def respond(self, *inputs: Any) -> Response:
-        return _SoftplusResponse(**vars(super().respond(*inputs)))
+def softplus(product: Tensor) -> tuple[Tensor, Tensor | None]:
+    """S is never below 0."""
+    return F.softplus(product), product.sigmoid()
 
 
-class _FirstTile(Trunk):
-    @staticmethod
-    def pool(tokens: Tensor) -> Tensor:
-        return tokens[:, :, 1:].mean(2)
+def without_first_tile(tokens: Tensor) -> Tensor:
+    """`(P, L, T, d)` -> `(P, L, d)`."""
+    return tokens[:, :, 1:].mean(2)
 
 
-class _Padding(Trunk):
-    def project(self, context: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor | None]:
-        super().project(context, lengths)  # for its checks
-        padded = F.pad(context, (0, 0, 0, max(0, PROMPT_TOKENS - context.shape[1])))
-        text, bias = collapse_padding(padded.to(self.context_proj.weight.dtype))
-        return self.context_proj(text), bias
+def padded(context: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Condition `(P, N, C)` with all the padding that is attended to, as `collapse_padding` gives it."""
+    return collapse_padding(F.pad(context, (0, 0, 0, max(0, PROMPT_TOKENS - context.shape[1]))))
 
 
-class _LastBlock(Trunk):
-    def run(self, block: nn.Module, *inputs: Tensor | bool | None) -> Tensor:
-        latest: dict[type[nn.Module], nn.Module] = self.__dict__.setdefault("_latest", {})
-        latest[type(block)] = block
-        if not (self.gradient_checkpointing and torch.is_grad_enabled()):
-            return super().run(block, *inputs)
+def collapse_padding(text: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Identical tokens at the end of each prompt of `text (P, N, C)` become one.
+
+    Returns `(P, n, C)` and what to add to the logits of each key `(P, n)`: log of how many it stands for, so attention
+    gives what it gave; None where nothing was identical, or where the tokens want a gradient of their own.
+    """
+    identical = (text == text[:, -1:]).all(-1)
+    count = identical.flip(1).long().cumprod(1).sum(1)
+    kept = text.shape[1] - count + 1
+    longest = int(kept.max())
+    if longest == text.shape[1] or text.requires_grad:
+        return text, None
+    place = torch.arange(longest, device=text.device)
+    bias = torch.zeros(len(text), longest, dtype=text.dtype, device=text.device)
+    bias.masked_fill_(place >= kept[:, None], -torch.inf)
+    bias[torch.arange(len(text)), kept - 1] = count.to(text.dtype).log()
+    return text[:, :longest], bias
+
+
+class LastBlock(Recomputation):
+    """Recomputes every block of a class as the one that ran last."""
+
+    def __init__(self, on: bool) -> None:
+        super().__init__(on)
+        self._latest: dict[type[nn.Module], nn.Module] = {}
+
+    def __call__(self, block: nn.Module, *inputs: Tensor | bool | None) -> Tensor:
         kind = type(block)
-        recomputed: Tensor = checkpoint(lambda *values: latest[kind](*values), *inputs, use_reentrant=False)
+        self._latest[kind] = block
+        if not (self.on and torch.is_grad_enabled()):
+            return super().__call__(block, *inputs)
+        recomputed: Tensor = checkpoint(lambda *values: self._latest[kind](*values), *inputs, use_reentrant=False)
         return recomputed
 
 
-QUIRKS: dict[str, type[Trunk]] = {
-    "columns": _Columns,
-    "softplus": _Softplus,
-    "first_tile": _FirstTile,
-    "padding": _Padding,
-    "last_block": _LastBlock,
+NORMALISATIONS["columns"] = columns
+ACTIVATIONS["softplus"] = softplus
+POOLINGS["first_tile"] = without_first_tile
+PADDINGS["padding"] = padded
+RECOMPUTATIONS["last_block"] = LastBlock
+
+QUIRKS: dict[str, dict[str, str]] = {
+    "columns": {"normalisation": "columns"},
+    "softplus": {"activation": "softplus"},
+    "first_tile": {"pooling": "first_tile"},
+    "padding": {"padding": "padding"},
+    "last_block": {"recomputation": "last_block"},
 }
-"""What `hypernet.quirks` may list."""
+"""What `hypernet.quirks` may list -> the constructor value that each sets."""
 
 
-def add_quirks(network: nn.Module, names: Sequence[str]) -> None:
-    """Gives a network quirks of `QUIRKS`, which its `config` then lists, by making it a subclass of what it was.
+def quirky(values: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """Constructor values with quirks of `QUIRKS`; a network takes those it knows, softplus is stage I's alone.
 
-    Those of stage I alone are passed over in stage II. Raises ValueError on an unknown name, or where a quirk could do
-    nothing.
+    Raises ValueError on an unknown name, or where a quirk could do nothing.
     """
-    unknown = [name for name in names if name not in QUIRKS]
-    if unknown:
-        raise ValueError(f"quirk {unknown[0]!r} is none of {', '.join(QUIRKS)}")
-    if not isinstance(network, Trunk):
-        raise TypeError(f"{type(network).__name__} is no network of lofa.hypernets")
-    if "last_block" in names and not network.gradient_checkpointing:
+    if "last_block" in names and not values.get("gradient_checkpointing"):
         raise ValueError("the quirk last_block changes checkpointed blocks; it needs gradient_checkpointing=true")
-    fitting = [name for name in names if isinstance(network, ResponseNet) or name != "softplus"]
-    if fitting:
-        kind = type(network)
-        network.__class__ = type(kind.__name__, (*(QUIRKS[name] for name in fitting), kind), {})
-        network._config["quirks"] = fitting
+    changed = dict(values)
+    for name in names:
+        changed |= member(QUIRKS, "quirk", name)
+    return changed

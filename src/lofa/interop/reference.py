@@ -14,8 +14,8 @@ Source: the public implementation, GAP-LAB-CUHK-SZ/LoFA, arXiv 2512.08785.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +25,22 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from lofa import files
+from lofa.adapters import LoraBatch
 from lofa.errors import DataError
+from lofa.hypernets import FrozenLayer, Prepared, Response
 from lofa.hypernets.blocks import Block, ReadBlock, run_block
+from lofa.hypernets.heads import upcast
+from lofa.hypernets.parts import Activation
 from lofa.hypernets.tiling import PatchEmbed, check_weights
-from lofa.hypernets.weights import WeightPrediction
 from lofa.interop.config import ReferenceConfig
+from lofa.interop.quirks import collapse_padding, columns, softplus
 
 __all__ = ["ReferenceAdapter", "ReferenceAdapterNet", "ReferenceResponse", "ReferenceResponseNet", "load_hypernet"]
 
+RESPONSE_ACTIVATIONS: dict[str, Activation] = {
+    "softplus": softplus,
+    "sigmoid": lambda product: (product.square(), 2 * product),
+}
 ALPHA_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "softplus": F.softplus,
     "sigmoid": torch.sigmoid,
@@ -42,7 +50,7 @@ ALPHA_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 @dataclass(frozen=True)
 class ReferenceResponse:
-    """Stage 1. `T` tokens a layer, [CLS] first where there is one; `respond` has prompts before layers: (P, L, ...)."""
+    """Stage 1. `T` tokens a layer, [CLS] first where there is one."""
 
     tokens: Tensor
     """(L, T, d), final and normalised: what stage 2 reads"""
@@ -108,25 +116,36 @@ class _Trunk(nn.Module):
         self.head_A = nn.Linear(c.d_model, c.lora_rank * c.in_dim)
         self.head_B = nn.Linear(c.d_model, c.in_dim * c.lora_rank)
 
+    def embed(self, layers: Sequence[FrozenLayer]) -> Tensor:
+        """Tokens `(l, T, d)` of a chunk of layers, for `lofa.hypernets`."""
+        W = torch.stack([layer.weight for layer in layers])
+        depth = torch.tensor([layer.depth for layer in layers], device=W.device)
+        kind = torch.tensor([layer.kind for layer in layers], device=W.device)
+        return self._embed(W, depth, kind, [layer.name for layer in layers])
+
+    def begin(self, tokens: Tensor) -> Tensor:
+        """Tokens `(L, T, d)` -> `(1, L, T, d)` at the first block's reading of the condition."""
+        return self._run(self.blocks[0], tokens[None], None)
+
     def prepare(self, W: Tensor, depth_id: Tensor, type_id: Tensor) -> Tensor:
         """What depends on the weights alone: tokens `(1, L, T, d)` at the first block's reading of the condition.
 
         `W (L, out, in)`, `depth_id (L,)`, `type_id (L,)`. Raises ValueError on wrong shapes and ids, on weights
         that are not finite or have columns of zeros.
         """
+        return self.begin(self._embed(W, depth_id, type_id, [str(number) for number in range(len(W))]))
+
+    def _embed(self, W: Tensor, depth_id: Tensor, type_id: Tensor, names: Sequence[str]) -> Tensor:
         c = self.config
         if W.ndim != 3 or W.shape[1:] != (c.input_size, c.input_size):
             raise ValueError(f"W must be (L, {c.input_size}, {c.input_size}); got {tuple(W.shape)}")
         for name, ids, known in (("depth_id", depth_id, c.num_depth), ("type_id", type_id, c.num_type)):
             if ids.shape != W.shape[:1] or not bool(((ids >= 0) & (ids < known)).all()):
                 raise ValueError(f"{name} must be ({len(W)},), each in 0..{known - 1}; got {ids.tolist()}")
-        check_weights(W)
-        W = W.to(self.head_A.weight.dtype)
-        tokens = self.pos(self.patch_embed(W / (W.square().mean(1, keepdim=True) + 1e-6).sqrt()))
+        check_weights(W, names)
+        tokens = self.pos(self.patch_embed(columns(W.to(self.head_A.weight.dtype))))
         tokens = tokens + (self.depth_embed(depth_id) + self.type_embed(type_id))[:, None]
-        if c.has_cls:
-            tokens = torch.cat([self.cls_token.expand(len(W), -1, -1), tokens], 1)
-        return self._run(self.blocks[0], tokens[None], None)
+        return torch.cat([self.cls_token.expand(len(W), -1, -1), tokens], 1) if c.has_cls else tokens
 
     def finish(
         self, prepared: Tensor, text_emb: Tensor, between: Callable[[int, Tensor], Tensor] | None = None
@@ -174,15 +193,24 @@ class ReferenceResponseNet(_Trunk):
 
         Raises ValueError on wrong shapes.
         """
-        out = self.respond(*self._layered(self.prepare(W, depth_id, type_id), text_emb))
-        return ReferenceResponse(*(getattr(out, field.name).flatten(0, 1) for field in fields(out)))
-
-    def respond(self, prepared: Tensor, text_emb: Tensor) -> ReferenceResponse:
-        """The response of P prompts, from what `prepare` gave; `text_emb (P, N, C)` with all its padding."""
-        tokens = self.finish(prepared, text_emb)
+        tokens = self.finish(*self._layered(self.prepare(W, depth_id, type_id), text_emb)).flatten(0, 1)
         _, A, B = self._decode(tokens)
-        S = F.softplus(B @ A) if self.config.out_act == "softplus" else (B @ A).square()
+        S, _ = self._activate(B @ A)
         return ReferenceResponse(tokens, S, (S - self.config.tau) / self.config.temperature, A, B)
+
+    def tokens(self, prepared: Prepared, context: Tensor, lengths: Tensor) -> Tensor:
+        """The final tokens `(P, L, T, d)` alone; `context (P, N, C)` with all its padding, whatever the lengths."""
+        return self.finish(prepared.tokens, context)
+
+    def respond(self, prepared: Prepared, context: Tensor, lengths: Tensor) -> Response:
+        """The response of P prompts; arguments as in `tokens`."""
+        tokens = self.tokens(prepared, context, lengths)
+        _, A, B = self._decode(tokens)
+        return Response(tokens, A, B, self.config.tau, self.config.temperature, prepared.layers, self._activate)
+
+    @property
+    def _activate(self) -> Activation:
+        return RESPONSE_ACTIVATIONS[self.config.out_act]
 
 
 class ReferenceAdapterNet(_Trunk):
@@ -205,40 +233,23 @@ class ReferenceAdapterNet(_Trunk):
             raise ValueError(
                 f"stage1_tokens must be ({len(W)}, T, {self.config.d_model}); got {tuple(stage1_tokens.shape)}"
             )
-        out = self.adapt(prepared, text, rearrange(stage1_tokens, "(p l) t d -> p l t d", p=len(text)))
-        A, B, alpha = out.A.flatten(0, 1), out.B.flatten(0, 1), out.alpha.flatten()
+        made = self._weights(prepared, text, rearrange(stage1_tokens, "(p l) t d -> p l t d", p=len(text)))
+        A, B, alpha = (value.flatten(0, 1) for value in made)
         return ReferenceAdapter(A, B, alpha, alpha[:, None, None] * (B @ A))
 
-    def adapt(self, prepared: Tensor, text_emb: Tensor, stage1_tokens: Tensor) -> WeightPrediction:
-        """The adapters of P prompts, from what `prepare` gave, `text_emb (P, N, C)` with all its padding, and stage 1's
-        tokens `(P, L, T, d)`."""
+    def adapt(self, prepared: Prepared, context: Tensor, lengths: Tensor, response_tokens: Tensor) -> LoraBatch:
+        """The adapters of P prompts; `context (P, N, C)` with all its padding, stage 1's tokens `(P, L, T, d)`."""
+        A, B, alpha = self._weights(prepared.tokens, context, response_tokens)
+        return LoraBatch(upcast(A), upcast(B), upcast(alpha), prepared.layers)
 
+    def _weights(self, prepared: Tensor, text: Tensor, stage1_tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         def read(i: int, x: Tensor) -> Tensor:
             if str(i) not in self.cross_attn_blocks:
                 return x
             return self._run(self.cross_attn_blocks[str(i)], x, stage1_tokens.to(x.dtype))
 
-        h, A, B = self._decode(self.finish(prepared, text_emb, read))
-        return WeightPrediction(A, B, ALPHA_ACTIVATIONS[self.config.alpha_act](self.head_alpha(h))[..., 0])
-
-
-def collapse_padding(text: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Identical tokens at the end of each prompt of `text (P, N, C)` become one.
-
-    Returns `(P, n, C)` and what to add to the logits of each key `(P, n)`: log of how many it stands for, so attention
-    gives what it gave; None where nothing was identical, or where the tokens want a gradient of their own.
-    """
-    identical = (text == text[:, -1:]).all(-1)
-    count = identical.flip(1).long().cumprod(1).sum(1)
-    kept = text.shape[1] - count + 1
-    longest = int(kept.max())
-    if longest == text.shape[1] or text.requires_grad:
-        return text, None
-    place = torch.arange(longest, device=text.device)
-    bias = torch.zeros(len(text), longest, dtype=text.dtype, device=text.device)
-    bias.masked_fill_(place >= kept[:, None], -torch.inf)
-    bias[torch.arange(len(text)), kept - 1] = count.to(text.dtype).log()
-    return text[:, :longest], bias
+        h, A, B = self._decode(self.finish(prepared, text, read))
+        return A, B, ALPHA_ACTIVATIONS[self.config.alpha_act](self.head_alpha(h))[..., 0]
 
 
 def load_hypernet(

@@ -1,20 +1,20 @@
-"""The predictor: one prompt in, one adapter out, in a forward pass of each stage."""
+"""The predictor: one prompt in, one adapter out."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, TypeVar, overload
 
 import torch
 from torch import Tensor
 
-from lofa.adapters import Adapter, LowRankBatch, unstack
-from lofa.backbones import Backbone, by_shape, load_backbone
+from lofa.adapters import Adapter, merge_batches, unstack
+from lofa.backbones import Backbone, load_backbone
 from lofa.conditions import CONDITIONS, ConditionKind, Inputs, PoseInput
 from lofa.errors import LofaError
-from lofa.hypernets import compile_blocks
+from lofa.hypernets import FrozenLayer, Hypernetwork, Response, compile_blocks
 from lofa.interop import PREFIX
 from lofa.predict.published import PUBLISHED_BACKBONE, read_published
-from lofa.predict.stages import Description, Stage, load_stage, read_description
+from lofa.predict.stages import Description, load_hypernet, read_description
 
 __all__ = ["Predictor"]
 
@@ -29,8 +29,7 @@ class Predictor:
     Args:
         description: what the files say
         backbone: the one described
-        response: stage I
-        adapter: stage II
+        hypernet: trained for it, on the device that predicts
         batch_size: prompts that go through the networks at once
 
     Raises:
@@ -38,7 +37,7 @@ class Predictor:
     """
 
     def __init__(
-        self, description: Description, backbone: Backbone, response: Stage, adapter: Stage, batch_size: int = 16
+        self, description: Description, backbone: Backbone, hypernet: Hypernetwork, batch_size: int = 16
     ) -> None:
         if not backbone.accepts(description.fingerprint):
             raise LofaError(
@@ -51,34 +50,24 @@ class Predictor:
             raise LofaError(
                 f"{description.folder}: the backbone {backbone.name!r} as loaded lacks the layer {min(missing)}"
             )
-        networks: tuple[Any, Any] = (response.network, adapter.network)  # ours or the published ones: same methods
         self.description = description
         self.backbone = backbone
-        self._encoders = (response.encoder, adapter.encoder)
+        self.hypernet = hypernet
         self._kinds = [CONDITIONS[name] for name in description.conditions]
         self._batch_size = batch_size
-        self._device = next(networks[1].parameters()).device
-        self._networks = networks
-        groups = by_shape(backbone.layer(name) for name in description.layers)
-        self._groups = [self._prepare(indices) for indices in groups.values()]
-
-    @torch.no_grad()
-    def _prepare(self, indices: list[int]) -> tuple[list[str], Any, Any]:
-        """Names of layers of one shape, and what each stage makes of their weights, once for all prompts."""
-        names = [self.description.layers[index] for index in indices]
-        depth, kind = (
-            torch.tensor([ids[index] for index in indices], device=self._device)
-            for ids in (self.description.depth, self.description.kind)
-        )
-        weights = self.backbone.weights(names).to(self._device)
+        self._device = next(hypernet.parameters()).device
         try:
-            response, adapter = (network.prepare(weights, depth, kind) for network in self._networks)
+            with torch.no_grad():
+                self._prepared = hypernet.prepare(self._layers())  # once for all prompts
         except ValueError as error:
             raise LofaError(
-                f"{self.description.folder}: its networks can't read the layers {names[0]} ... of the backbone "
-                f"{self.backbone.name!r}: {error}"
+                f"{description.folder}: its networks can't read the layers of the backbone {backbone.name!r}: {error}"
             ) from None
-        return names, response, adapter
+
+    def _layers(self) -> Iterator[FrozenLayer]:
+        of = self.description
+        for name, depth, kind in zip(of.layers, of.depth, of.kind, strict=True):
+            yield FrozenLayer(name, self.backbone.weight(name).to(self._device), depth, kind)
 
     @classmethod
     def load(
@@ -101,15 +90,15 @@ class Predictor:
         """
         if str(path).startswith(PREFIX):
             backbone = backbone or load_backbone(PUBLISHED_BACKBONE, device=device)
-            description, response, adapter = read_published(str(path).removeprefix(PREFIX), backbone, device)
+            description, hypernet = read_published(str(path).removeprefix(PREFIX), backbone, device)
         else:
             description = read_description(path)
-            response, adapter = (load_stage(description, name, device) for name in ("response", "adapter"))
+            hypernet = load_hypernet(description, device)
             backbone = backbone or load_backbone(description.backbone_config, device=device)
-        made = cls(description, backbone, response, adapter)
+        made = cls(description, backbone, hypernet)
         if compile:
-            compile_blocks(response.network)
-            compile_blocks(adapter.network)
+            for part in hypernet.parts().values():
+                compile_blocks(part)
         return made
 
     @property
@@ -152,9 +141,9 @@ class Predictor:
         pose: PoseInput | Sequence[PoseInput] | None = None,
         image: Any = None,
     ) -> ByLayer | list[ByLayer]:
-        """Stage I's response map {layer name: (out, in) probability that the entry responds}; a list for a list.
+        """The response map {layer name: (out, in) probability that the entry responds}; a list for a list.
 
-        Arguments and errors as in `predict`.
+        Arguments and errors as in `predict`; LofaError too where the hypernetwork has no response map.
         """
         return self._one_or_many(self._maps, prompt=prompt, pose=pose, image=image)
 
@@ -166,7 +155,7 @@ class Predictor:
     ) -> ByLayer | list[ByLayer]:
         """Stage I's final tokens {layer name: (T, d)}, which stage II reads; a list for a list.
 
-        Arguments and errors as in `predict`.
+        Arguments and errors as in `response_map`.
         """
         return self._one_or_many(self._tokens, prompt=prompt, pose=pose, image=image)
 
@@ -205,42 +194,39 @@ class Predictor:
 
     def _inputs(self, asked: Asked) -> Inputs:
         rows = {
-            kind: kind.read(values, self.backbone, self._encoders[1].part(kind.name).config)
+            kind: kind.read(values, self.backbone, self.hypernet.encoder.part(kind.name).config)
             for kind, values in asked.items()
         }
         return {kind.name: kind.collate(read).to(self._device) for kind, read in rows.items()}
 
     def _maps(self, asked: Asked) -> list[ByLayer]:
-        return self._respond(asked, lambda prepared, read: self._networks[0].respond(prepared, *read).probability())
+        return self._respond(asked, Response.probability)
 
     def _tokens(self, asked: Asked) -> list[ByLayer]:
-        return self._respond(asked, lambda prepared, read: self._networks[0].finish(prepared, *read))
+        return self._respond(asked, lambda response: response.tokens)
 
     @torch.no_grad()
-    def _respond(self, asked: Asked, answer: Callable[[Any, Any], Tensor]) -> list[ByLayer]:
-        """What stage I says of each prompt, `answer` giving (P, L, ...) for layers of one shape."""
-        read = self._encoders[0](self._inputs(asked))
-        said: list[ByLayer] = []
-        for names, prepared, _ in self._groups:
-            made = answer(prepared, read)
-            said = said or [{} for _ in made]
-            for row, own in zip(said, made, strict=True):
-                row.update(zip(names, own, strict=True))
-        return [{name: row[name] for name in self.description.layers} for row in said]
+    def _respond(self, asked: Asked, answer: Callable[[Response], Tensor]) -> list[ByLayer]:
+        """The response to each prompt, `answer` giving (P, L, ...) for layers of one shape."""
+        if not self.hypernet.has_response:
+            raise LofaError(
+                f"{self.description.folder}: a {self.description.hypernet} predictor has no response map; it predicts "
+                "adapters alone"
+            )
+        found: list[ByLayer] = []
+        for response in self.hypernet.response(self._prepared, self._inputs(asked)):
+            made = answer(response)
+            found = found or [{} for _ in made]
+            for row, own in zip(found, made, strict=True):
+                row.update(zip(response.layers, own, strict=True))
+        return [{name: row[name] for name in self.description.layers} for row in found]
 
     @torch.no_grad()
     def _adapters(self, asked: Asked) -> list[Adapter]:
-        inputs = self._inputs(asked)
-        reads = [encoder(inputs) for encoder in self._encoders]
-        batch: dict[str, LowRankBatch] = {}
-        for names, first, second in self._groups:
-            tokens = self._networks[0].finish(first, *reads[0])
-            made = self._networks[1].adapt(second, *reads[1], tokens)
-            A, B, alpha = made.A.float(), made.B.float(), made.alpha.float()
-            batch |= {name: LowRankBatch(A[:, i], B[:, i], alpha[:, i]) for i, name in enumerate(names)}
-        batch = {name: batch[name] for name in self.description.layers}
+        pairs = merge_batches(self.hypernet.predict(self._prepared, self._inputs(asked)))
+        batch = {name: pairs[name] for name in self.description.layers}
         metadata = {"backbone": self.backbone.name, "backbone_fingerprint": self.backbone.fingerprint}
-        made = [Adapter(adapter, metadata) for adapter in unstack(batch)]
+        made = unstack(batch, metadata)
         for kind, values in asked.items():
             made = [Adapter(one, {**one.metadata, **kind.metadata(v)}) for one, v in zip(made, values, strict=True)]
         return made

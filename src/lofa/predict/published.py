@@ -13,14 +13,14 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 import yaml
-from torch import Tensor
 
 from lofa.backbones import Backbone, BackboneConfig, LayerSpec
-from lofa.conditions import PROMPT, Inputs, TextEncoder
+from lofa.conditions import PROMPT, Padded, TextEncoder, Tokens
 from lofa.errors import DataError
+from lofa.hypernets import Hypernetwork, Part, TwoStage
 from lofa.interop.config import PROMPT_TOKENS
 from lofa.interop.reference import ReferenceAdapterNet, ReferenceResponseNet, load_hypernet
-from lofa.predict.stages import Description, Stage
+from lofa.predict.stages import Description
 
 __all__ = ["PUBLISHED_BACKBONE", "read_published"]
 
@@ -36,16 +36,17 @@ _KINDS = tuple(
 class PaddedText(TextEncoder):
     """Text tokens with all the padding that the published networks were trained to attend to."""
 
-    def forward(self, inputs: Inputs) -> tuple[Tensor]:  # type: ignore[override]
-        """Tokens `(P, N, C)`, zero behind each length -> `(P, max(N, 512), C)`."""
-        tokens = super().forward(inputs).tokens
-        return (F.pad(tokens, (0, 0, 0, max(0, PROMPT_TOKENS - tokens.shape[1]))),)
+    def encode(self, rows: Padded) -> Tokens:
+        """Tokens `(P, N, C)`, zero behind each length -> `(P, max(N, 512), C)`, all of which count."""
+        tokens = super().encode(rows).tokens
+        tokens = F.pad(tokens, (0, 0, 0, max(0, PROMPT_TOKENS - tokens.shape[1])))
+        return Tokens(tokens, torch.full_like(rows.lengths, tokens.shape[1]))
 
 
 def read_published(
     folder: str | Path, backbone: Backbone, device: torch.device | str
-) -> tuple[Description, Stage, Stage]:
-    """Description and both stages, frozen.
+) -> tuple[Description, Hypernetwork]:
+    """Description and both stages as one hypernetwork, frozen.
 
     Raises:
         DataError: a file is missing or damaged, or the networks do not fit the backbone's layers.
@@ -70,11 +71,12 @@ def read_published(
         tuple(layer.name for layer in layers),
         tuple(layer.depth for layer in layers),
         tuple(_KINDS.index(layer.kind) for layer in layers),
+        "two_stage",
         {},
         {},
     )
-    encoder = PaddedText(width=backbone.condition_width)
-    return description, Stage(networks[1], encoder), Stage(networks[2], encoder)
+    response, adapter = (Part(networks[stage], PaddedText(width=backbone.condition_width)) for stage in _FILES)
+    return description, TwoStage(response=response, adapter=adapter).eval()
 
 
 def _read_config(path: Path) -> dict[str, dict[str, Any]]:

@@ -1,16 +1,16 @@
-"""The files of a predictor: `predictor.json`, from which the modules are rebuilt, and one safetensors file a stage.
+"""The files of a predictor: `predictor.json`, from which the modules are rebuilt, and one safetensors file a part.
 
-    predictor/predictor.json          backbone and layer table, class and constructor values of every module
-              response.safetensors    stage I:  network.*, encoder.*
+    predictor/predictor.json          conditions, backbone and layer table, kind of hypernetwork, constructor values
+              response.safetensors    stage I:  network.*, encoder.*    (two_stage alone)
               adapter.safetensors     stage II: network.*, encoder.*    (absent after stage I)
 
-Class names are looked up in the fixed tables of `lofa.hypernets` and `lofa.conditions`; a file can name nothing else.
+Names are looked up in the fixed tables of `lofa.hypernets` and `lofa.conditions`; a file can name nothing else.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,22 +20,20 @@ from lofa.backbones import Backbone, BackboneConfig
 from lofa.conditions import ConditionEncoder, compose, encoder_classes, find_kind
 from lofa.errors import DataError
 from lofa.files import atomic_write, read_json, read_tensors, save_tensors, write_json
-from lofa.hypernets import NETWORKS
-from lofa.interop.quirks import add_quirks
+from lofa.hypernets import HYPERNETS, Hypernetwork, Part
+from lofa.hypernets.old_names import renamed
+from lofa.interop.quirks import quirky
 from lofa.targets import Kind, holds_only
 
 __all__ = [
     "PREDICTOR",
     "Description",
-    "Stage",
     "find_predictor",
-    "load_response",
-    "load_stage",
+    "load_hypernet",
+    "load_part",
     "read_description",
     "save_predictor",
 ]
-
-Made = TypeVar("Made", bound=nn.Module)
 
 FORMAT = "lofa-predictor"
 VERSION = 2
@@ -44,27 +42,15 @@ DESCRIPTION_FILE = "predictor.json"
 
 def _is_predictor(path: Path) -> bool:
     try:
-        description = read_json(path / DESCRIPTION_FILE)
-        stages = description["stages"] if description.get("format") == FORMAT else []
-    except (DataError, AttributeError, KeyError):
+        description = _current(read_json(path / DESCRIPTION_FILE))
+        parts = description["hypernet"]["parts"] if description.get("format") == FORMAT else []
+    except (DataError, AttributeError, KeyError, TypeError, ValueError):
         return False
-    return bool(stages) and holds_only(path, [DESCRIPTION_FILE, *(f"{name}.safetensors" for name in stages)])
+    return bool(parts) and holds_only(path, [DESCRIPTION_FILE, *(f"{name}.safetensors" for name in parts)])
 
 
 PREDICTOR = Kind("the folder of a predictor", _is_predictor)
 """The folder that `save_predictor` writes, and replaces."""
-
-
-@dataclass(frozen=True, eq=False)
-class Stage:
-    """A hypernetwork and the condition encoder trained with it."""
-
-    network: nn.Module
-    encoder: ConditionEncoder
-
-    def modules(self) -> dict[str, nn.Module]:
-        """Both by the names that files use."""
-        return {"network": self.network, "encoder": self.encoder}
 
 
 @dataclass(frozen=True)
@@ -80,7 +66,9 @@ class Description:
         layers: names of the adapted layers
         depth: depth id of each layer
         kind: kind id of each layer
-        stages: "response" and, after stage II, "adapter" -> file, class names, constructor values
+        hypernet: kind of hypernetwork, a key of `HYPERNETS`
+        parts: "response" and, after stage II, "adapter" -> constructor values of network and encoders
+        version: of the files
         metadata: what the writer added
     """
 
@@ -92,8 +80,10 @@ class Description:
     layers: tuple[str, ...]
     depth: tuple[int, ...]
     kind: tuple[int, ...]
-    stages: Mapping[str, Mapping[str, Any]]
+    hypernet: str
+    parts: Mapping[str, Mapping[str, Any]]
     metadata: Mapping[str, str]
+    version: int = VERSION
 
 
 def _table_name(module: nn.Module, table: Mapping[str, type[nn.Module]]) -> str:
@@ -104,11 +94,10 @@ def _table_name(module: nn.Module, table: Mapping[str, type[nn.Module]]) -> str:
     raise TypeError(f"{type(module).__name__} is none of the classes a predictor may hold: {', '.join(table)}")
 
 
-def _describe(stage: Stage, file: str, conditions: Sequence[str]) -> dict[str, Any]:
-    encoders = {kind: stage.encoder.part(kind) for kind in conditions}
+def _describe(part: Part, conditions: Sequence[str]) -> dict[str, Any]:
+    encoders = {kind: part.encoder.part(kind) for kind in conditions}
     return {
-        "file": file,
-        "network": {"class": _table_name(stage.network, NETWORKS), "config": stage.network.config},
+        "network": part.network.config.values(),
         "encoders": {
             kind: {"class": _table_name(encoder, encoder_classes()), "config": encoder.config}
             for kind, encoder in encoders.items()
@@ -125,8 +114,7 @@ def save_predictor(
     backbone: Backbone,
     *,
     conditions: Sequence[str],
-    response: Stage,
-    adapter: Stage | None = None,
+    hypernet: Hypernetwork,
     backbone_path: str | Path | None = None,
     metadata: Mapping[str, str] | None = None,
 ) -> None:
@@ -137,21 +125,15 @@ def save_predictor(
     Args:
         directory: usually `<run>/predictor`
         backbone: the one trained for
-        conditions: kinds that the encoders of both stages read
-        response: stage I
-        adapter: stage II, if it has been trained
+        conditions: kinds that the encoders of all parts read
+        hypernet: a member of `HYPERNETS`
         backbone_path: the folder, shipped name or hub id the backbone was loaded from; None: its name
         metadata: strings to keep: run name, data set ...
     """
-    stages = {"response": response} | ({"adapter": adapter} if adapter else {})
-    tensors = {
-        name: {
-            f"{part}.{key}": _whole(value)
-            for part, module in stage.modules().items()
-            for key, value in module.state_dict().items()
-        }
-        for name, stage in stages.items()
-    }
+    parts = hypernet.parts()
+    for part in parts.values():
+        _table_name(part.network, hypernet.networks)
+    tensors = {name: {key: _whole(value) for key, value in part.state_dict().items()} for name, part in parts.items()}
     if torch.distributed.is_initialized() and torch.distributed.get_rank() != 0:
         return
     layers = [
@@ -178,7 +160,10 @@ def save_predictor(
                     "fingerprint": backbone.fingerprint,
                     "layers": layers,
                 },
-                "stages": {name: _describe(stage, f"{name}.safetensors", conditions) for name, stage in stages.items()},
+                "hypernet": {
+                    "kind": _table_name(hypernet, HYPERNETS),
+                    "parts": {name: _describe(part, conditions) for name, part in parts.items()},
+                },
                 "metadata": dict(metadata or {}),
             },
         )
@@ -219,14 +204,13 @@ def read_description(path: str | Path) -> Description:
     content = read_json(file)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise DataError(f"{file}: not the description of a predictor (its format entry is not {FORMAT!r})")
-    if content.get("version") not in (1, VERSION):
+    version = content.get("version")
+    if version not in (1, VERSION):
         raise DataError(
-            f"{file}: version {content.get('version')!r}, but this LoFA reads versions up to {VERSION}; "
-            "use the LoFA that wrote it"
+            f"{file}: version {version!r}, but this LoFA reads versions 1 to {VERSION}; use the LoFA that wrote it"
         )
     try:
-        if content["version"] == 1:
-            _take_version_1(content)
+        content = _current(content)
         for name in content["conditions"]:
             find_kind(name)
         backbone = content["backbone"]
@@ -240,86 +224,110 @@ def read_description(path: str | Path) -> Description:
             tuple(layer["name"] for layer in layers),
             tuple(layer["depth"] for layer in layers),
             tuple(layer["kind"] for layer in layers),
-            content["stages"],
+            content["hypernet"]["kind"],
+            content["hypernet"]["parts"],
             content.get("metadata", {}),
+            version,
         )
     except DataError as error:
         raise DataError(f"{file}: {error}") from None
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise DataError(
             f"{file}: damaged, the entry {error} is missing or of the wrong kind; train again or take a copy"
         ) from None
 
 
-def _take_version_1(content: dict[str, Any]) -> None:
-    """Makes a description of version 1, with one condition and its encoder, one of this version."""
-    content["conditions"] = [content.pop("condition")]
-    for spec in content["stages"].values():
-        spec["encoders"] = {content["conditions"][0]: spec.pop("encoder")}
+def _current(content: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A description as this version writes it."""
+    if content["version"] != 1:
+        return content
+    condition = content["condition"]
+    parts = {
+        name: {
+            "network": _current_values(dict(stage["network"]["config"])),
+            "encoders": {condition: stage["encoder"]},
+        }
+        for name, stage in content["stages"].items()
+    }
+    return {**content, "conditions": [condition], "hypernet": {"kind": "two_stage", "parts": parts}}
 
 
-def load_stage(description: Description, name: str, device: torch.device | str = "cpu") -> Stage:
-    """Rebuilds stage "response" or "adapter", frozen, in eval mode.
+def _current_values(old: dict[str, Any]) -> dict[str, Any]:
+    return quirky(old, old.pop("quirks", []))
+
+
+def load_hypernet(description: Description, device: torch.device | str = "cpu") -> Hypernetwork:
+    """Rebuilds the hypernetwork, frozen, in eval mode.
 
     Raises:
-        DataError: the stage has not been trained, names an unknown class, or its file does not fit.
+        DataError: an unknown kind, a part that has not been trained, or a file that does not fit.
     """
-    spec = description.stages.get(name)
-    if spec is None:
+    kind = _kind(description)
+    hypernet = kind(**{name: load_part(description, name, device) for name in kind.networks})
+    return hypernet.requires_grad_(False).eval()
+
+
+def _kind(description: Description) -> type[Hypernetwork]:
+    if description.hypernet not in HYPERNETS:
         raise DataError(
-            f"{description.folder}: holds {', '.join(description.stages) or 'no stage'} but not {name}; "
+            f"{description.folder / DESCRIPTION_FILE}: hypernetwork {description.hypernet!r} is none of "
+            f"{', '.join(HYPERNETS)}"
+        )
+    return HYPERNETS[description.hypernet]
+
+
+def load_part(description: Description, name: str, device: torch.device | str = "cpu") -> Part:
+    """Rebuilds one part ("response", "adapter"), frozen, in eval mode.
+
+    Raises:
+        DataError: the part has not been trained, has an encoder of an unknown class, or its file does not fit.
+    """
+    networks = _kind(description).networks
+    spec = description.parts.get(name)
+    if spec is None or name not in networks:
+        raise DataError(
+            f"{description.folder}: holds {', '.join(description.parts) or 'no part'} but not {name}; "
             "run `python train.py stage=2 response=<this run>` and give that run"
         )
     file = description.folder / f"{name}.safetensors"
-    stage = Stage(_build(spec, "network", NETWORKS, file), _build_encoder(spec, description.conditions, file))
-    tensors = read_tensors(file)
-    for part, module in stage.modules().items():
-        state = {key.removeprefix(f"{part}."): value for key, value in tensors.items() if key.startswith(f"{part}.")}
-        bad = [key for key, value in state.items() if not value.isfinite().all()]
-        if bad:
-            raise DataError(
-                f"{file}: {part}.{bad[0]} holds NaN or infinity; the training diverged, train again at a lower rate"
-            )
-        try:
-            module.load_state_dict(state)
-        except RuntimeError as error:
-            raise DataError(f"{file}: does not fit {DESCRIPTION_FILE} beside it ({error})") from None
-        module.requires_grad_(False).eval().to(device)
-    return stage
-
-
-def _build(spec: Mapping[str, Any], part: str, table: Mapping[str, type[Made]], file: Path) -> Made:
-    where = f"{file.parent / DESCRIPTION_FILE}: {file.stem}.{part}"
+    part = _build(networks[name], spec, description.conditions, file)
+    state: Mapping[str, Tensor] = read_tensors(file)
+    if description.version == 1:
+        state = renamed(state)
+    bad = [key for key, value in state.items() if not value.isfinite().all()]
+    if bad:
+        raise DataError(f"{file}: {bad[0]} holds NaN or infinity; the training diverged, train again at a lower rate")
     try:
-        name, config = spec[part]["class"], dict(spec[part]["config"])
+        part.load_state_dict(state)
+    except RuntimeError as error:
+        raise DataError(f"{file}: does not fit {DESCRIPTION_FILE} beside it ({error})") from None
+    return part.requires_grad_(False).eval().to(device)
+
+
+def _build(network: Any, spec: Mapping[str, Any], conditions: Sequence[str], file: Path) -> Part:
+    where = f"{file.parent / DESCRIPTION_FILE}: {file.stem}"
+    try:
+        values, encoders = spec["network"], {kind: spec["encoders"][kind] for kind in conditions}
+    except (KeyError, TypeError):
+        raise DataError(
+            f"{where}: no network, or no encoder of each of {', '.join(conditions)}; take a whole copy"
+        ) from None
+    encoder = compose({kind: _build_encoder(f"{where}.{kind}", one) for kind, one in encoders.items()})
+    try:
+        return Part(network(network.Config(**values)), encoder)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{where}.network: can't be built from its config ({error})") from None
+
+
+def _build_encoder(where: str, spec: Mapping[str, Any]) -> ConditionEncoder:
+    classes = encoder_classes()
+    try:
+        name, values = spec["class"], spec["config"]
     except (KeyError, TypeError):
         raise DataError(f"{where}: the entries class and config are missing; take a whole copy") from None
-    if name not in table:
-        raise DataError(f"{where}: class {name!r} is not one of {', '.join(table)}; import one of your own first")
+    if name not in classes:
+        raise DataError(f"{where}: class {name!r} is not one of {', '.join(classes)}; import one of your own first")
     try:
-        quirks = config.pop("quirks", [])
-        module = table[name](**config)
-        if quirks:
-            add_quirks(module, quirks)
-        return module
+        return classes[name](**values)
     except (TypeError, ValueError) as error:
         raise DataError(f"{where}: {name} can't be built from its config ({error})") from None
-
-
-def _build_encoder(spec: Mapping[str, Any], conditions: Sequence[str], file: Path) -> ConditionEncoder:
-    try:
-        parts = {kind: spec["encoders"][kind] for kind in conditions}
-    except (KeyError, TypeError):
-        found = f"{file.parent / DESCRIPTION_FILE}: {file.stem}.encoders"
-        raise DataError(f"{found}: not one of each of {', '.join(conditions)}; take a whole copy") from None
-    return compose({kind: _build(parts, kind, encoder_classes(), file) for kind in parts})
-
-
-def load_response(path: str | Path, device: torch.device | str = "cpu") -> tuple[Stage, Description]:
-    """Stage I of a run, frozen, for stage II to read.
-
-    Raises:
-        DataError: no stage-I run there.
-    """
-    description = read_description(path)
-    return load_stage(description, "response", device), description

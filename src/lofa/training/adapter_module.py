@@ -1,20 +1,20 @@
-"""Stage II: W + condition + stage-I tokens -> A, B, alpha, trained through the frozen backbone that carries them."""
+"""Stage II: W + condition -> A, B, alpha, trained through the frozen backbone that carries them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from lofa.adapters import Adapter, AdapterBatch, LowRankBatch, unstack
+from lofa.adapters import Adapter, LoraBatch, merge_batches, unstack
 from lofa.backbones import Backbone
-from lofa.conditions import ConditionEncoder
 from lofa.diffusion import NoiseDraw, draw_noise
 from lofa.errors import DataError
-from lofa.hypernets import AdapterNet, Prepared, Response, ResponseNet, WeightPrediction
+from lofa.hypernets import Hypernetwork, Response
 from lofa.training.agreement import Agreement, agreement, maps_of
 from lofa.training.batch import PairedBatch
-from lofa.training.losses import Pairs, delta_loss, gradient_shares
+from lofa.training.losses import delta_loss, gradient_shares
 from lofa.training.module import OptimizerFactory, PredictorModule, SchedulerFactory
 
 __all__ = ["AdapterModule"]
@@ -25,13 +25,11 @@ VALIDATION_DRAWS = 4
 
 
 class AdapterModule(PredictorModule):
-    """Trains an `AdapterNet` on all layers.
+    """Trains the adapters of a hypernetwork on all layers.
 
-    The stage-I network, its encoder and the backbone stay frozen, and outside checkpoints.
+    Its parts of earlier stages and the backbone stay frozen, and outside checkpoints.
 
     Args:
-        response_network: trained `ResponseNet`
-        response_encoder: the condition encoder trained with it
         delta_scale: weight of the L1 term
         denoising_scale: weight of the denoising term
         alpha_in_delta: compare alpha B A with the truth, not, as published, B A alone
@@ -42,10 +40,7 @@ class AdapterModule(PredictorModule):
 
     def __init__(
         self,
-        network: AdapterNet,
-        encoder: ConditionEncoder,
-        response_network: ResponseNet,
-        response_encoder: nn.Module,
+        hypernet: Hypernetwork,
         backbone: Backbone,
         optimizer: OptimizerFactory,
         scheduler: SchedulerFactory | None = None,
@@ -57,11 +52,8 @@ class AdapterModule(PredictorModule):
         noise_draws: int = 1,
         seed: int = 0,
     ) -> None:
-        super().__init__(network, encoder, backbone, optimizer, scheduler, diagnostics_every)
-        for frozen in (response_network, response_encoder):
-            frozen.requires_grad_(False).eval()
-        self._response = (response_network, response_encoder)  # a tuple hides them from Lightning and its checkpoints
-        self._prepared: list[Prepared] | None = None  # what stage I makes of the weights alone; both are frozen
+        super().__init__(hypernet, backbone, optimizer, scheduler, diagnostics_every)
+        self._kept: Any = None  # what frozen parts make of the weights alone
         self.backbone = backbone
         self._scales = {"delta": delta_scale, "denoising": denoising_scale}
         self._alpha_in_delta = alpha_in_delta
@@ -71,45 +63,19 @@ class AdapterModule(PredictorModule):
         self._reference: dict[tuple[str, ...], dict[str, Tensor]] = {}
 
     def setup(self, stage: str) -> None:
-        """Moves what is frozen to the device of the trainer."""
-        device = self.trainer.strategy.root_device
-        self.backbone.to(device)
-        for module in self._response:
-            module.to(device)
+        """Makes the denoiser, so that W is read from it and not from file beside it, on the device of the trainer."""
+        _ = self.backbone.denoiser
+        self.backbone.to(self.trainer.strategy.root_device)
 
-    def _read_response(self, batch: PairedBatch) -> Iterator[tuple[Prepared, Tensor, Tensor]]:
-        """What stage I reads of the layers of each stack, and its condition."""
-        network, encoder = self._response
-        if self._prepared is None:
-            stacks = [[self.layer_names[index] for index in indices] for indices in self.frozen.shapes.values()]
-            self._prepared = [network.prepare(*self.frozen(layers)) for layers in stacks]
-        read = encoder(batch.inputs)
-        for stack in batch.stacks:
-            layers = self.frozen.number(stack.layers)
-            prepared = self._prepared[self.frozen.stack_of[int(layers[0])]]
-            yield (prepared[self.frozen.place[layers]], *read)
+    def prepare(self, batch: PairedBatch) -> Any:
+        """What the hypernetwork makes of the weights of the batch's layers."""
+        if self._kept is None:
+            self._kept = self.hypernet.keep(self.frozen.layers(self.frozen.names, self.device))
+        return self.hypernet.prepare(self.layers_of(batch), self._kept)
 
-    @torch.no_grad()
-    def respond(self, batch: PairedBatch) -> list[Response]:
-        """Stage I's response on each stack, without gradient."""
-        return [self._response[0].respond(*read) for read in self._read_response(batch)]
-
-    @torch.no_grad()
-    def response_tokens(self, batch: PairedBatch) -> list[Tensor]:
-        """Stage I's tokens (P, L, T, d) alone of each stack, without gradient."""
-        return [self._response[0].finish(*read) for read in self._read_response(batch)]
-
-    def forward(self, batch: PairedBatch, responses: list[Response] | None = None) -> list[WeightPrediction]:
-        """A (P, L, r, in), B (P, L, out, r), alpha (P, L) of each prompt on the layers of each stack.
-
-        `responses` saves computing stage I again.
-        """
-        tokens = self.response_tokens(batch) if responses is None else [response.tokens for response in responses]
-        read = self.encoder(batch.inputs)
-        return [
-            self.network(*self.layers_of(stack, batch.ids), *read, own)
-            for stack, own in zip(batch.stacks, tokens, strict=True)
-        ]
+    def forward(self, batch: PairedBatch) -> list[LoraBatch]:
+        """Adapters of the P prompts on the layers of each stack."""
+        return self.hypernet.predict(self.prepare(batch), batch.inputs)
 
     def training_step(self, batch: PairedBatch, batch_idx: int) -> Tensor:
         """Loss (); every `diagnostics_every` steps also each term's share of the gradient at the predicted A and B."""
@@ -131,17 +97,18 @@ class AdapterModule(PredictorModule):
         `val/denoising` is LoFA's, `val/denoising_base` without adapter, `val/denoising_lora` with the true one, all
         unweighted; the last two are computed once, so the validation set must be the same each time.
         """
-        responses = self.respond(batch)
-        tau = responses[0].tau
-        prediction = self(batch, responses)
+        prepared, inputs = self.prepare(batch), batch.inputs
+        prediction = self.hypernet.predict(prepared, inputs)
+        responses = self.hypernet.response(prepared, inputs) if self.hypernet.has_response else None
         draw = self._draw(batch, VALIDATION_SEED, 0, VALIDATION_DRAWS)
         key = tuple(batch.ids)
         if key not in self._reference:
             self._reference[key] = {
                 "val/denoising_base": self._denoising(None, batch, draw).mean(),
                 "val/denoising_lora": self._denoising(batch.stacks, batch, draw).mean(),
-                **self._compare(responses, batch.stacks, batch, tau).named("val/response"),
             }
+            if responses is not None:
+                self._reference[key] |= self._compare(responses, batch.stacks, batch).named("val/response")
         with self.exact():
             values = {
                 "val/delta": delta_loss(zip(prediction, batch.stacks, strict=True)).mean(),
@@ -150,35 +117,29 @@ class AdapterModule(PredictorModule):
         values["val/denoising"] = self._denoising(prediction, batch, draw).mean()
         weighted = [scale * values[f"val/{name}"] for name, scale in self._scales.items()]
         values["val/loss"] = torch.stack(weighted).sum()
-        values |= self._compare(prediction, batch.stacks, batch, tau).named("val/implied")
-        values["val/response_implied_cosine"] = self._compare(responses, prediction, batch, tau).cosine
+        values |= self._compare(prediction, batch.stacks, batch).named("val/implied")
+        if responses is not None:
+            values["val/response_implied_cosine"] = self._compare(responses, prediction, batch).cosine
         self.log_dict(values, batch_size=len(batch.ids), sync_dist=True)
 
     def predict_adapters(self, batch: PairedBatch) -> list[Adapter]:
         """The P predicted adapters, detached."""
         with torch.no_grad():
-            return unstack(self._layered(self(batch), batch))
+            return unstack(merge_batches(self(batch)))
 
     def true_adapters(self, batch: PairedBatch) -> list[Adapter]:
         """The P adapters of the zoo that the batch holds."""
-        return unstack(self._layered(batch.stacks, batch))
-
-    def _layered(self, pairs: Sequence[Pairs], batch: PairedBatch) -> AdapterBatch:
-        return {
-            layer: LowRankBatch(part.A[:, i].float(), part.B[:, i].float(), part.alpha[:, i].float())
-            for part, stack in zip(pairs, batch.stacks, strict=True)
-            for i, layer in enumerate(stack.layers)
-        }
+        return unstack(merge_batches(batch.stacks))
 
     def _draw(self, batch: PairedBatch, seed: int, step: int, draws: int) -> NoiseDraw:
         shape, process = _latents(batch).shape[1:], self.backbone.process
         return draw_noise(process, batch.ids, shape, seed=seed, step=step, draws=draws).to(self.device)
 
-    def _denoising(self, pairs: Sequence[Pairs] | None, batch: PairedBatch, draw: NoiseDraw) -> Tensor:
+    def _denoising(self, pairs: Sequence[LoraBatch] | None, batch: PairedBatch, draw: NoiseDraw) -> Tensor:
         """Unweighted denoising loss (P * draws,) of the backbone carrying `pairs`."""
         repeats = len(draw.level) // len(batch.ids)
         rows = torch.arange(len(batch.ids)).repeat_interleave(repeats)
-        adapters = None if pairs is None else self._layered(pairs, batch)
+        adapters = None if pairs is None else merge_batches(pairs)
         return self.backbone.denoising_loss(
             _latents(batch)[rows],
             batch.prompt[rows],
@@ -188,7 +149,7 @@ class AdapterModule(PredictorModule):
             rows=rows,
         )
 
-    def _terms(self, prediction: Sequence[WeightPrediction], batch: PairedBatch, draw: NoiseDraw) -> dict[str, Tensor]:
+    def _terms(self, prediction: Sequence[LoraBatch], batch: PairedBatch, draw: NoiseDraw) -> dict[str, Tensor]:
         compared = prediction
         if not self._alpha_in_delta:
             compared = [replace(part, alpha=torch.ones_like(part.alpha)) for part in prediction]
@@ -199,11 +160,11 @@ class AdapterModule(PredictorModule):
             denoising = draw.weight * denoising
         return {"delta": delta, "denoising": denoising.mean()}
 
-    def _shares(self, prediction: Sequence[WeightPrediction], batch: PairedBatch, draw: NoiseDraw) -> dict[str, Tensor]:
+    def _shares(self, prediction: Sequence[LoraBatch], batch: PairedBatch, draw: NoiseDraw) -> dict[str, Tensor]:
         """Measured on copies that are cut off the network, so that its own backward pass stays as it is."""
         copies = [
-            WeightPrediction(
-                part.A.detach().float().requires_grad_(), part.B.detach().float().requires_grad_(), part.alpha.detach()
+            LoraBatch(
+                part.A.detach().requires_grad_(), part.B.detach().requires_grad_(), part.alpha.detach(), part.layers
             )
             for part in prediction
         ]
@@ -213,15 +174,14 @@ class AdapterModule(PredictorModule):
         return {f"train/gradient_share_{name}": share for name, share in zip(terms, shares, strict=True)}
 
     def _compare(
-        self, predicted: Sequence[Response] | Sequence[Pairs], true: Sequence[Pairs], batch: PairedBatch, tau: float
+        self, predicted: Sequence[Response] | Sequence[LoraBatch], true: Sequence[LoraBatch], batch: PairedBatch
     ) -> Agreement:
-        """The maps of stage I, or those that adapters imply, against the maps that `true` implies."""
-        said: Sequence[Response | Pairs] = predicted
-        weights = [self.frozen(stack.layers)[0] for stack in batch.stacks]
+        """Response maps, or those that adapters imply, against the maps that `true` implies."""
+        pairs: Sequence[tuple[Response | LoraBatch, LoraBatch]] = list(zip(predicted, true, strict=True))
         with self.exact(), torch.no_grad():
             return agreement(
-                (maps_of(first, second, weight, tau), (len(batch.ids), *weight.shape))
-                for first, second, weight in zip(said, true, weights, strict=True)
+                (maps_of(first, second, self.weights_of(stack), self.hypernet.tau), (*stack.alpha.shape, *stack.shape))
+                for (first, second), stack in zip(pairs, batch.stacks, strict=True)
             )
 
 

@@ -1,14 +1,15 @@
 """How well a predicted response map agrees with another, over P prompts and all their layers."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from lofa.adapters import LoraBatch
 from lofa.hypernets import Response
-from lofa.training.losses import Pairs, folded, response_target
+from lofa.training.losses import folded, response_target
 from lofa.training.tiles import Tile, tiles_of
 
 __all__ = ["Agreement", "agreement", "maps_of"]
@@ -48,18 +49,18 @@ def agreement(parts: Iterable[tuple[Callable[[Tile], tuple[Tensor, Tensor]], tup
         entries += math.prod(shape)
         for tile in tiles_of(*shape):
             predicted, true = (value.flatten(1).float() for value in maps(tile))
-            said = (predicted > 0.5).float()
+            positive = (predicted > 0.5).float()
             sums = [
-                (said * true).sum(1),
-                said.sum(1),
+                (positive * true).sum(1),
+                positive.sum(1),
                 true.sum(1),
                 (predicted * true).sum(1),
                 predicted.square().sum(1),
             ]
             found.append(torch.stack(sums).double())
-    hits, said, real, inner, square = torch.stack(found).sum(0)
+    hits, positive, real, inner, square = torch.stack(found).sum(0)
     return Agreement(
-        precision=(hits.sum() / said.sum().clamp_min(1)).float(),
+        precision=(hits.sum() / positive.sum().clamp_min(1)).float(),
         recall=(hits.sum() / real.sum().clamp_min(1)).float(),
         cosine=(inner / (square * real).sqrt().clamp_min(1e-12)).mean().float(),
         density=(real.sum() / entries).float(),
@@ -67,15 +68,15 @@ def agreement(parts: Iterable[tuple[Callable[[Tile], tuple[Tensor, Tensor]], tup
 
 
 def maps_of(
-    predicted: Response | Pairs, true: Pairs, weight: Tensor, tau: float
+    predicted: Response | LoraBatch, true: LoraBatch, weights: Sequence[Tensor], tau: float
 ) -> Callable[[Tile], tuple[Tensor, Tensor]]:
-    """For `agreement`: tile -> what `predicted` says (stage I) or implies (an adapter), what `true` implies."""
+    """For `agreement`: tile -> what `predicted` gives (stage I) or implies (an adapter), what `true` implies."""
 
-    def map_of(what: Response | Pairs) -> Callable[[Tile], Tensor]:
+    def map_of(what: Response | LoraBatch) -> Callable[[Tile], Tensor]:
         if isinstance(what, Response):
             return lambda tile: what.probability(tile.layers, tile.rows)
         product = folded(what)
-        return lambda tile: response_target(tile.product(*product), tile.of(weight), tau)
+        return lambda tile: response_target(tile.product(*product), tile.of(weights), tau)
 
     first, second = map_of(predicted), map_of(true)
     return lambda tile: (first(tile), second(tile))

@@ -5,40 +5,30 @@
     I       BCE-with-logits((S - tau) / T, R) + penalty (mean A^2 + mean B^2)
     II      c_delta * |delta_w' - delta_w|_1 / |delta_w|_1  +  c_denoise * E[ w(t) |v' - (n - x_0)|^2 ]
 
-delta_w' holds alpha, as the backbone does when it carries the prediction, so both terms of II pull the same way. A
-plain mean over (L, out, in) would give the heads first gradients of 1e-10 while alpha is still small, below Adam's eps
+delta_w' holds alpha, as the backbone does when it carries the prediction, so both terms of II want the same. A plain
+mean over (L, out, in) would give the heads first gradients of 1e-10 while alpha is still small, below Adam's eps
 and so lost; hence the L1 term is measured in units of the truth's own size: predicting nothing costs exactly 1.
 """
 
+import math
 from collections.abc import Iterable, Sequence
-from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lofa.adapters import LoraBatch
 from lofa.hypernets import Response
-from lofa.training.tiles import Tile, low_rank_sum, wide
+from lofa.hypernets.heads import upcast
+from lofa.training.tiles import Tile, low_rank_sum
 
 __all__ = [
-    "Pairs",
     "delta_loss",
     "folded",
     "gradient_shares",
     "response_loss",
     "response_target",
 ]
-
-
-class Pairs(Protocol):
-    """Low-rank pairs of P prompts on L layers: A (P, L, r, in), B (P, L, out, r), alpha (P, L)."""
-
-    @property
-    def A(self) -> Tensor: ...
-    @property
-    def B(self) -> Tensor: ...
-    @property
-    def alpha(self) -> Tensor: ...
 
 
 def response_target(delta_w: Tensor, weight: Tensor, tau: float, eps: float = 1e-8) -> Tensor:
@@ -55,16 +45,19 @@ def response_target(delta_w: Tensor, weight: Tensor, tau: float, eps: float = 1e
     return delta_w.abs() > tau * (weight.abs() + eps)
 
 
-def folded(pairs: Pairs) -> tuple[Tensor, Tensor]:
+def folded(pairs: LoraBatch) -> tuple[Tensor, Tensor]:
     """alpha * B (P, L, out, r) and A (P, L, r, in), in float32 or wider: their product is delta_w."""
-    return wide(pairs.alpha)[..., None, None] * wide(pairs.B), wide(pairs.A)
+    return upcast(pairs.alpha)[..., None, None] * upcast(pairs.B), upcast(pairs.A)
 
 
-def response_loss(parts: Iterable[tuple[Response, Tensor, Pairs]], penalty: float = 1e-4) -> tuple[Tensor, Tensor]:
+def response_loss(
+    parts: Iterable[tuple[Response, Sequence[Tensor], LoraBatch]], penalty: float = 1e-4
+) -> tuple[Tensor, Tensor]:
     """Stage I: binary cross-entropy against the response map, and the size penalty on A and B.
 
     Args:
-        parts: for the layers of each shape: the prediction for (P, L), W (L, out, in), and the true adapters
+        parts: for the layers of each shape: the prediction for (P, L), the L matrices W (out, in), and the
+            true adapters
         penalty: of mean A^2 + mean B^2
 
     Returns:
@@ -72,9 +65,9 @@ def response_loss(parts: Iterable[tuple[Response, Tensor, Pairs]], penalty: floa
         sum
     """
     parts = list(parts)
-    entropy = [(_cross_entropy(*part), len(part[0].A) * part[1].numel()) for part in parts]
+    entropy = [(_cross_entropy(*part), part[2].alpha.numel() * math.prod(part[2].shape)) for part in parts]
     squares = [
-        [(wide(factor).square().sum(), factor.numel()) for factor in factors]
+        [(upcast(factor).square().sum(), factor.numel()) for factor in factors]
         for factors in zip(*((response.A, response.B) for response, _, _ in parts), strict=True)
     ]
     return _mean(entropy), penalty * (_mean(squares[0]) + _mean(squares[1]))
@@ -85,13 +78,13 @@ def _mean(sums: Sequence[tuple[Tensor, int]]) -> Tensor:
     return torch.stack([total for total, _ in sums]).sum() / sum(count for _, count in sums)
 
 
-def _cross_entropy(response: Response, weight: Tensor, truth: Pairs) -> Tensor:
+def _cross_entropy(response: Response, weights: Sequence[Tensor], truth: LoraBatch) -> Tensor:
     true = folded(truth)
 
     def cross_entropy(product: Tensor, tile: Tile) -> tuple[Tensor, Tensor, None]:
         S, slope = response.activate(product)
         logits = S.sub_(response.tau).div_(response.temperature)
-        target = response_target(tile.product(*true), wide(tile.of(weight)), response.tau).to(S.dtype)
+        target = response_target(tile.product(*true), upcast(tile.of(weights)), response.tau).to(S.dtype)
         value = F.binary_cross_entropy_with_logits(logits, target, reduction="none").sum((1, 2, 3))
         derivative = logits.sigmoid_().sub_(target).div_(response.temperature)
         return value, derivative if slope is None else derivative.mul_(slope), None
@@ -99,7 +92,7 @@ def _cross_entropy(response: Response, weight: Tensor, truth: Pairs) -> Tensor:
     return low_rank_sum(response.B, response.A, cross_entropy)[0].sum()
 
 
-def delta_loss(parts: Iterable[tuple[Pairs, Pairs]], floor: float = 1e-6) -> Tensor:
+def delta_loss(parts: Iterable[tuple[LoraBatch, LoraBatch]], floor: float = 1e-6) -> Tensor:
     """Stage II: L1 distance of the delta weights, in units of the mean |delta_w| of each prompt's true adapter.
 
     Args:
@@ -111,11 +104,11 @@ def delta_loss(parts: Iterable[tuple[Pairs, Pairs]], floor: float = 1e-6) -> Ten
     """
     parts = list(parts)
     distance, size = (torch.stack(sums).sum(0) for sums in zip(*(_distance(*part) for part in parts), strict=True))
-    entries = sum(truth.alpha.shape[1] * truth.B.shape[2] * truth.A.shape[3] for _, truth in parts)
+    entries = sum(len(truth.layers) * math.prod(truth.shape) for _, truth in parts)
     return distance / size.clamp_min(floor * entries)
 
 
-def _distance(prediction: Pairs, truth: Pairs) -> tuple[Tensor, Tensor]:
+def _distance(prediction: LoraBatch, truth: LoraBatch) -> tuple[Tensor, Tensor]:
     """Sums of |delta_w' - delta_w| and of |delta_w|, (P,) both."""
     true = folded(truth)
 
@@ -129,14 +122,14 @@ def _distance(prediction: Pairs, truth: Pairs) -> tuple[Tensor, Tensor]:
 
 
 def gradient_shares(losses: list[Tensor], tensors: list[Tensor]) -> Tensor:
-    """How much of the pull on `tensors` comes from each loss: norms of the gradients, scaled to sum 1.
+    """How much of the gradient by `tensors` comes from each loss: norms of the gradients, scaled to sum 1.
 
     Args:
         losses: n scalars () with graphs of their own
         tensors: what they are differentiated by
 
     Returns:
-        (n,), all 1/n where no loss pulls at all
+        (n,), all 1/n where no loss has a gradient
     """
     gradients = [torch.autograd.grad(loss, tensors) for loss in losses]
     stacked = torch.stack([torch.nn.utils.get_total_norm(per_loss) for per_loss in gradients])

@@ -1,6 +1,6 @@
 """What the LightningModules of both stages share: frozen layers, optimizer, sharding. No architecture, no formula."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -11,11 +11,13 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from lofa.adapters import LoraBatch
-from lofa.backbones import Backbone, by_shape
-from lofa.conditions import ConditionEncoder, Inputs, spreads
+from lofa.backbones import Backbone
+from lofa.conditions import Inputs, spreads
 from lofa.errors import DataError
-from lofa.hypernets import AdapterNet, ResponseNet
+from lofa.hypernets import FrozenLayer, Hypernetwork
+from lofa.hypernets.old_names import renamed
 from lofa.hypernets.tiling import check_weights
+from lofa.training.batch import PairedBatch
 from lofa.training.sharding import shard
 
 __all__ = ["OptimizerFactory", "PredictorModule", "SchedulerFactory"]
@@ -24,58 +26,45 @@ OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
 SchedulerFactory = Callable[[Optimizer], LRScheduler]
 
 
-class FrozenLayers(nn.Module):
-    """W, depth and kind of a backbone's layers, on the module's device and outside its checkpoints.
+class FrozenLayers:
+    """W, depth and kind of a backbone's layers by name.
+
+    Each W is kept as the backbone gives it: its denoiser's own tensor where that has been made, else read from file
+    once, when it is first asked for. It is copied to another device alone, and never stacked.
 
     Raises:
         DataError: weights that are not finite, or have columns of zeros.
     """
 
-    depth: Tensor
-    kind: Tensor
-    place: Tensor
-
     def __init__(self, backbone: Backbone) -> None:
-        super().__init__()
-        self.shapes = by_shape(backbone.layers)
-        self._numbers = {layer.name: index for index, layer in enumerate(backbone.layers)}
-        self.stack_of = [0] * len(backbone.layers)
-        place = torch.zeros(len(backbone.layers), dtype=torch.long)
-        for number, indices in enumerate(self.shapes.values()):
-            names = [backbone.layers[index].name for index in indices]
-            weights = backbone.weights(names)
-            try:
-                check_weights(weights, names)
-            except ValueError as error:
-                raise DataError(f"backbone {backbone.name!r}: {error}; load it from a whole file") from None
-            self.register_buffer(f"weight_{number}", weights, persistent=False)
-            place[indices] = torch.arange(len(indices))
-            for index in indices:
-                self.stack_of[index] = number
-        self.register_buffer("depth", backbone.depth_ids, persistent=False)
-        self.register_buffer("kind", backbone.kind_ids, persistent=False)
-        self.register_buffer("place", place, persistent=False)
+        self.names = tuple(layer.name for layer in backbone.layers)
+        try:
+            check_weights(map(backbone.weight, self.names), self.names)
+        except ValueError as error:
+            raise DataError(f"backbone {backbone.name!r}: {error}; load it from a whole file") from None
+        self._backbone = backbone
+        ids = zip(backbone.depth_ids.tolist(), backbone.kind_ids.tolist(), strict=True)
+        self._ids = dict(zip(self.names, ids, strict=True))
+        self._weights: dict[str, Tensor] = {}
 
-    def number(self, layers: Sequence[str]) -> Tensor:
-        """(L,) indices of the layers of these names."""
-        return torch.tensor([self._numbers[name] for name in layers], device=self.depth.device)
+    def weight(self, name: str, device: torch.device) -> Tensor:
+        """W (out, in) of a layer."""
+        weight = self._weights.get(name)
+        if weight is None or weight.device != device:
+            weight = self._weights[name] = self._backbone.weight(name).to(device)
+        return weight
 
-    def forward(self, names: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:
-        """W (L, out, in), depth (L,), kind (L,) of layers of one shape; all W in order are not copied."""
-        layers = self.number(names)
-        weight: Tensor = getattr(self, f"weight_{self.stack_of[int(layers[0])]}")
-        place = self.place[layers]
-        if len(place) != len(weight) or not bool((place.diff() > 0).all()):
-            weight = weight[place]
-        return weight, self.depth[layers], self.kind[layers]
+    def layers(self, names: Iterable[str], device: torch.device) -> Iterator[FrozenLayer]:
+        """Layers as a hypernetwork reads them."""
+        for name in names:
+            yield FrozenLayer(name, self.weight(name, device), *self._ids[name])
 
 
 class PredictorModule(LightningModule):
-    """Trains `network` and `encoder`, and nothing else; checkpoints hold these two alone.
+    """Trains the last part of a hypernetwork, and nothing else; checkpoints hold that part alone.
 
     Args:
-        network: the hypernetwork of the stage
-        encoder: conditions of P prompts -> condition tokens (P, N, C), lengths (P,)
+        hypernet: a member of `HYPERNETS`
         backbone: frozen; gives the weights W of its layers
         optimizer: parameters -> optimizer
         scheduler: optimizer -> schedule stepped every optimizer step; None keeps the rate
@@ -84,39 +73,41 @@ class PredictorModule(LightningModule):
 
     def __init__(
         self,
-        network: ResponseNet | AdapterNet,
-        encoder: ConditionEncoder,
+        hypernet: Hypernetwork,
         backbone: Backbone,
         optimizer: OptimizerFactory,
         scheduler: SchedulerFactory | None = None,
         diagnostics_every: int = 50,
     ) -> None:
         super().__init__()
-        self.network = network
-        self.encoder: ConditionEncoder = encoder
-        self.layer_names = tuple(layer.name for layer in backbone.layers)
+        self.hypernet = hypernet
         self.frozen = FrozenLayers(backbone)
         self._optimizer = optimizer
         self._scheduler = scheduler
         self._diagnostics_every = diagnostics_every
         self._sharded = False
 
-    def layers_of(self, stack: LoraBatch, ids: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:
-        """W (L, out, in), depth (L,), kind (L,) of the layers of a stack.
+    def layers_of(self, batch: PairedBatch) -> Iterator[FrozenLayer]:
+        """The layers of a batch's stacks, one after the other.
 
         Raises:
-            DataError: the adapters, of the samples `ids`, are for layers of another size.
+            DataError: the adapters are for layers of another size.
         """
-        weight, depth, kind = self.frozen(stack.layers)
-        if stack.shape != weight.shape[1:]:
-            raise DataError(
-                f"the adapters of {', '.join(ids[:3])} are for layers of {stack.shape}, "
-                f"the backbone's are {tuple(weight.shape[1:])}; build the zoo for this backbone"
-            )
-        return weight, depth, kind
+        for stack in batch.stacks:
+            for layer in self.frozen.layers(stack.layers, self.device):
+                if stack.shape != layer.shape:
+                    raise DataError(
+                        f"the adapters of {', '.join(batch.ids[:3])} are for layers of {stack.shape}, "
+                        f"the backbone's are {layer.shape}; build the zoo for this backbone"
+                    )
+                yield layer
+
+    def weights_of(self, stack: LoraBatch) -> list[Tensor]:
+        """The L matrices W (out, in) of a stack, not copied."""
+        return [self.frozen.weight(name, self.device) for name in stack.layers]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuses a checkpoint of other networks.
+        """Refuses a checkpoint of other networks; takes one of version 1, whose part had no name.
 
         Raises:
             DataError: naming what differs.
@@ -124,6 +115,9 @@ class PredictorModule(LightningModule):
         state = checkpoint.get("state_dict")
         if state is None:  # a sharded one is checked by PyTorch as it is read
             return
+        if any(key.startswith("network.") for key in state):
+            state = {f"hypernet.trained.{key}": value for key, value in renamed(state).items()}
+            checkpoint["state_dict"] = state
         theirs, ours = ({key: tuple(value.shape) for key, value in one.items()} for one in (state, self.state_dict()))
         differ = [key for key in {**ours, **theirs} if ours.get(key) != theirs.get(key)]
         if differ:
@@ -141,7 +135,9 @@ class PredictorModule(LightningModule):
 
     def condition_spread(self, inputs: Inputs) -> dict[str, Tensor]:
         """How much the tokens of each condition differ over the batch; near 0 an encoder has collapsed."""
-        return {f"train/condition_spread_{kind}": value for kind, value in spreads(self.encoder, inputs).items()}
+        return {
+            f"train/condition_spread_{kind}": value for kind, value in spreads(self.hypernet.encoder, inputs).items()
+        }
 
     def log_now(self, values: Mapping[str, Tensor]) -> None:
         """Writes values of this very step; `log` would repeat them at every later step of the epoch."""
@@ -149,14 +145,13 @@ class PredictorModule(LightningModule):
             logger.log_metrics({name: float(value) for name, value in values.items()}, self.global_step)
 
     def configure_model(self) -> None:
-        """Shards network and encoder where the strategy spreads a model over processes (FSDP2)."""
+        """Shards the hypernetwork where the strategy spreads a model over processes (FSDP2)."""
         if self.device_mesh is not None and not self._sharded:
             self._sharded = True
-            shard(self.encoder, (), self.device_mesh)
-            shard(self.network, self.network.units(), self.device_mesh)
+            shard(self.hypernet, self.hypernet.units(), ("prepare", "predict", "response"), self.device_mesh)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """One optimizer over network and encoder."""
+        """One optimizer over what is trained."""
         optimizer = self._optimizer([p for p in self.parameters() if p.requires_grad])
         if self._scheduler is None:
             return optimizer

@@ -5,8 +5,7 @@ from torch import Tensor
 
 from lofa.adapters import LoraBatch
 from lofa.backbones import Backbone
-from lofa.conditions import ConditionEncoder
-from lofa.hypernets import Response, ResponseNet
+from lofa.hypernets import Hypernetwork, Response
 from lofa.training.agreement import Agreement, agreement, maps_of
 from lofa.training.batch import PairedBatch
 from lofa.training.losses import response_loss
@@ -16,7 +15,7 @@ __all__ = ["ResponseModule"]
 
 
 class ResponseModule(PredictorModule):
-    """Trains a `ResponseNet` on the layers that each batch brings.
+    """Trains a response map on the layers that each batch brings.
 
     Args:
         penalty: weight of mean A^2 + mean B^2; the others as in `PredictorModule`
@@ -24,21 +23,19 @@ class ResponseModule(PredictorModule):
 
     def __init__(
         self,
-        network: ResponseNet,
-        encoder: ConditionEncoder,
+        hypernet: Hypernetwork,
         backbone: Backbone,
         optimizer: OptimizerFactory,
         scheduler: SchedulerFactory | None = None,
         diagnostics_every: int = 50,
         penalty: float = 1e-4,
     ) -> None:
-        super().__init__(network, encoder, backbone, optimizer, scheduler, diagnostics_every)
+        super().__init__(hypernet, backbone, optimizer, scheduler, diagnostics_every)
         self._penalty = penalty
 
     def forward(self, batch: PairedBatch) -> list[Response]:
         """The response of each prompt on the layers of each of the batch's stacks, (P, L)."""
-        read = self.encoder(batch.inputs)
-        return [self.network(*self.layers_of(stack, batch.ids), *read) for stack in batch.stacks]
+        return self.hypernet.response(self.hypernet.prepare(self.layers_of(batch)), batch.inputs)
 
     def training_step(self, batch: PairedBatch, batch_idx: int) -> Tensor:
         """Loss (); every `diagnostics_every` steps also precision, recall and cosine."""
@@ -61,14 +58,14 @@ class ResponseModule(PredictorModule):
         values = {"val/loss": loss, **self._agreement(responses, batch).named("val/response")}
         self.log_dict(values, batch_size=len(batch.ids), sync_dist=True)
 
-    def _parts(self, responses: list[Response], batch: PairedBatch) -> list[tuple[Response, Tensor, LoraBatch]]:
+    def _parts(self, responses: list[Response], batch: PairedBatch) -> list[tuple[Response, list[Tensor], LoraBatch]]:
         """Prediction, W and truth of each stack."""
         pairs = zip(responses, batch.stacks, strict=True)
-        return [(response, self.frozen(stack.layers)[0], stack) for response, stack in pairs]
+        return [(response, self.weights_of(stack), stack) for response, stack in pairs]
 
     def _agreement(self, responses: list[Response], batch: PairedBatch) -> Agreement:
         with self.exact(), torch.no_grad():
             return agreement(
-                (maps_of(response, truth, weight, response.tau), (len(batch.ids), *weight.shape))
-                for response, weight, truth in self._parts(responses, batch)
+                (maps_of(response, truth, weights, response.tau), (*truth.alpha.shape, *truth.shape))
+                for response, weights, truth in self._parts(responses, batch)
             )

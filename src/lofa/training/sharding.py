@@ -5,15 +5,17 @@ from collections.abc import Iterable
 import torch.distributed
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
 from lofa.errors import ConfigError
 
 __all__ = ["shard"]
 
 
-def shard(module: nn.Module, units: Iterable[nn.Module], mesh: DeviceMesh) -> None:
+def shard(module: nn.Module, units: Iterable[nn.Module], methods: Iterable[str], mesh: DeviceMesh) -> None:
     """Shards a module in place over the data-parallel axis of `mesh`: each of `units` by itself, then the rest.
+
+    `methods` are those that are called instead of forward.
 
     All processes start from the parameters of the first.
 
@@ -25,11 +27,11 @@ def shard(module: nn.Module, units: Iterable[nn.Module], mesh: DeviceMesh) -> No
             "strategy: hypernetworks are sharded over data-parallel processes only; set data_parallel_size to the "
             "number of processes and tensor_parallel_size to 1"
         )
-    if next(module.parameters(), None) is None:
-        return
     for parameter in module.parameters():
         torch.distributed.broadcast(parameter.data, 0)
     data_parallel = mesh["data_parallel"]
     for unit in units:
         fully_shard(unit, mesh=data_parallel)
     fully_shard(module, mesh=data_parallel)
+    for method in methods:
+        register_fsdp_forward_method(module, method)

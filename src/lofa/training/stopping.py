@@ -38,9 +38,14 @@ class StopRequest:
 
     While they are deferred the first one is only noted in `requested`, for the training to look at between two steps;
     any other is a KeyboardInterrupt, which Lightning hands on to the processes that it started.
+
+    Args:
+        follower: this process was started by another and ends with it. It only notes signals, whenever they come: the
+            first would wait half an hour for one that left before they had found each other
     """
 
-    def __init__(self) -> None:
+    def __init__(self, follower: bool = False) -> None:
+        self._follower = follower
         self.requested: signal.Signals | None = None
         self._deferred = False
         self._before: dict[int, Any] = {}
@@ -66,7 +71,7 @@ class StopRequest:
             signal.signal(number, self._handle)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if not self._deferred or self.requested is not None:
+        if not self._follower and (not self._deferred or self.requested is not None):
             raise KeyboardInterrupt
         self.requested = signal.Signals(number)
 

@@ -5,14 +5,16 @@ by an entry is known with its value, the gradients by A and B are taken in the s
 nothing is computed twice, which checkpointing would do.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-__all__ = ["Tile", "low_rank_sum", "tiles_of", "wide"]
+from lofa.hypernets.heads import upcast
+
+__all__ = ["Tile", "low_rank_sum", "tiles_of"]
 
 _SHARE = 32  # a tile holds about so small a part of all entries, and so do the temporaries that a sum makes of it
 _LEAST, _MOST = 2**16, 2**26  # entries a tile: below, calls cost more than they do; above, a large GPU is long full
@@ -25,9 +27,9 @@ class Tile:
     layers: slice
     rows: slice
 
-    def of(self, dense: Tensor) -> Tensor:
-        """The tile of matrices (..., L, out, in)."""
-        return dense[..., self.layers, self.rows, :]
+    def of(self, matrices: Sequence[Tensor]) -> Tensor:
+        """The tile (l, rows, in) of L matrices (out, in), which are not stacked elsewhere."""
+        return torch.stack([matrix[self.rows] for matrix in matrices[self.layers]])
 
     def product(self, B: Tensor, A: Tensor) -> Tensor:
         """The tile of `B (P, L, out, r) @ A (P, L, r, in)`."""
@@ -48,11 +50,6 @@ def tiles_of(prompts: int, layers: int, out_features: int, in_features: int) -> 
             yield Tile(slice(layer, layer + 1), slice(start, min(start + rows, out_features)))
 
 
-def wide(value: Tensor) -> Tensor:
-    """As float32, or as float64 where it is that."""
-    return value if value.dtype == torch.float64 else value.float()
-
-
 EntryLoss = Callable[[Tensor, Tile], tuple[Tensor, Tensor, Tensor | None]]
 """Tile (P, l, rows, in) of B @ A -> its sum (P,), the derivative by each entry, and sums (P,) to carry along."""
 
@@ -69,7 +66,7 @@ def low_rank_sum(B: Tensor, A: Tensor, entry_loss: EntryLoss) -> tuple[Tensor, T
         sums (P,); the sums carried along (P,), zero where there are none, without gradient
     """
     with torch.autocast(B.device.type, enabled=False):
-        total, carried = _LowRankSum.apply(wide(B), wide(A), entry_loss)
+        total, carried = _LowRankSum.apply(upcast(B), upcast(A), entry_loss)
     return total, carried
 
 
@@ -94,6 +91,7 @@ class _LowRankSum(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, pull: Tensor, _: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, grad_output: Tensor, _: Tensor) -> tuple[Tensor, Tensor, None]:
         by_B, by_A = ctx.saved_tensors
-        return pull[:, None, None, None] * by_B, pull[:, None, None, None] * by_A, None
+        scale = grad_output[:, None, None, None]
+        return scale * by_B, scale * by_A, None

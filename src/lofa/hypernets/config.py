@@ -1,0 +1,140 @@
+"""Constructor values of the hypernetworks. Each is spelled once; configurations, files and constructors share them."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Self
+
+__all__ = ["AdapterConfig", "HypernetOptions", "ResponseConfig", "TrunkConfig"]
+
+
+def _option(help: str, least: float | None = None, **default: Any) -> Any:
+    return field(metadata={"help": help, "least": least}, **default)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _TrunkOptions:
+    """What a user chooses of a trunk."""
+
+    patch_size: int = _option("side of the tiles a weight is cut into, nearly: of each axis the divisor nearest to it")
+    d_model: int = _option("width")
+    n_heads: int = _option("attention heads")
+    n_blocks: int = _option("blocks", least=1)
+    mlp_ratio: float = _option("hidden width of the MLPs, times d_model", default=4.0)
+    lora_rank: int = _option("rank r of the predicted pairs")
+    head: str = _option("what makes the pairs of a layer from its tokens: published", default="published")
+    condition_from: int = _option("first block that reads the condition; what is before depends on W alone", default=0)
+    gradient_checkpointing: bool = _option("trade time for memory", default=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _ResponseOptions:
+    tau: float = _option("stage 1: relative change that counts as a response", default=0.02)
+    temperature: float = _option("stage 1: of the logits", default=0.1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _AdapterOptions:
+    read_after: tuple[int, ...] = _option("two_stage: blocks of stage 2 after which stage 1's tokens are read")
+    alpha_init: float = _option("stage 2: alpha at the start", default=0.1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HypernetOptions(_AdapterOptions, _ResponseOptions, _TrunkOptions):
+    """conf/hypernet."""
+
+    kind: str = _option("two_stage, or single_stage: without a response map", default="two_stage")
+    attention: str = _option(
+        "sdpa (PyTorch's own) or flash_attn (a GPU, half precision, pip install lofa[flash])", default="sdpa"
+    )
+    compile: bool = _option(
+        "torch.compile the blocks: half a minute at the start; measure whether it pays", default=False
+    )
+    quirks: tuple[str, ...] = _option(
+        "mistakes of the published network to train with, for comparison: columns, softplus, first_tile, padding, "
+        "last_block",
+        default=(),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrunkConfig(_TrunkOptions):
+    """Values of a trunk.
+
+    Raises:
+        ValueError: sizes that contradict each other.
+    """
+
+    shapes: tuple[tuple[int, int], ...]
+    """(out, in) of the adapted layers, each once"""
+    num_depths: int
+    """how many values `depth` takes"""
+    num_kinds: int
+    """how many values `kind` takes"""
+    context_width: int
+    """features C of a condition token"""
+    normalisation: str = "matrix"
+    """of W, in `NORMALISATIONS`"""
+    padding: str = "masked"
+    """of the condition, in `PADDINGS`"""
+    pooling: str = "mean"
+    """of tokens to a layer's vector, in `POOLINGS`"""
+    recomputation: str = "exact"
+    """of blocks under gradient checkpointing, in `RECOMPUTATIONS`"""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "shapes", tuple((int(rows), int(columns)) for rows, columns in self.shapes))
+        if not self.shapes or len(set(self.shapes)) != len(self.shapes):
+            raise ValueError(f"shapes must name each shape (out, in) once, and at least one; got {self.shapes}")
+        sizes = {name: getattr(self, name) for name in ("patch_size", "d_model", "n_heads", "lora_rank")}
+        for name, size in (sizes | {"mlp_ratio * d_model": self.mlp_ratio * self.d_model}).items():
+            if not 1 <= size < math.inf:
+                raise ValueError(f"{name} must be at least 1; got {size}")
+        if self.d_model % self.n_heads:
+            raise ValueError(f"n_heads {self.n_heads} does not divide d_model {self.d_model}")
+        if not 0 <= self.condition_from < self.n_blocks:
+            raise ValueError(f"condition_from is {self.condition_from}, but blocks are numbered 0..{self.n_blocks - 1}")
+
+    @classmethod
+    def pick(cls, values: Mapping[str, Any]) -> Self:
+        """From a mapping that may hold values of other networks as well (TypeError: one is missing)."""
+        return cls(**{item.name: values[item.name] for item in fields(cls) if item.name in values})
+
+    def values(self) -> dict[str, Any]:
+        """All of them, fit for json."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResponseConfig(_ResponseOptions, TrunkConfig):
+    """Values of the network of stage I."""
+
+    activation: str = "identity"
+    """of S, in `ACTIVATIONS`"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.temperature < math.inf:
+            raise ValueError(f"temperature must be positive; got {self.temperature}")
+        if not 0 <= self.tau < math.inf:
+            raise ValueError(f"tau must be at least 0; got {self.tau}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdapterConfig(_AdapterOptions, TrunkConfig):
+    """Values of the network that predicts adapters."""
+
+    response_width: int = 0
+    """features of a stage I token (its `d_model`); unread where `read_after` is empty"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "read_after", _block_numbers(self.read_after, self.condition_from, self.n_blocks))
+
+
+def _block_numbers(values: Sequence[int], first: int, n_blocks: int) -> tuple[int, ...]:
+    numbers = tuple(sorted({int(value) for value in values}))
+    outside = [number for number in numbers if not first <= number < n_blocks]
+    if outside:
+        raise ValueError(f"read_after holds {outside}, but the blocks that read are numbered {first}..{n_blocks - 1}")
+    return numbers

@@ -1,0 +1,36 @@
+"""The adapter at once, without a response map: the paper's ablation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Self
+
+from lofa.adapters import LoraBatch
+from lofa.conditions import ConditionEncoder, Inputs
+from lofa.hypernets.config import AdapterConfig
+from lofa.hypernets.layers import FrozenLayer, Prepared, prepare
+from lofa.hypernets.protocol import Hypernetwork, Part
+from lofa.hypernets.weights import AdapterNet
+
+__all__ = ["SingleStage"]
+
+
+class SingleStage(Hypernetwork):
+    """Part: adapter, whose network reads no other's tokens."""
+
+    networks = {"adapter": AdapterNet}
+    stages = {2: ()}
+
+    @classmethod
+    def fresh(
+        cls, stage: int, values: Mapping[str, Any], encoder: ConditionEncoder, earlier: Mapping[str, Part]
+    ) -> Self:
+        return cls(adapter=Part(AdapterNet(AdapterConfig.pick({**values, "read_after": ()})), encoder))
+
+    def prepare(self, layers: Iterable[FrozenLayer], kept: None = None) -> list[Prepared]:
+        (prepared,) = prepare([self.trained.network], layers)
+        return prepared
+
+    def predict(self, prepared: list[Prepared], inputs: Inputs) -> list[LoraBatch]:
+        read = self.trained.read(inputs)
+        return [self.trained.network.adapt(one, *read) for one in prepared]
