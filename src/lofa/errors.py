@@ -3,6 +3,9 @@
 The command line prints the message of a `LofaError` and exits with code 2, without a traceback.
 """
 
+import difflib
+from collections.abc import Iterable
+
 __all__ = [
     "AdapterFormatError",
     "BackboneError",
@@ -12,6 +15,7 @@ __all__ = [
     "LofaError",
     "TargetError",
     "WriteError",
+    "nearest",
 ]
 
 
@@ -58,3 +62,13 @@ class WriteError(LofaError):
 
 class Interrupted(LofaError):
     """A command that a signal ended; the message says how to go on. The exit code is 130."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A clause that names what exists: near spellings of `name` if there are, otherwise everything, or the first 20."""
+    names = [str(item) for item in known]
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
+    if near:
+        return f"did you mean {' or '.join(near)}?"
+    more = f", ... ({len(names)} in all)" if len(names) > 20 else ""
+    return f"there are: {', '.join(names[:20]) or 'none'}{more}"

@@ -26,8 +26,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from hydra.utils import get_method
 
-from lofa.cli import load_command, main
+from lofa.cli import COMMANDS, main
 from lofa.files import digest, read_torch
 from tests.cli.conftest import BACKBONE, SIZES, SMALL_NET, make_models
 from tests.helpers.killing import finish, kill_now_and_then, start
@@ -168,7 +169,7 @@ def run(kind: str, rounds: int, seed: int, folder: Path) -> int:
     torch.set_num_threads(1)
     rng, kills = random.Random(f"{kind}/{seed}"), 0
     for command in ("prepare", "zoo", "train"):
-        load_command(command)  # its imports are made before the forks
+        get_method(COMMANDS[command].task)  # its imports are made before the forks
     make_models(folder / "models")
     values = ["prepare", "source=world", BACKBONE, *SIZES, "prepare.batch=2"]
     seconds = run_whole(in_child, values, folder)

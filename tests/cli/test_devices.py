@@ -4,17 +4,16 @@ from typing import Any
 
 import pytest
 import torch
-from omegaconf import OmegaConf
 
-from lofa.cli import objects
-from lofa.cli.objects import pick_device, place_training
+from lofa.cli import trainer
+from lofa.cli.pipeline import StrategyConfig
+from lofa.cli.trainer import place_training
 from lofa.errors import ConfigError
+from lofa.workflows import pick_device
 
 
-def config(device: str, accelerator: str = "auto", devices: Any = 1) -> Any:
-    return OmegaConf.create(
-        {"device": device, "trainer": {"accelerator": accelerator}, "strategy": {"devices": devices}}
-    )
+def given_as(device: str, accelerator: str = "auto", devices: Any = 1) -> tuple[str, dict[str, Any], StrategyConfig]:
+    return device, {"accelerator": accelerator}, StrategyConfig(devices=devices)
 
 
 @pytest.mark.parametrize(
@@ -36,11 +35,10 @@ def config(device: str, accelerator: str = "auto", devices: Any = 1) -> Any:
 def test_training_goes_where_the_device_is(
     given: tuple[Any, ...], accelerator: str, devices: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(objects, "pick_device", torch.device)  # as if it were there
-    before = config(*given)
-    placed = place_training(before)
-    assert placed.trainer.accelerator == accelerator and placed.strategy.devices == devices
-    assert before == config(*given)  # what the run writes down is what was asked for
+    monkeypatch.setattr(trainer, "pick_device", torch.device)  # as if it were there
+    placed, strategy = place_training(*given_as(*given))
+    assert placed == {"accelerator": accelerator}
+    assert strategy.devices == (tuple(devices) if isinstance(devices, list) else devices)
 
 
 @pytest.mark.parametrize(
@@ -58,9 +56,9 @@ def test_training_goes_where_the_device_is(
     ],
 )
 def test_contradictions_are_told(given: tuple[Any, ...], words: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(objects, "pick_device", torch.device)
+    monkeypatch.setattr(trainer, "pick_device", torch.device)
     with pytest.raises(ConfigError, match=words):
-        place_training(config(*given))
+        place_training(*given_as(*given))
 
 
 @pytest.mark.parametrize("name", ["meta", "tpu9", "cuda:99", "", "cpu:x", "hpu"])

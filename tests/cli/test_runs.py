@@ -10,11 +10,12 @@ import torch
 from omegaconf import OmegaConf
 
 from lofa.cli import main
-from lofa.cli.runs import find_run, new_run, read_run_config, start_run
+from lofa.cli.runs import new_run, read_run_config
 from lofa.data import ZooBatch
 from lofa.errors import ConfigError
 from lofa.files import read_tensors, write_json
 from lofa.training import ResponseModule
+from lofa.workflows import find_run, start_run
 from tests.cli.conftest import BACKBONE, SMALL_NET
 
 QUICK = ("train", "stage=1", BACKBONE, *SMALL_NET, "debug=fast", "stages.s1.batch_size=3", "logger=none")
@@ -46,7 +47,7 @@ def named(runs: Path) -> Any:
 @pytest.mark.parametrize("result", ["", "checkpoints/last.ckpt", "run.json", "metrics.json"])
 def test_a_start_that_came_to_nothing_leaves_its_name(result: str, error: type[BaseException], tmp_path: Path) -> None:
     with pytest.raises(error), new_run(named(tmp_path), "stage1") as run:
-        start_run(run, named(tmp_path))
+        start_run(run, {"name": "x"})
         (run / "checkpoints").mkdir()
         (run / (result or "checkpoints")).touch()
         raise error
@@ -61,7 +62,7 @@ def test_what_a_start_found_in_its_folder_stays(tmp_path: Path) -> None:
     (tmp_path / "x").mkdir()
     (tmp_path / "x" / "notes.txt").write_text("mine")
     with pytest.raises(ValueError), new_run(named(tmp_path), "stage1") as run:
-        start_run(run, named(tmp_path))
+        start_run(run, {"name": "x"})
         raise ValueError
     assert [file.name for file in run.iterdir()] == ["notes.txt"]
 
@@ -101,8 +102,8 @@ def test_the_weights_that_validated_best_are_kept(
     best, last = (
         torch.load(run / "checkpoints" / f"{name}.ckpt", weights_only=True)["state_dict"] for name in ("best", "last")
     )
-    assert all(torch.equal(kept[name], best[name]) for name in kept)
-    assert any(not torch.equal(kept[name], last[name]) for name in kept)
+    assert all(torch.equal(kept[name], best[f"hypernet.trained.{name}"]) for name in kept)
+    assert any(not torch.equal(kept[name], last[f"hypernet.trained.{name}"]) for name in kept)
 
 
 def test_a_run_killed_before_its_first_checkpoint_goes_on_from_the_first_step(

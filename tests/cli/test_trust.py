@@ -15,10 +15,15 @@ import yaml
 from lightning.pytorch.strategies import SingleDeviceStrategy
 
 from lofa.cli import main
-from lofa.cli.trust import check_checkpoints, check_targets, targets
 from lofa.errors import ConfigError, DataError
+from lofa.workflows.trust import check_checkpoints, check_targets, targets
 
 HARMLESS = (
+    None,
+    "lofa.training.warmup_schedule",
+    "lofa.training.ResponseModule",
+    "lofa.training.AdapterModule",
+    "lofa.training.CsvLog",
     "torch.optim.SGD",
     "torch.optim.lr_scheduler.CosineAnnealingLR",
     "torch.optim.swa_utils.SWALR",
@@ -53,6 +58,7 @@ REFUSED = (
     "lightning.pytorch.strategies.nothing.DDPStrategy",
     "lightningrod.Strategy",
     "lofa.files.read_torch",
+    "lofa.training.response_loss",
     "lofa.training.SampleClips.__init__.__globals__",
     "",
     ["torch.optim.SGD"],
@@ -62,14 +68,14 @@ REFUSED = (
 
 
 @pytest.mark.parametrize("name", HARMLESS)
-def test_what_a_run_may_name(name: str) -> None:
-    check_targets([("key", name)], [], Path("config.yaml"))
+def test_what_a_run_may_name(name: str | None) -> None:
+    check_targets([("key", name)], Path("config.yaml"))
 
 
 @pytest.mark.parametrize("name", REFUSED, ids=str)
 def test_what_a_run_may_not_name(name: object) -> None:
     with pytest.raises(ConfigError, match="trust_run=true"):
-        check_targets([("key", name)], [None, "lofa.training.AdapterModule"], Path("config.yaml"))
+        check_targets([("key", name)], Path("config.yaml"))
 
 
 def test_a_foreign_name_is_refused_before_anything_is_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,7 +83,7 @@ def test_a_foreign_name_is_refused_before_anything_is_imported(tmp_path: Path, m
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match="foreign_module"):
-        check_targets([("key", "foreign_module.Strategy")], [], Path("config.yaml"))
+        check_targets([("key", "foreign_module.Strategy")], Path("config.yaml"))
     assert not Path("imported").exists()
 
 
@@ -108,7 +114,7 @@ TOUCH = {"_target_": "torch.optim.optimizer.torch.utils.collect_env.run", "comma
 def test_a_class_from_elsewhere_has_no_name_in_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lightning.pytorch.strategies.Stranger", Marked, raising=False)
     with pytest.raises(ConfigError, match="Stranger"):
-        check_targets([("key", "lightning.pytorch.strategies.Stranger")], [], Path("config.yaml"))
+        check_targets([("key", "lightning.pytorch.strategies.Stranger")], Path("config.yaml"))
 
 
 def change(run: Path, edit: Callable[[Any], None]) -> None:
@@ -141,6 +147,10 @@ HOSTILE: dict[str, Callable[[Any], None]] = {
     "stages.s2.scheduler._target_": lambda config: config["stages"]["s2"]["scheduler"].update(_target_="os.getcwd"),
     "stages.s1.module._target_": lambda config: config["stages"]["s1"]["module"].update(_target_="builtins.dict"),
     "trainer._target_": lambda config: config["trainer"].update(_target_="builtins.dict"),
+    "callbacks.touch._target_": lambda config: config.update(callbacks={"touch": TOUCH}),
+    "callbacks.late.every[0]._target_": lambda config: config.update(
+        callbacks={"late": {"_target_": "lightning.pytorch.callbacks.Timer", "every": [TOUCH]}}
+    ),
 }
 
 

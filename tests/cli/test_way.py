@@ -17,9 +17,9 @@ from PIL import Image
 
 import lofa
 from lofa.cli import main
-from lofa.cli.clips import difference
 from lofa.data import read_samples
 from lofa.files import read_tensors, save_tensors
+from lofa.workflows import difference
 from tests.cli.conftest import BACKBONE, JUDGES, SIZES, SMALL_NET
 from tests.helpers.tiny_wan import make_tiny_wan
 

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from lofa.backbones import Backbone, load_backbone
 from lofa.data import PrepareOptions, Sample, encoded_path, prepare, read_encoded, read_samples
-from lofa.data.prepare import open_source
+from lofa.data.preparation import open_source
 from lofa.data.source import ClipShape
 from lofa.errors import DataError, LofaError
 from lofa.files import digest, read_tensors

@@ -9,7 +9,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from lofa.cli import COMMANDS, load_command
+from lofa.cli import COMMANDS
 from lofa.cli.options import list_options
 
 ROOT = Path(__file__).parents[2]
@@ -40,7 +40,7 @@ def test_commands_in_the_texts_exist_with_their_keys(name: str) -> None:
     groups = {path.name for path in (ROOT / "conf").iterdir() if path.is_dir()}
     for command, arguments in lines:
         assert command in COMMANDS, f"{name}: no command {command}"
-        found = load_command(command)
+        found = COMMANDS[command]
         keys = {option.name for option in list_options(found.schema)} | set(found.aliases)
         # a group's parts may be given too (zoo.rank, evaluation.steps), and values by group (hypernet=paper)
         keys |= {key.partition(".")[0] for key in keys} | groups | {"hydra"}

@@ -5,12 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from omegaconf import OmegaConf
 from rich.console import Console
 
 from lofa.adapters import Adapter
 from lofa.backbones import Backbone, load_backbone
-from lofa.cli.objects import build_encoder
 from lofa.conditions import CONDITIONS
 from lofa.data import LoFADataModule, ZooBatch, prepare, read_samples
 from lofa.data.samples import read_encoded, values_of
@@ -18,6 +16,7 @@ from lofa.data.world_source import WorldSource
 from lofa.errors import LofaError
 from lofa.hypernets import SingleStage
 from lofa.predict import Predictor, save_predictor
+from lofa.workflows import build_encoder
 from tests.data.conftest import WORLD, add_zoo
 from tests.helpers.toy_image import Image
 
@@ -58,8 +57,7 @@ def test_it_goes_from_pictures_to_an_adapter(conditions: dict, pictures: Path, b
     assert batch.inputs["image"].values.dtype == torch.uint8  # pixels are stored as they are
 
     torch.manual_seed(0)
-    task = OmegaConf.create({"conditions": conditions})
-    encoder = build_encoder(task, backbone, data.example())
+    encoder = build_encoder(conditions, backbone, data.example())
     tokens, lengths = encoder(batch.inputs)
     assert tokens.shape[2] == 64 and (lengths >= 1).all()
     layer = backbone.layers[0]

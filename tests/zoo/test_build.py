@@ -1,3 +1,4 @@
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from lofa.adapters import Adapter
 from lofa.backbones import Backbone, load_backbone
 from lofa.data import ZooStore
 from lofa.errors import DataError
-from lofa.files import digest, read_metadata
+from lofa.files import digest, read_metadata, read_tensors
 from lofa.zoo import ZooOptions, build_zoo
 from tests.helpers.tiny_wan import make_tiny_wan
 from tests.zoo.sets import write_set
@@ -40,6 +41,19 @@ def test_writes_loras_that_explain_themselves(tmp_path: Path, backbone: Backbone
         adapter = Adapter.load(store.path(name))
         assert set(adapter) == {layer.name for layer in backbone.layers}
         assert all(torch.isfinite(adapter.delta_weight(layer)).all() for layer in adapter)
+
+
+def test_a_zoo_has_the_loras_of_the_version_before(tmp_path: Path) -> None:
+    """tests/old holds a set and its zoo as LoFA 0.1.0 made them: same draws, same start, same steps."""
+    old = Path(__file__).parents[1] / "old" / "data" / "old"
+    folder = shutil.copytree(old, tmp_path / "set", ignore=shutil.ignore_patterns("zoo"))
+    options = ZooOptions(rank=2, steps=4, warmup=1, batch=4, clips_per_step=1)
+    assert build_zoo(folder, load_backbone("tiny-wan"), options, progress=False).trained == 3
+    for file in sorted((old / "zoo").glob("*.safetensors")):
+        one, other = read_tensors(file), read_tensors(folder / "zoo" / file.name)
+        assert one.keys() == other.keys()
+        for name, tensor in one.items():
+            torch.testing.assert_close(other[name], tensor, rtol=1e-3, atol=1e-6)
 
 
 def test_goes_on_where_it_was_left_and_in_shards(tmp_path: Path, backbone: Backbone) -> None:

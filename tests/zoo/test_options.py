@@ -26,7 +26,7 @@ from lofa.zoo import LoraOptions, ZooOptions
     ],
 )
 def test_a_wrong_value_is_refused_by_its_key(key: str, values: dict[str, object]) -> None:
-    with pytest.raises(ConfigError, match=f"zoo option {key}="):
+    with pytest.raises(ConfigError, match=f"^{key}="):
         ZooOptions(**values)
 
 

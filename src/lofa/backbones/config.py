@@ -1,46 +1,36 @@
 """What a file of conf/backbone says."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
 import yaml
 
 from lofa.errors import BackboneError, ConfigError
+from lofa.options import REQUIRED, Options, option, text
 from lofa.resources import conf_dir
 
 __all__ = ["BackboneConfig", "known_backbones", "read_config"]
 
-_DTYPES = ("float32", "bfloat16", "float16")
-
 
 @dataclass(frozen=True)
-class BackboneConfig:
-    """What a file of conf/backbone says.
+class BackboneConfig(Options):
+    """Which model is adapted, and how it is loaded."""
 
-    Attributes:
-        name: of the backbone
-        path: folder, name of a shipped model, or hub id
-        family: model family, decides the classes; None: that of the model's pipeline class
-        kinds: layer kinds to adapt; none: the family's own
-        dtype: precision of denoiser and text encoder (the autoencoder stays in float32)
-        gradient_checkpointing: recompute activations in the backward pass
-        architecture: component -> constructor values, to build the denoiser without weights; what is no component is
-            the pipeline's (boundary_ratio)
-    """
-
-    name: str
-    path: str
-    family: str | None = None
-    kinds: tuple[str, ...] = ()
-    dtype: str = "float32"
-    gradient_checkpointing: bool = False
-    architecture: Mapping[str, Any] | None = None
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "kinds", tuple(self.kinds))
-        if self.dtype not in _DTYPES:
-            raise ConfigError(f"backbone.dtype={self.dtype}: choose one of {', '.join(_DTYPES)}")
+    name: str = text(REQUIRED, "of the backbone")
+    path: str = text(REQUIRED, "folder, name of a shipped model, or hub id")
+    family: str | None = option(None, "model family, decides the classes; none: that of the model's pipeline class")
+    kinds: tuple[str, ...] = option((), "layer kinds to adapt; none named: the family's own")
+    dtype: str = option(
+        "float32",
+        "precision of denoiser and text encoder (the autoencoder stays in float32): float32, bfloat16 or float16",
+        among=("float32", "bfloat16", "float16"),
+    )
+    gradient_checkpointing: bool = option(False, "recompute activations in the backward pass")
+    architecture: dict[str, Any] | None = option(
+        None,
+        "component -> constructor values, to build the denoiser without weights; what is no component is the "
+        "pipeline's (boundary_ratio)",
+    )
 
 
 def known_backbones() -> list[str]:

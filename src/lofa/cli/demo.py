@@ -5,25 +5,22 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import OmegaConf
 from rich.console import Console
 from rich.table import Table
 
-from lofa.cli.clips import side_by_side, write_clip
-from lofa.cli.command import Command
-from lofa.cli.evaluate import EvalConfig, compare_methods
-from lofa.cli.objects import hypernet_kind, open_backbone, pick_device
-from lofa.cli.options import text
+from lofa.cli.commands import DemoConfig, EvalConfig, TrainConfig
+from lofa.cli.evaluate import compare_methods
+from lofa.cli.objects import open_backbone
+from lofa.cli.pipeline import PipelineConfig
 from lofa.cli.prepare import prepare_source
 from lofa.cli.runs import find_set
-from lofa.cli.schema import WayConfig
-from lofa.cli.train import TrainConfig, train_stage
+from lofa.cli.train import train_into
 from lofa.cli.zoo import train_zoo
 from lofa.data import read_samples
 from lofa.data.samples import values_of
@@ -31,19 +28,12 @@ from lofa.evaluation import Evaluation
 from lofa.files import atomic_write
 from lofa.predict import Predictor
 from lofa.predict.stages import PREDICTOR
+from lofa.workflows import hypernet_kind, pick_device, side_by_side, write_clip
 
-__all__ = ["COMMAND", "DemoConfig"]
+__all__ = ["demo"]
 
+View = TypeVar("View", TrainConfig, EvalConfig)
 _STAGES = {1: "response map", 2: "adapter"}
-
-
-@dataclass
-class DemoConfig(WayConfig):
-    """Keys of lofa demo."""
-
-    name: str | None = text(None, "folder in paths.runs for what is made; none: that of the experiment: demo, smoke")
-    source: str = text("world", "as for lofa prepare")
-    prompt: str | None = text(None, "prompt of the clip that is generated; none: the caption of a held-out clip")
 
 
 @dataclass
@@ -83,7 +73,7 @@ def _peak_memory() -> int | None:
     return peak if sys.platform == "darwin" else 1024 * peak  # macOS counts in bytes, others in KiB
 
 
-def demo(config: Any) -> Evaluation:
+def demo(config: DemoConfig) -> Evaluation:
     """World -> prepare -> zoo -> stage 1 -> stage 2 -> predict -> eval; prepared samples and LoRAs are used again."""
     clock = _Clock(Console())
     out = Path(config.paths.runs) / (config.name or HydraConfig.get().runtime.choices["experiment"] or "demo")
@@ -93,7 +83,7 @@ def demo(config: Any) -> Evaluation:
     with clock.part("zoo"):
         train_zoo(config, backbone)
     before = None
-    for stage in hypernet_kind(config.hypernet).stages:
+    for stage in hypernet_kind(config.hypernet.kind).stages:
         with clock.part(f"stage {stage}: {_STAGES[stage]}"):
             run = _train(config, out, stage, before)
             before = str(run)
@@ -118,24 +108,13 @@ def demo(config: Any) -> Evaluation:
     return result
 
 
-def _train(config: Any, out: Path, stage: int, response: str | None) -> Path:
+def _train(config: DemoConfig, out: Path, stage: int, response: str | None) -> Path:
     """Trains a stage in a folder of its own below the demo's."""
     run = out / f"stage{stage}-{datetime.now():%Y-%m-%d_%H-%M-%S}"
-    return train_stage(_view(config, TrainConfig, stage=stage, response=response), run).run
+    return train_into(run, _view(config, TrainConfig, stage=stage, response=response)).run
 
 
-def _view(config: Any, schema: type, **values: object) -> Any:
-    """The configuration of another command of the way, from what both share."""
-    view = OmegaConf.structured(schema)
-    shared = OmegaConf.masked_copy(config, [key for key in config if key in view])
-    return OmegaConf.merge(view, shared, values)
-
-
-COMMAND = Command(
-    "demo",
-    DemoConfig,
-    demo,
-    "the whole way once: world, prepare, zoo, stage 1, stage 2, predict, eval",
-    ("lofa demo", "lofa demo experiment=smoke            the same way in at most two minutes"),
-    sections=("prepare", "zoo", "stages", "hypernet", "evaluation", "backbone", "paths"),
-)
+def _view(config: DemoConfig, kind: type[View], **values: object) -> View:
+    """The configuration of another command of the pipeline, from what both share."""
+    shared = {item.name: getattr(config, item.name) for item in fields(PipelineConfig)}
+    return kind(**{**shared, **values})

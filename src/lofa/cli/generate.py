@@ -1,86 +1,53 @@
 """lofa generate: a prompt, with or without an adapter -> a clip."""
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import torch
-from omegaconf import MISSING
 from torch import Tensor
 
+from lofa import workflows
 from lofa.adapters import Adapter
 from lofa.backbones import Backbone, load_backbone
-from lofa.cli.clips import check_clip_path, difference, side_by_side, write_clip
-from lofa.cli.command import Command
-from lofa.cli.export import overwrite
-from lofa.cli.objects import check_fingerprint, check_layers, load_predictor, pick_device
-from lofa.cli.options import LARGEST_SEED, option, text
+from lofa.cli.commands import GenerateConfig
+from lofa.cli.objects import load_predictor
 from lofa.errors import ConfigError
 from lofa.targets import check_target
 
-__all__ = ["COMMAND", "GenerateConfig"]
+__all__ = ["generate"]
+
+_SAMPLING = ("steps", "guidance", "frames", "height", "width", "negative_prompt")
 
 
-@dataclass
-class GenerateConfig:
-    """Keys of lofa generate; `backbone` is the name of a group in Hydra, so its field is called `model`."""
-
-    prompt: str = text(MISSING, "what the clip shows")
-    out: str = text("clip.mp4", "file to write: .mp4 or .gif")
-    overwrite: bool = overwrite()
-    adapter: str | None = text(None, "adapter file of any format")
-    predictor: str | None = text(
-        None, "or a run directory of train.py stage=2: the adapter is predicted from the prompt"
-    )
-    strength: float = option(1.0, "factor on the adapter")
-    compare: bool = option(
-        False, "clip without the adapter | with it, from the same noise | their difference, amplified"
-    )
-    seed: int = option(0, "of the noise", least=0, most=LARGEST_SEED)
-    steps: int | None = option(None, "denoising steps; none: the backbone's own, as for all that follow", least=1)
-    guidance: float | None = option(None, "classifier-free guidance; 1: none", least=0)
-    frames: int | None = option(None, "frames of the clip, 4 k + 1 for Wan", least=1)
-    height: int | None = option(None, "pixels", least=1)
-    width: int | None = option(None, "pixels", least=1)
-    fps: float | None = option(None, "frames a second of the file", least=0.1, most=1000)
-    negative_prompt: str = text("", "what guidance leads away from")
-    model: str | None = text(None, "name in conf/backbone, folder or hub id; none: the adapter's, or tiny-wan")
-    device: str = option("auto", "cpu, cuda, cuda:1 or auto")
-
-
-def generate(config: Any) -> Tensor:
+def generate(config: GenerateConfig) -> Tensor:
     """Generates one clip, uint8 (T, H, W, 3), and writes it."""
     out = Path(config.out)
-    check_clip_path(out)
+    workflows.check_clip_path(out)
     check_target(out, config.overwrite)
     backbone, adapter = _load(config)
-    if config.compare and adapter is None:
+    sampling = {name: getattr(config, name) for name in _SAMPLING}
+    sampling["negative_adapter"] = _negative(config.negative_adapter, backbone)
+    words = ""
+    if not config.compare:
+        clip = backbone.generate(config.prompt, adapter, config.strength, seed=config.seed, **sampling)[0].cpu()
+    elif adapter is None:
         raise ConfigError("compare=true: there is nothing to compare with; give adapter=<file> or predictor=<run>")
-    clips = backbone.generate(
-        config.prompt,
-        [None, adapter] if config.compare else adapter,
-        strength=config.strength,
-        seed=[config.seed] * (2 if config.compare else 1),
-        steps=config.steps,
-        guidance=config.guidance,
-        frames=config.frames,
-        height=config.height,
-        width=config.width,
-        negative_prompt=config.negative_prompt,
-    ).cpu()
-    told = ""
-    if config.compare:
-        change, factor = difference(*clips)
-        clips = torch.stack([*clips, change])
-        mean = (clips[0].float() - clips[1].float()).abs().mean()
-        told = f", base | adapted | difference x{factor}; mean change {mean:.2f} of 255 grey levels"
-    clip = side_by_side(*clips)
-    write_clip(out, clip, config.fps or backbone.sampling.fps)
-    print(f"{out}: {len(clip)} frames of {clip.shape[2]}x{clip.shape[1]}{told}")
+    else:
+        seen = workflows.compare_clips(backbone, config.prompt, adapter, config.strength, config.seed, **sampling)
+        clip, change = seen.clip, f"mean change {seen.change:.2f} of 255 grey levels"
+        words = f", base | adapted | difference x{seen.factor}; {change}"
+    workflows.write_clip(out, clip, config.fps or backbone.sampling.fps)
+    print(f"{out}: {len(clip)} frames of {clip.shape[2]}x{clip.shape[1]}{words}")
     return clip
 
 
-def _load(config: Any) -> tuple[Backbone, Adapter | None]:
+def _negative(given: str, backbone: Backbone) -> Adapter | str | None:
+    if given in ("same", "none"):
+        return "same" if given == "same" else None
+    adapter = Adapter.load(given)
+    workflows.check_adapter(f"negative_adapter={given}", adapter, backbone)
+    return adapter
+
+
+def _load(config: GenerateConfig) -> tuple[Backbone, Adapter | None]:
     """The backbone and the adapter, checked to belong together."""
     if config.adapter is not None and config.predictor is not None:
         raise ConfigError("adapter= and predictor= are both given: give one of them")
@@ -89,21 +56,8 @@ def _load(config: Any) -> tuple[Backbone, Adapter | None]:
         return predictor.backbone, predictor.predict(prompt=config.prompt)
     adapter = None if config.adapter is None else Adapter.load(config.adapter)
     known = {} if adapter is None else adapter.metadata
-    backbone = load_backbone(config.model or known.get("backbone") or "tiny-wan", pick_device(config.device))
+    device = workflows.pick_device(config.device)
+    backbone = load_backbone(config.model or known.get("backbone") or "tiny-wan", device)
     if adapter is not None:
-        check_fingerprint(config.adapter, adapter, backbone)
-        check_layers(f"adapter={config.adapter}", adapter, backbone)
+        workflows.check_adapter(f"adapter={config.adapter}", adapter, backbone)
     return backbone, adapter
-
-
-COMMAND = Command(
-    "generate",
-    GenerateConfig,
-    generate,
-    "generate a clip from a prompt, with or without an adapter",
-    (
-        'lofa generate prompt="a figure waves the left arm" adapter=wave.safetensors out=wave.mp4 compare=true',
-        'lofa generate prompt="a figure waves the left arm" predictor=<run> out=wave.gif',
-    ),
-    aliases={"backbone": "model"},
-)

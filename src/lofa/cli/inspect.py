@@ -1,168 +1,28 @@
 """lofa inspect: what an adapter, a sample, a data set or a run holds."""
 
-from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from omegaconf import MISSING
 from rich.console import Console
 from rich.table import Table
 
-from lofa.adapters.formats import detect_format, identify
-from lofa.adapters.formats.container import RawFile, read_raw
-from lofa.adapters.formats.foreign import ForeignLora
-from lofa.backbones import merged_adapters
-from lofa.cli.adapter_facts import Facts, adapter_facts, span
-from lofa.cli.command import Command
-from lofa.cli.export import overwrite
-from lofa.cli.options import option, text
-from lofa.data import ZooStore, read_samples
-from lofa.errors import AdapterFormatError, ConfigError, DataError
-from lofa.files import read_json, read_metadata, tensor_shapes
-from lofa.predict import read_description
+from lofa import workflows
+from lofa.cli.commands import InspectConfig
+from lofa.errors import ConfigError
 from lofa.targets import check_target
 
-__all__ = ["COMMAND", "InspectConfig"]
+__all__ = ["inspect"]
 
 
-@dataclass
-class InspectConfig:
-    """Keys of lofa inspect; `backbone` is the name of a group in Hydra, so its field is called `model`."""
-
-    path: str = text(MISSING, "adapter file or PEFT folder, .safetensors file, data set, run, predictor or model")
-    layers: bool = option(False, "also one line a layer or tensor")
-    model: str | None = text(
-        None, "of an adapter: name in conf/backbone or folder whose W it is measured against; none: the adapter's"
-    )
-    tau: float = option(0.02, "relative change from which on an entry of W counts as responding", least=0)
-    out: str | None = text(None, "of an adapter: .png to write, its change by depth and kind of layer")
-    overwrite: bool = overwrite()
-
-
-def inspect(config: Any) -> Facts:
+def inspect(config: InspectConfig) -> dict[str, str]:
     """Prints a table of what is found at `path`."""
-    path = Path(config.path)
-    if not path.exists():
-        raise DataError(f"path={path}: no such file or folder")
-    if config.out is not None and Path(config.out).suffix.lower() != ".png":
-        raise ConfigError(f"out={config.out}: the picture is a .png")
-    if config.out is not None:
-        check_target(config.out, config.overwrite)
-    facts, parts = _look(path, config)
+    path, out = Path(config.path), None if config.out is None else Path(config.out)
+    if out is not None and out.suffix.lower() != ".png":
+        raise ConfigError(f"out={out}: the picture is a .png")
+    if out is not None:
+        check_target(out, config.overwrite)
+    facts, parts = workflows.inspect(path, config.model, config.tau, out)
     table = Table(title=str(path), show_header=False, title_justify="left")
     for name, value in (facts | (parts if config.layers else {})).items():
         table.add_row(name, value)
     Console().print(table, markup=False)
     return facts
-
-
-def _look(path: Path, config: Any) -> tuple[Facts, Facts]:
-    """Facts, and a line for each layer or tensor."""
-    found = _folder(path) if path.is_dir() else None
-    if found is None:
-        raw, kind = _open_adapter(path)
-        if isinstance(kind, str):
-            return adapter_facts(raw, kind, config)
-        found = None if kind is None else _foreign(kind)
-    if config.out is not None:
-        raise ConfigError(f"out={config.out}: the picture is of an adapter that can be used here; path={path} is none")
-    if found is not None:
-        return found, {}
-    shapes = tensor_shapes(path)
-    facts = {"kind": "sample" if "latents" in shapes else "tensors", "tensors": str(len(shapes)), **read_metadata(path)}
-    return facts, {name: "x".join(map(str, shape)) for name, shape in shapes.items()}
-
-
-def _folder(path: Path) -> Facts | None:
-    """Facts of a data set, run, predictor or model; None for other folders."""
-    if (path / "samples.jsonl").is_file():
-        return _data_set(path)
-    if any((path / name).is_file() for name in ("predictor.json", "predictor/predictor.json", "run.json")):
-        return _run(path)
-    return _model(path) if (path / "model_index.json").is_file() else None
-
-
-def _open_adapter(path: Path) -> tuple[RawFile, str | ForeignLora | None]:
-    """The file and its kind; None for a .safetensors file that holds something else than a LoRA."""
-    try:
-        raw = read_raw(path)
-        kind = identify(raw)
-        return raw, detect_format(raw) if kind is None and path.suffix != ".safetensors" else kind
-    except AdapterFormatError:
-        if path.suffix != ".safetensors" or any("lora" in name for name in tensor_shapes(path)):
-            raise
-        return RawFile(path, {}), None
-
-
-def _foreign(lora: ForeignLora) -> Facts:
-    return {
-        "kind": f"LoRA of another model, {lora.format} format",
-        "made for": lora.model,
-        "layers": ", ".join(f"{count} {part}" for part, count in lora.parts.items()),
-        "rank": span(lora.ranks) if lora.ranks else "unknown",
-        "stored alpha": span(lora.alphas) if lora.alphas else "none: the reader chooses the scale",
-        "other tensors": ", ".join(lora.others[:6]) + (", ..." if lora.others[6:] else "") or "none",
-        "use": "none here: LoFA has no layer table for this model",
-    }
-
-
-def _model(path: Path) -> Facts:
-    index = read_json(path / "model_index.json")
-    merged = [
-        f"{entry.get('adapter', 'an adapter')} x{entry['strength']:g} ({entry['layers']} layers)"
-        for entry in merged_adapters(path)
-    ]
-    return {
-        "kind": "model, diffusers folder",
-        "pipeline": str(index.get("_class_name")),
-        "components": ", ".join(name for name, made_of in index.items() if isinstance(made_of, list) and all(made_of)),
-        "merged": ", ".join(merged) or "nothing",
-    }
-
-
-def _data_set(path: Path) -> Facts:
-    samples = read_samples(path)
-    entries = ZooStore(path).entries().values()
-    description = read_json(path / "set.json") if (path / "set.json").is_file() else {}
-    return {
-        "kind": "data set",
-        "backbone": str(description.get("backbone", "unknown")),
-        "samples": _counts(sample.split for sample in samples),
-        "groups": str(len({sample.group for sample in samples})),
-        "clips": f"{samples[0].frames} frames of {samples[0].size[1]}x{samples[0].size[0]}",
-        "encoded": ", ".join(sorted({name for sample in samples for name in sample.encoded})),
-        "LoRAs": _counts(entry.status for entry in entries) or "none",
-    }
-
-
-def _run(path: Path) -> Facts:
-    summary = read_json(path / "run.json") if (path / "run.json").is_file() else {}
-    facts = {key: str(value) for key, value in summary.items() if key != "metrics"}
-    facts |= {name: f"{value:.4g}" for name, value in summary.get("metrics", {}).items()}
-    description = read_description(path)
-    return {
-        "kind": "predictor",
-        "takes": ", ".join(description.conditions),
-        "backbone": description.backbone,
-        "layers": str(len(description.layers)),
-        "hypernetwork": f"{description.hypernet}: {', '.join(description.parts)}",
-    } | facts
-
-
-def _counts(names: Any) -> str:
-    return ", ".join(f"{count} {name}" for name, count in sorted(Counter(names).items()))
-
-
-COMMAND = Command(
-    "inspect",
-    InspectConfig,
-    inspect,
-    "show what an adapter, sample, data set or run holds",
-    (
-        "lofa inspect path=wave.safetensors out=wave.png",
-        "lofa inspect path=data/world",
-        "lofa inspect path=runs/demo/stage2-...",
-    ),
-    aliases={"backbone": "model"},
-)

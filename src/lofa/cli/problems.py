@@ -1,8 +1,5 @@
 """A user's mistakes, found by us, Hydra or OmegaConf, as one message each: what, where, what exists, what to do."""
 
-import difflib
-from collections.abc import Iterable
-
 from hydra.errors import (
     ConfigCompositionException,
     HydraException,
@@ -20,25 +17,15 @@ from omegaconf.errors import (
     ValidationError,
 )
 
-from lofa.errors import LofaError, WriteError
+from lofa.errors import LofaError, WriteError, nearest
 from lofa.faults import disk_fault
 
-__all__ = ["explain", "nearest"]
+__all__ = ["explain", "first_line"]
 
 _AGAIN = (
     "What was there before is whole. Make room and run the same command again; prepare, zoo and train go on with what "
     "is missing"
 )
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """A clause that names what exists: near spellings of `name` if there are, otherwise everything, or the first 20."""
-    names = [str(item) for item in known]
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
-    if near:
-        return f"did you mean {' or '.join(near)}?"
-    more = f", ... ({len(names)} in all)" if len(names) > 20 else ""
-    return f"there are: {', '.join(names[:20]) or 'none'}{more}"
 
 
 def explain(error: BaseException) -> str | None:
@@ -53,7 +40,7 @@ def explain(error: BaseException) -> str | None:
         return _missing_option(error)
     if isinstance(error, InstantiationException):
         where = str(error).partition("full_key: ")[2].split()
-        return f"{where[0] if where else 'configuration'}: {_first_line(error.__cause__ or error)}"
+        return f"{where[0] if where else 'configuration'}: {first_line(error.__cause__ or error)}"
     if isinstance(error, OmegaConfBaseException):
         return _value(error)
     if isinstance(error, HydraException):
@@ -63,7 +50,7 @@ def explain(error: BaseException) -> str | None:
         hint = " (the name of one of its files; see --help)" if "group" in str(error) else ""
         return f"{str(error).strip()}{hint}"
     if type(error).__module__.startswith("lightning."):  # its MisconfigurationException; importing it takes seconds
-        return _first_line(error)
+        return first_line(error)
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
     fault = disk_fault(error, "a file")  # of a writer that is not ours
@@ -78,8 +65,9 @@ def _raiser(error: BaseException) -> str:
     return "" if frame is None else str(frame.tb_frame.f_globals.get("__name__", ""))
 
 
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0]
+def first_line(error: BaseException) -> str:
+    """The first line of a message; the name of the exception where it has none."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _unreadable(error: OverrideParseException) -> str:
@@ -88,7 +76,7 @@ def _unreadable(error: OverrideParseException) -> str:
     key = error.override.partition("=")[0]
     return (
         f"can't read {error.override!r}: the value of {key} is not in Hydra's grammar "
-        f"(numbers, true/false, [a,b], or '\"text\"' in quotes inside quotes): {_first_line(error)}"
+        f"(numbers, true/false, [a,b], or '\"text\"' in quotes inside quotes): {first_line(error)}"
     )
 
 
@@ -104,12 +92,13 @@ def _value(error: OmegaConfBaseException, wrapper: HydraException | None = None)
     if isinstance(error, ConfigAttributeError | ConfigKeyError):
         parent = error.parent_node
         known = [str(name) for name in parent] if isinstance(parent, DictConfig) else []
-        return f"unknown key {key}: {nearest(str(error.key), [name for name in known if name != 'hydra'])}"
+        more = f"; +{key}=... gives it to the class all the same" if "_target_" in known else ""
+        return f"unknown key {key}: {nearest(str(error.key), [name for name in known if name != 'hydra'])}{more}"
     if isinstance(error, MissingMandatoryValue):
         return f"{key} has no value: give {key}=..."
     if isinstance(error, ValidationError):
-        return f"{key}={error.value!r}: {_first_line(error)}"
+        return f"{key}={error.value!r}: {first_line(error)}"
     if isinstance(error, InterpolationResolutionError):
-        return f"{key}: {_first_line(error)}"
-    source = f" ({_first_line(wrapper)})" if isinstance(wrapper, ConfigCompositionException) else ""
-    return f"{key}: {_first_line(error)}{source}"
+        return f"{key}: {first_line(error)}"
+    source = f" ({first_line(wrapper)})" if isinstance(wrapper, ConfigCompositionException) else ""
+    return f"{key}: {first_line(error)}{source}"

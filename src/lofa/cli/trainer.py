@@ -1,54 +1,105 @@
-"""The Lightning trainer of a stage: devices, checkpoints, and which weights are kept."""
+"""What the configuration of a training names by class: optimizer, schedule, module, trainer, logger, callbacks."""
 
-import logging
-import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.utils import instantiate
 from lightning import Callback, Trainer
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import Strategy
-from omegaconf import OmegaConf
 
-from lofa.cli.runs import CHECKPOINTS
-from lofa.data import LoFADataModule
-from lofa.training import AtomicCheckpointIO, Checkpoints, PredictorModule, StopOnNonFinite, StopRequest
+from lofa.cli.blueprints import Blueprint
+from lofa.cli.commands import TrainConfig
+from lofa.cli.pipeline import StageConfig, StrategyConfig
+from lofa.errors import ConfigError
+from lofa.training import AtomicCheckpointIO, Checkpoints, StopOnNonFinite
+from lofa.workflows.devices import ACCELERATORS, pick_device
 
-__all__ = ["build_checkpoints", "build_trainer", "keep_best", "quieten_lightning"]
+__all__ = ["TrainingParts", "build_trainer", "place_training", "stage_config", "training_parts"]
+
+_TRAINER = (
+    *("strategy", "devices", "num_nodes", "logger", "callbacks", "plugins", "max_steps", "max_epochs"),
+    *("accumulate_grad_batches", "val_check_interval", "check_val_every_n_epoch", "use_distributed_sampler"),
+    *("default_root_dir", "enable_progress_bar"),
+)
+"""Arguments of the trainer that the program gives."""
+
+_MODULE = {
+    1: ("hypernet", "backbone", "optimizer", "scheduler"),
+    2: ("hypernet", "backbone", "optimizer", "scheduler", "seed"),
+}
+"""Arguments of a stage's module that the program gives."""
 
 
-def quieten_lightning() -> None:
-    """Its hints on hardware, products and workers say nothing that a user of this command could act on."""
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    for message in (
-        ".*does not have many workers",
-        ".*LeafSpec",
-        ".*barrier.*using the device",
-        ".*Checkpoint directory",
-    ):
-        warnings.filterwarnings("ignore", message)
+@dataclass(frozen=True)
+class TrainingParts:
+    """The objects of a training that the configuration names by class."""
+
+    optimizer: Blueprint
+    scheduler: Blueprint
+    module: Blueprint
+    trainer: Blueprint
+    strategy: Blueprint | None
+    logger: Blueprint | None
+    callbacks: tuple[Blueprint, ...]
+
+    def check(self) -> None:
+        """Binds each class to its arguments; nothing is made (ConfigError)."""
+        for part in (self.optimizer, self.scheduler, self.module, self.trainer, self.strategy, self.logger):
+            if part is not None:
+                part.check()
+        for part in self.callbacks:
+            part.check()
+
+
+def stage_config(config: TrainConfig) -> StageConfig:
+    """How the stage is trained that is asked for."""
+    return config.stages.s1 if config.stage == 1 else config.stages.s2
+
+
+def training_parts(config: TrainConfig) -> TrainingParts:
+    """The parts of the stage that is trained.
+
+    Raises:
+        ConfigError: a negative gradient norm.
+    """
+    key, stage = f"stages.s{config.stage}", stage_config(config)
+    plugin, trainer = dict(config.strategy.plugin), dict(config.trainer)
+    if "data_parallel_size" in plugin and plugin["data_parallel_size"] is None:
+        plugin["data_parallel_size"] = _count_devices(config) * config.strategy.num_nodes
+    trainer.pop("enable_progress_bar", None)  # ours counts steps
+    if (trainer.get("gradient_clip_val") or 0) < 0:  # Lightning would climb the loss
+        raise ConfigError(f"trainer.gradient_clip_val={trainer['gradient_clip_val']}: must be at least 0, or null")
+    return TrainingParts(
+        optimizer=Blueprint(f"{key}.optimizer", stage.optimizer, positional=1),
+        scheduler=Blueprint(f"{key}.scheduler", stage.scheduler, positional=1),
+        module=Blueprint(f"{key}.module", stage.module, added=_MODULE[config.stage or 1]),
+        trainer=Blueprint("trainer", trainer, added=_TRAINER),
+        strategy=Blueprint("strategy.plugin", plugin) if plugin else None,
+        logger=Blueprint("logger", config.logger, added=("save_dir",)) if config.logger.get("_target_") else None,
+        callbacks=tuple(Blueprint(f"callbacks.{name}", node) for name, node in config.callbacks.items()),
+    )
 
 
 def build_trainer(
-    config: Any, stage: Any, run: Path, checkpoints: Checkpoints, callbacks: Sequence[Callback]
+    parts: TrainingParts, config: TrainConfig, run: Path, checkpoints: Checkpoints, callbacks: Sequence[Callback]
 ) -> Trainer:
     """The trainer of a stage, writing into `run`.
 
     Raises:
-        InstantiationException: devices or a precision that are not to be had here.
+        ConfigError: devices or a precision that are not to be had here.
     """
-    devices = OmegaConf.to_container(config.strategy, resolve=True)["devices"]
-    logger = instantiate(config.logger, save_dir=str(run)) if config.logger._target_ else False
-    return instantiate(
-        config.trainer,
-        strategy=_build_strategy(config, devices),
-        devices=devices,
+    stage, devices = stage_config(config), config.strategy.devices
+    own = [part.make(Callback) for part in parts.callbacks]
+    return parts.trainer.make(
+        Trainer,
+        strategy="auto" if parts.strategy is None else parts.strategy.make(Strategy),  # type: ignore[type-abstract]
+        devices=list(devices) if isinstance(devices, tuple) else devices,
         num_nodes=config.strategy.num_nodes,
-        logger=logger,
-        callbacks=[StopOnNonFinite(), *callbacks, checkpoints],
+        logger=False if parts.logger is None else parts.logger.make(Logger, save_dir=str(run)),  # type: ignore[type-abstract]
+        callbacks=[StopOnNonFinite(), *callbacks, *own, checkpoints],
         plugins=[AtomicCheckpointIO()],
         max_steps=stage.max_steps,
         max_epochs=-1,
@@ -62,35 +113,42 @@ def build_trainer(
     )
 
 
-def _build_strategy(config: Any, devices: Any) -> Strategy | str:
-    plugin = config.strategy.plugin
-    if plugin is None:
-        return "auto"
-    if "data_parallel_size" in plugin and plugin.data_parallel_size is None:
-        return instantiate(plugin, data_parallel_size=_count_devices(config, devices) * config.strategy.num_nodes)
-    return instantiate(plugin)
+def place_training(
+    device: str, trainer: Mapping[str, Any], strategy: StrategyConfig
+) -> tuple[dict[str, Any], StrategyConfig]:
+    """Trainer and strategy with accelerator and devices as `device` says; "auto" leaves them.
+
+    A kind of device ("cuda") leaves the number to `strategy.devices`, one of several ("cuda:1") is the only one.
+
+    Raises:
+        ConfigError: no such device here, no such number of them, or `device` says another thing than the two.
+    """
+    devices: Any = list(strategy.devices) if isinstance(strategy.devices, tuple) else strategy.devices
+    numbers = devices if isinstance(devices, list) else [devices]
+    if devices != "auto" and not (numbers and all(type(number) is int for number in numbers)):
+        raise ConfigError(f"strategy.devices={devices}: give how many, a list of their numbers, or auto")
+    if device == "auto":
+        return dict(trainer), strategy
+    found = pick_device(device)
+    accelerator, chosen = ACCELERATORS[found.type], trainer.get("accelerator", "auto")
+    if chosen not in ("auto", accelerator, found.type):
+        raise ConfigError(
+            f"device={device} and trainer.accelerator={chosen} contradict each other: leave one of them out, "
+            "or give device=auto"
+        )
+    if found.type != "cpu" and found.index is not None:
+        if devices not in (1, "auto", [found.index]):
+            raise ConfigError(
+                f"device={device} is one device, strategy.devices={devices} are others: for several give "
+                f"device={found.type} or device=auto"
+            )
+        devices = [found.index]
+    return {**trainer, "accelerator": accelerator}, replace(strategy, devices=devices)
 
 
-def _count_devices(config: Any, devices: Any) -> int:
+def _count_devices(config: TrainConfig) -> int:
     """Processes on one machine; "auto" means every GPU, or one process on a CPU."""
-    if isinstance(devices, int | list):
+    devices = config.strategy.devices
+    if devices != "auto":
         return devices if isinstance(devices, int) else len(devices)
-    return 1 if config.trainer.accelerator == "cpu" else max(1, torch.cuda.device_count())
-
-
-def build_checkpoints(config: Any, stage: Any, run: Path, data: LoFADataModule, stop: StopRequest) -> Checkpoints:
-    """Where and when a stage is saved, and how it stops."""
-    validated = bool(len(data.val or ())) and config.trainer.limit_val_batches != 0
-    return Checkpoints(run / CHECKPOINTS, stage.val_every, validated, stop)
-
-
-def keep_best(
-    trainer: Trainer, checkpoints: Checkpoints, module: PredictorModule, data: LoFADataModule
-) -> dict[str, float]:
-    """Puts the weights that validated best into the module and gives their metrics; the last without validation."""
-    best = checkpoints.find_best(trainer.global_step)
-    if best is None:
-        return {}
-    trainer.loggers = []  # the log ends with the training
-    (metrics,) = trainer.validate(module, data, ckpt_path=best, verbose=False, weights_only=True)
-    return {name: float(value) for name, value in metrics.items()}
+    return 1 if config.trainer.get("accelerator") == "cpu" else max(1, torch.cuda.device_count())

@@ -1,46 +1,35 @@
 """lofa zoo: the per-sample LoRAs of a data set, many at once."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
 
 from rich.console import Console
 from rich.table import Column, Table
 
 from lofa.backbones import Backbone
-from lofa.cli.command import Command
-from lofa.cli.objects import open_backbone, pick_device
-from lofa.cli.options import build, option
-from lofa.cli.problems import nearest
+from lofa.cli.commands import ZooConfig
+from lofa.cli.objects import open_backbone
+from lofa.cli.pipeline import PipelineConfig
 from lofa.cli.runs import find_set
-from lofa.cli.schema import WayConfig
-from lofa.errors import ConfigError, DataError
-from lofa.zoo import ZooAudit, ZooOptions, ZooReport, build_zoo, verify_zoo
+from lofa.errors import ConfigError, DataError, nearest
+from lofa.workflows import pick_device
+from lofa.zoo import ZooAudit, ZooReport, build_zoo, verify_zoo
 
-__all__ = ["COMMAND", "ZooConfig", "check_zoo", "train_zoo"]
+__all__ = ["check_zoo", "train_zoo", "zoo"]
 
 _ACTIONS = ("build", "retry", "verify")
 
 
-@dataclass
-class ZooConfig(WayConfig):
-    """Keys of lofa zoo."""
-
-    action: str = option("build", "build; retry: those in quarantine too; verify: check every file")
-    shard: str = option("1/1", "part i of n, i/n; the parts may run at the same time on machines that share the folder")
-
-
-def zoo(config: Any) -> ZooReport | ZooAudit:
+def zoo(config: ZooConfig) -> ZooReport | ZooAudit:
     """Trains the LoRAs of the set `data`, or of one shard of them, or checks them."""
     if config.action not in _ACTIONS:
         raise ConfigError(f"action={config.action}: {nearest(config.action, _ACTIONS)}")
     backbone = open_backbone(config.backbone, pick_device(config.device))
     if config.action == "verify":
         return check_zoo(config, backbone)
-    return train_zoo(config, backbone, config.shard, retry=config.action == "retry")
+    return train_zoo(config, backbone, retry=config.action == "retry")
 
 
-def train_zoo(config: Any, backbone: Backbone, shard: str = "1/1", retry: bool = False) -> ZooReport:
+def train_zoo(config: PipelineConfig, backbone: Backbone, retry: bool = False) -> ZooReport:
     """Trains what is missing of a zoo and says how it went.
 
     Raises:
@@ -48,7 +37,7 @@ def train_zoo(config: Any, backbone: Backbone, shard: str = "1/1", retry: bool =
     """
     set_dir = find_set(config)
     folder = set_dir / "zoo"
-    report = build_zoo(set_dir, backbone, _options(config, shard), retry=retry)
+    report = build_zoo(set_dir, backbone, config.zoo, retry=retry)
     print(f"{folder}: {report.trained} LoRAs trained, {report.present} were there already")
     if report.trained:
         speed = f"{report.loras_per_hour:,.0f} LoRAs an hour"
@@ -62,14 +51,14 @@ def train_zoo(config: Any, backbone: Backbone, shard: str = "1/1", retry: bool =
     return report
 
 
-def check_zoo(config: Any, backbone: Backbone) -> ZooAudit:
+def check_zoo(config: ZooConfig, backbone: Backbone) -> ZooAudit:
     """Checks a zoo and prints a table and a line a problem.
 
     Raises:
         DataError: there are problems.
     """
     folder = find_set(config) / "zoo"
-    audit = verify_zoo(find_set(config), backbone, _options(config, config.shard))
+    audit = verify_zoo(find_set(config), backbone, config.zoo)
     table = Table("check", Column("looked at", justify="right"), Column("problems", justify="right"), title=str(folder))
     for name, check in audit.checks.items():
         table.add_row(name, str(check.looked_at), str(len(check.problems)))
@@ -85,27 +74,7 @@ def check_zoo(config: Any, backbone: Backbone) -> ZooAudit:
     return audit
 
 
-def _options(config: Any, shard: str) -> ZooOptions:
-    options: ZooOptions = build(ZooOptions, config.zoo, seed=config.seed, shard=shard)
-    return options
-
-
 def _first(named: Sequence[tuple[str, str]]) -> str:
     """The first of (name, reason) and how many more there are."""
     (name, reason), *others = named
     return f"{name}: {reason}" + (f", and {len(others)} more" if others else "")
-
-
-COMMAND = Command(
-    "zoo",
-    ZooConfig,
-    zoo,
-    "train many LoRAs at once on a data set; finished ones are kept",
-    (
-        "lofa zoo data=world",
-        "lofa zoo data=world zoo.rank=8 zoo.steps=300",
-        "lofa zoo -m data=world shard=1/4,2/4,3/4,4/4 hydra/launcher=joblib",
-        "lofa zoo action=verify data=world",
-    ),
-    sections=("zoo", "backbone", "paths"),
-)

@@ -1,13 +1,31 @@
 """Data: from clips and captions to encoded samples, and from samples and their LoRAs to training batches."""
 
-from lofa.data.batch import ZooBatch
-from lofa.data.module import LoFADataModule
-from lofa.data.prepare import PrepareReport, clip_shape, open_source, prepare
-from lofa.data.reference_export import export_reference
-from lofa.data.samples import Encoded, Sample, encoded_path, read_encoded, read_samples, write_encoded, write_samples
-from lofa.data.source import ClipShape, PrepareOptions, Skipped, Source
-from lofa.data.video import read_clip
-from lofa.data.zoo_store import ZooEntry, ZooStore
+from typing import TYPE_CHECKING
+
+from lofa.lazy import lazy
+
+if TYPE_CHECKING:
+    from lofa.data.batch import ZooBatch
+    from lofa.data.module import LoFADataModule
+    from lofa.data.options import PrepareOptions
+    from lofa.data.preparation import PrepareReport, clip_shape, open_source, prepare
+    from lofa.data.reference_export import export_reference
+    from lofa.data.samples import (
+        Encoded,
+        Sample,
+        encoded_path,
+        read_encoded,
+        read_samples,
+        write_encoded,
+        write_samples,
+    )
+    from lofa.data.source import ClipShape, Skipped, Source
+    from lofa.data.video import read_clip
+    from lofa.data.zoo_store import ZooEntry, ZooStore
+else:
+    __getattr__, __dir__ = lazy(
+        __name__, "options batch module preparation reference_export samples source video zoo_store"
+    )
 
 __all__ = [
     "ClipShape",

@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from lofa.data.options import PrepareOptions
 from lofa.data.samples import ROLES, SPLIT_NAMES, Sample
-from lofa.data.source import ClipShape, Loaded, Plan, PrepareOptions, Skipped, draw_split, give_roles, slug
+from lofa.data.source import ClipShape, Loaded, Plan, Skipped, draw_split, give_roles, slug
 from lofa.data.video import VIDEO_SUFFIXES, read_clip
 from lofa.errors import DataError
 

@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from lofa.data.options import PrepareOptions
 from lofa.data.samples import Sample
-from lofa.data.source import ClipShape, Loaded, Plan, PrepareOptions, Skipped, draw, give_roles, slug
+from lofa.data.source import ClipShape, Loaded, Plan, Skipped, draw, give_roles, slug
 from lofa.errors import DataError
 from lofa.worlds import JOINTS, Appearance, caption, fit_pose, render
 

@@ -16,8 +16,9 @@ import torch
 from lofa.adapters import Adapter
 from lofa.backbones import Backbone
 from lofa.conditions import PROMPT
+from lofa.data.options import PrepareOptions
 from lofa.data.samples import SPLIT_NAMES, Encoded, Sample, write_encoded
-from lofa.data.source import ClipShape, Plan, PrepareOptions, Skipped, draw_split, slug
+from lofa.data.source import ClipShape, Plan, Skipped, draw_split, slug
 from lofa.data.zoo_store import ZooEntry, ZooStore
 from lofa.errors import DataError, LofaError, WriteError
 from lofa.interop import PREFIX

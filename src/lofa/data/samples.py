@@ -19,6 +19,7 @@ from torch import Tensor
 
 from lofa.backbones import Fingerprinted
 from lofa.conditions import CONDITIONS, PROMPT, Condition
+from lofa.data.options import SPLIT_NAMES
 from lofa.errors import DataError
 from lofa.files import atomic_write, read_jsonl, save_tensors
 from lofa.paths import check_name, inside
@@ -31,7 +32,6 @@ __all__ = [
 ]  # fmt: skip
 
 LATENTS, EXTRAS = "latents", "extras."
-SPLIT_NAMES = ("train", "val", "test")
 ROLES = ("adapt", "score")
 _VERSION = "lofa-sample-1"
 

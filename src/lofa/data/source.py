@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from lofa.data.options import PrepareOptions
 from lofa.data.samples import Sample
 from lofa.errors import DataError, LofaError
 
@@ -15,7 +16,6 @@ __all__ = [
     "ClipShape",
     "Loaded",
     "Plan",
-    "PrepareOptions",
     "Skipped",
     "Source",
     "draw",
@@ -49,60 +49,6 @@ class ClipShape:
                 f"width={self.width}; give both one value"
             )
         return self.height
-
-
-@dataclass(frozen=True)
-class PrepareOptions:
-    """How a set is prepared; what is None comes from the backbone's own sampling defaults."""
-
-    frames: int | None = None
-    """frames of a clip, 4 k + 1 for Wan"""
-    height: int | None = None
-    width: int | None = None
-    fps: float | None = None
-    batch: int = 16
-    """clips rendered and encoded at once"""
-    dtype: str = "float16"
-    """how latents and text are stored: float16, bfloat16 or float32"""
-    seed: int = 0
-    train_classes: int | None = None
-    """world: classes of each split, None for all"""
-    val_classes: int | None = None
-    test_classes: int | None = None
-    train_clips: int = 4
-    """world: clips of a training class"""
-    val_clips: int = 4
-    """world: clips of a validation class; the first half to adapt on, the rest to score"""
-    test_adapt: int = 4
-    """clips of a test class that adaptation may see; of a smaller class of real clips half"""
-    test_score: int = 4
-    """world: clips of a test class kept for scoring"""
-    captions: str | None = None
-    """folder: a csv or jsonl of captions; None looks for captions.* or metadata.* in it, then for .txt beside clips"""
-    clips_per_video: int = 1
-    """folder: clips cut out of one video, evenly placed"""
-    val_fraction: float = 0.1
-    """folder: share of the groups that go to val, by hash of the group's name"""
-    test_fraction: float = 0.1
-    held_out_labels: tuple[str, ...] = ()
-    """poses: labels that make the test split"""
-    held_out_fraction: float = 0.1
-    """poses: share of the other sequences that goes to val"""
-    phrases: dict[str, str] = field(default_factory=dict)
-    """poses: label -> what its caption says the figure does ("golf": "swings a golf club"); else the label as a verb"""
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "held_out_labels", tuple(self.held_out_labels))
-        object.__setattr__(self, "phrases", dict(self.phrases))
-        counts = ("batch", "train_clips", "val_clips", "test_adapt", "test_score", "clips_per_video")
-        for name in counts:
-            if getattr(self, name) < (0 if name in ("val_clips", "test_score") else 1):
-                raise DataError(f"{name}={getattr(self, name)}: too small")
-        for name in ("val_fraction", "test_fraction", "held_out_fraction"):
-            if not 0 <= getattr(self, name) < 1:
-                raise DataError(f"{name}={getattr(self, name)}: a share from 0 up to, not including, 1")
-        if self.dtype not in ("float16", "bfloat16", "float32"):
-            raise DataError(f"dtype={self.dtype!r}: one of float16, bfloat16, float32")
 
 
 @dataclass(frozen=True)

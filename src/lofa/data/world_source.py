@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 
+from lofa.data.options import PrepareOptions
 from lofa.data.samples import Sample
-from lofa.data.source import ClipShape, Loaded, Plan, PrepareOptions, draw
+from lofa.data.source import ClipShape, Loaded, Plan, draw
 from lofa.errors import DataError
 from lofa.worlds import SPLITS, sample_batch, sample_motion
 

@@ -1,29 +1,39 @@
 """Methods compared on held-out prompts: scores with intervals, metrics.json and a report."""
 
-from lofa.evaluation.bootstrap import Interval
-from lofa.evaluation.cases import Case, Protocol, plan_cases
-from lofa.evaluation.change import LayerChange, measure_change, say_change, total_relative
-from lofa.evaluation.comparison import compare
-from lofa.evaluation.curves import Curves, read_curves
-from lofa.evaluation.grids import Grid, draw_grids
-from lofa.evaluation.maps import LayerMaps, maps_of_methods, response_maps
-from lofa.evaluation.methods import (
-    Base,
-    ClassLora,
-    Comparison,
-    Method,
-    Predicted,
-    Recipe,
-    SharedLora,
-    Timing,
-    make_methods,
-    prompts_of,
-    shuffled,
-)
-from lofa.evaluation.protocol import Evaluation, PromptScores, evaluate
-from lofa.evaluation.report import write_curves, write_report
-from lofa.evaluation.scoring import Metrics
-from lofa.evaluation.tables import closing_table
+from typing import TYPE_CHECKING
+
+from lofa.lazy import lazy
+
+if TYPE_CHECKING:
+    from lofa.evaluation.bootstrap import Interval
+    from lofa.evaluation.cases import Case, plan_cases
+    from lofa.evaluation.change import LayerChange, measure_change, say_change, total_relative
+    from lofa.evaluation.comparison import compare
+    from lofa.evaluation.curves import Curves, read_curves
+    from lofa.evaluation.grids import Grid, draw_grids
+    from lofa.evaluation.maps import LayerMaps, maps_of_methods, response_maps
+    from lofa.evaluation.methods import (
+        Base,
+        ClassLora,
+        Comparison,
+        Method,
+        Predicted,
+        Recipe,
+        SharedLora,
+        Timing,
+        make_methods,
+        prompts_of,
+        shuffled,
+    )
+    from lofa.evaluation.options import Protocol
+    from lofa.evaluation.protocol import Evaluation, PromptScores, evaluate
+    from lofa.evaluation.report import write_curves, write_report
+    from lofa.evaluation.scoring import Metrics
+    from lofa.evaluation.tables import closing_table
+else:
+    __getattr__, __dir__ = lazy(
+        __name__, "options bootstrap cases change comparison curves grids maps methods protocol report scoring tables"
+    )
 
 __all__ = [
     "Base",

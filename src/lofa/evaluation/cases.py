@@ -8,54 +8,11 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from lofa.data.samples import LATENTS, SPLIT_NAMES, Sample
-from lofa.errors import ConfigError, DataError
+from lofa.data.samples import LATENTS, Sample
+from lofa.errors import DataError
+from lofa.evaluation.options import Protocol
 
-__all__ = ["Case", "Protocol", "plan_cases"]
-
-
-@dataclass(frozen=True)
-class Protocol:
-    """How methods are compared.
-
-    Attributes:
-        split: of the data set; "test" holds the classes nothing was trained on.
-        groups: classes used, 0 for all.
-        prompts_per_group: cases a class; each has its own anchor and its own part of the class's score clips.
-        clips_per_prompt: score clips a case at most, 0 for all.
-        generated_per_prompt: how many of these are generated too, 0 for all.
-        noise_levels: stratified noise levels of the denoising loss of each clip, the same for all methods.
-        batch: clips that go through the backbone at once.
-        steps, guidance: sampling, None for the backbone's own.
-        draws: bootstrap draws.
-        seed: of noise, generation and bootstrap.
-        pictures: cases whose clips the report shows.
-    """
-
-    split: str = "test"
-    groups: int = 0
-    prompts_per_group: int = 1
-    clips_per_prompt: int = 0
-    generated_per_prompt: int = 0
-    noise_levels: int = 4
-    batch: int = 16
-    steps: int | None = None
-    guidance: float | None = None
-    draws: int = 1000
-    seed: int = 0
-    pictures: int = 8
-
-    def __post_init__(self) -> None:
-        if self.split not in SPLIT_NAMES:
-            raise ConfigError(f"evaluation option split={self.split!r}: it must be one of {', '.join(SPLIT_NAMES)}")
-        for key in ("prompts_per_group", "noise_levels", "batch", "draws"):
-            self._check(key, 1)
-        for key in ("groups", "clips_per_prompt", "generated_per_prompt", "pictures"):
-            self._check(key, 0)
-
-    def _check(self, key: str, least: int) -> None:
-        if getattr(self, key) < least:
-            raise ConfigError(f"evaluation option {key}={getattr(self, key)}: it must be at least {least}")
+__all__ = ["Case", "plan_cases"]
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from lofa.backbones import Backbone
 from lofa.data.samples import LATENTS, Sample, values_of
 from lofa.errors import ConfigError, LofaError
 from lofa.evaluation.cases import Case
+from lofa.options import Options, option, text
 from lofa.predict import Predictor
 from lofa.stores import Location
 from lofa.tasks import PROMPTS, Task
@@ -116,7 +117,7 @@ class Recipe(Protocol):
 
 
 @dataclass(frozen=True)
-class Base:
+class Base(Options):
     """The backbone without adapter."""
 
     def check(self, name: str, comparison: Comparison) -> None:
@@ -129,20 +130,12 @@ class Base:
 
 @dataclass(frozen=True)
 class ClassLora(LoraOptions):
-    """One LoRA a class, trained on its adapt clips; settings to be chosen on validation classes.
+    """One LoRA a class, trained on its adapt clips; settings to be chosen on validation classes."""
 
-    Attributes:
-        held_out: adapt clips of each class kept aside to choose the best step (with `validate_every`).
-        repeats: LoRAs trained by themselves to measure their time.
-    """
-
-    held_out: int = field(default=0, metadata={"help": "adapt clips of each class kept aside to choose the best step"})
-    repeats: int = field(default=3, metadata={"help": "LoRAs trained by themselves to measure their time"})
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._check("held_out", self.held_out >= 0, "at least 0")
-        self._check("repeats", self.repeats >= 1, "at least 1")
+    held_out: int = option(
+        0, "adapt clips of each class kept aside to choose the best step (with validate_every)", least=0
+    )
+    repeats: int = option(3, "LoRAs trained by themselves to measure their time", least=1)
 
     def check(self, name: str, comparison: Comparison) -> None:
         """Every case has clips to adapt on."""
@@ -190,17 +183,11 @@ class ClassLora(LoraOptions):
 
 @dataclass(frozen=True)
 class SharedLora(LoraOptions):
-    """One LoRA for all prompts, trained on the training split; settings to be chosen on validation classes.
+    """One LoRA for all prompts, trained on the training split; settings to be chosen on validation classes."""
 
-    Attributes:
-        clips: most training clips, spread evenly over the split, so that memory does not grow with the set.
-    """
-
-    clips: int = field(default=1024, metadata={"help": "most training clips, spread evenly over the split"})
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._check("clips", self.clips >= 1, "at least 1")
+    clips: int = option(
+        1024, "most training clips, spread evenly over the split: memory does not grow with the set", least=1
+    )
 
     def check(self, name: str, comparison: Comparison) -> None:
         """There are training clips (ConfigError otherwise)."""
@@ -246,24 +233,12 @@ class SharedLora(LoraOptions):
 
 
 @dataclass(frozen=True)
-class Predicted:
-    """A predictor's adapters.
+class Predicted(Options):
+    """A predictor's adapters."""
 
-    Attributes:
-        predictor: its run; None: the one that the caller takes for granted.
-        prompt: whose prompt it is asked with, a key of `lofa.tasks.PROMPTS`; None: as the task says.
-        repeats: single predictions timed, warm, each from the prompt itself to the adapter.
-    """
-
-    predictor: str | None = field(default=None, metadata={"help": "run of train.py stage=2"})
-    prompt: str | None = field(default=None, metadata={"help": "asked with: own or sibling; none: as the task says"})
-    repeats: int = field(default=20, metadata={"help": "single predictions timed"})
-
-    def __post_init__(self) -> None:
-        if self.prompt is not None and self.prompt not in PROMPTS:
-            raise ConfigError(f"method option prompt={self.prompt!r}: it must be one of {', '.join(PROMPTS)}")
-        if self.repeats < 1:
-            raise ConfigError(f"method option repeats={self.repeats}: it must be at least 1")
+    predictor: str | None = text(None, "run of train.py stage=2; none: the one that the caller takes for granted")
+    prompt: str | None = option(None, "asked with: own or sibling; none: as the task says", among=tuple(PROMPTS))
+    repeats: int = option(20, "single predictions timed, warm, each from the prompt itself to the adapter", least=1)
 
     def check(self, name: str, comparison: Comparison) -> None:
         """There is a predictor, and it reads the task's conditions (ConfigError otherwise)."""

@@ -1,15 +1,25 @@
 """Hypernetworks: frozen weights and a condition -> adapters, and for some kinds a response map."""
 
-from lofa.hypernets.attention import ATTENTION, use_attention
-from lofa.hypernets.compiled import compile_blocks
-from lofa.hypernets.config import AdapterConfig, HypernetOptions, ResponseConfig, TrunkConfig
-from lofa.hypernets.heads import HEADS
-from lofa.hypernets.layers import FrozenLayer, Prepared
-from lofa.hypernets.protocol import Hypernetwork, Part
-from lofa.hypernets.response import Response, ResponseNet
-from lofa.hypernets.single_stage import SingleStage
-from lofa.hypernets.two_stage import TwoStage
-from lofa.hypernets.weights import AdapterNet
+from typing import TYPE_CHECKING
+
+from lofa.lazy import lazy
+
+if TYPE_CHECKING:
+    from lofa.hypernets.attention import ATTENTION, use_attention
+    from lofa.hypernets.compiled import compile_blocks
+    from lofa.hypernets.config import AdapterConfig, HypernetOptions, ResponseConfig, TrunkConfig
+    from lofa.hypernets.heads import HEADS
+    from lofa.hypernets.layers import FrozenLayer, Prepared
+    from lofa.hypernets.protocol import Hypernetwork, Part
+    from lofa.hypernets.response import Response, ResponseNet
+    from lofa.hypernets.single_stage import SingleStage
+    from lofa.hypernets.table import HYPERNETS
+    from lofa.hypernets.two_stage import TwoStage
+    from lofa.hypernets.weights import AdapterNet
+else:
+    __getattr__, __dir__ = lazy(
+        __name__, "config attention compiled heads layers protocol response single_stage table two_stage weights"
+    )
 
 __all__ = [
     "ATTENTION",
@@ -31,6 +41,3 @@ __all__ = [
     "compile_blocks",
     "use_attention",
 ]
-
-HYPERNETS: dict[str, type[Hypernetwork]] = {"two_stage": TwoStage, "single_stage": SingleStage}
-"""What `hypernet.kind` may be, and a saved predictor may name."""

@@ -2,58 +2,56 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
+
+from lofa.options import REQUIRED, Options, option
 
 __all__ = ["AdapterConfig", "HypernetOptions", "ResponseConfig", "TrunkConfig"]
 
 
-def _option(help: str, least: float | None = None, **default: Any) -> Any:
-    return field(metadata={"help": help, "least": least}, **default)
-
-
 @dataclass(frozen=True, kw_only=True)
-class _TrunkOptions:
+class _TrunkOptions(Options):
     """What a user chooses of a trunk."""
 
-    patch_size: int = _option("side of the tiles a weight is cut into, nearly: of each axis the divisor nearest to it")
-    d_model: int = _option("width")
-    n_heads: int = _option("attention heads")
-    n_blocks: int = _option("blocks", least=1)
-    mlp_ratio: float = _option("hidden width of the MLPs, times d_model", default=4.0)
-    lora_rank: int = _option("rank r of the predicted pairs")
-    head: str = _option("what makes the pairs of a layer from its tokens: published", default="published")
-    condition_from: int = _option("first block that reads the condition; what is before depends on W alone", default=0)
-    gradient_checkpointing: bool = _option("trade time for memory", default=False)
+    patch_size: int = option(
+        REQUIRED, "side of the tiles a weight is cut into, nearly: of each axis the divisor nearest to it"
+    )
+    d_model: int = option(REQUIRED, "width")
+    n_heads: int = option(REQUIRED, "attention heads")
+    n_blocks: int = option(REQUIRED, "blocks", least=1)
+    mlp_ratio: float = option(4.0, "hidden width of the MLPs, times d_model")
+    lora_rank: int = option(REQUIRED, "rank r of the predicted pairs")
+    head: str = option("published", "what makes the pairs of a layer from its tokens: published")
+    condition_from: int = option(0, "first block that reads the condition; what is before depends on W alone")
+    gradient_checkpointing: bool = option(False, "trade time for memory")
 
 
 @dataclass(frozen=True, kw_only=True)
-class _ResponseOptions:
-    tau: float = _option("stage 1: relative change that counts as a response", default=0.02)
-    temperature: float = _option("stage 1: of the logits", default=0.1)
+class _ResponseOptions(Options):
+    tau: float = option(0.02, "stage 1: relative change that counts as a response")
+    temperature: float = option(0.1, "stage 1: of the logits")
 
 
 @dataclass(frozen=True, kw_only=True)
-class _AdapterOptions:
-    read_after: tuple[int, ...] = _option("two_stage: blocks of stage 2 after which stage 1's tokens are read")
-    alpha_init: float = _option("stage 2: alpha at the start", default=0.1)
+class _AdapterOptions(Options):
+    read_after: tuple[int, ...] = option(REQUIRED, "two_stage: blocks of stage 2 after which stage 1's tokens are read")
+    alpha_init: float = option(0.1, "stage 2: alpha at the start")
 
 
 @dataclass(frozen=True, kw_only=True)
 class HypernetOptions(_AdapterOptions, _ResponseOptions, _TrunkOptions):
     """conf/hypernet."""
 
-    kind: str = _option("two_stage, or single_stage: without a response map", default="two_stage")
-    attention: str = _option(
-        "sdpa (PyTorch's own) or flash_attn (a GPU, half precision, pip install lofa[flash])", default="sdpa"
+    kind: str = option("two_stage", "two_stage, or single_stage: without a response map")
+    attention: str = option(
+        "sdpa", "sdpa (PyTorch's own) or flash_attn (a GPU, half precision, pip install lofa[flash])"
     )
-    compile: bool = _option(
-        "torch.compile the blocks: half a minute at the start; measure whether it pays", default=False
-    )
-    quirks: tuple[str, ...] = _option(
+    compile: bool = option(False, "torch.compile the blocks: half a minute at the start; measure whether it pays")
+    quirks: tuple[str, ...] = option(
+        (),
         "mistakes of the published network to train with, for comparison: columns, softplus, first_tile, padding, "
         "last_block",
-        default=(),
     )
 
 

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from lofa.backbones import Backbone
 from lofa.conditions import Condition
-from lofa.pretrain.fit import Schedule, fit
+from lofa.pretrain.fit import fit
+from lofa.pretrain.options import Schedule
 from lofa.worlds import caption, sample_batch
 
 __all__ = ["new_transformer", "train_transformer"]

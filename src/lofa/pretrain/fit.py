@@ -1,50 +1,15 @@
 """The one training loop of the pre-training recipe: AdamW, warm-up, decay to zero, a progress bar."""
 
-import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
-from lofa.errors import ConfigError
+from lofa.pretrain.options import Schedule
 
-__all__ = ["Schedule", "fit"]
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """How long and how fast one model is trained."""
-
-    steps: int
-    """optimiser steps"""
-    batch: int
-    """samples a step"""
-    lr: float
-    """peak learning rate, reached after the warm-up, then lowered linearly to 0"""
-    warmup: float = 0.05
-    """share of the steps spent warming up"""
-    weight_decay: float = 0.01
-    clip: float = 1.0
-    """largest gradient norm"""
-
-    def __post_init__(self) -> None:
-        sizes = {"steps": self.steps, "batch": self.batch}
-        wrong = [name for name, size in sizes.items() if size < 1] + [
-            name for name in ("lr", "warmup", "weight_decay", "clip") if not 0 <= getattr(self, name) < math.inf
-        ]
-        if wrong:
-            raise ConfigError(
-                f"{wrong[0]}={getattr(self, wrong[0])}: a schedule has at least one step and sample, and no number "
-                "below 0"
-            )
-
-    def rate(self, step: int) -> float:
-        """Learning rate of step `step` as a share of the peak."""
-        warm = max(1, round(self.warmup * self.steps))
-        return min((step + 1) / warm, (self.steps - step) / max(1, self.steps - warm))
+__all__ = ["fit"]
 
 
 def fit(

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import CLIPConfig, CLIPModel, PreTrainedTokenizerFast, VideoMAEConfig, VideoMAEModel
 
-from lofa.pretrain.fit import Schedule, fit
+from lofa.pretrain.fit import fit
+from lofa.pretrain.options import Schedule
 from lofa.worlds import ACTIONS, Clip, caption, sample_batch
 
 __all__ = ["save_preprocessor", "train_clip", "train_video_network"]

@@ -6,10 +6,8 @@
 A part whose folder exists is not made again, so that an interrupted run goes on where it stopped.
 """
 
-import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import numpy as np
@@ -19,48 +17,14 @@ from rich.console import Console
 from transformers import PreTrainedTokenizerFast, UMT5EncoderModel
 
 from lofa.backbones import load_backbone
-from lofa.errors import ConfigError
 from lofa.files import atomic_write, read_json, write_json
 from lofa.pretrain.base import new_transformer, train_transformer
-from lofa.pretrain.fit import Schedule
 from lofa.pretrain.judges import save_preprocessor, train_clip, train_video_network
+from lofa.pretrain.options import Recipe
 from lofa.pretrain.text import new_text_encoder, new_tokenizer, train_text_encoder
 from lofa.pretrain.vae import Phase, encode_means, new_vae, normalise_latents, random_scenes, train_vae
 
-__all__ = ["Recipe", "pretrain"]
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """Sizes and schedules of the shipped models."""
-
-    vae_base: int = 16
-    vae_latents: int = 16
-    vae_images: Schedule = field(default_factory=lambda: Schedule(2000, 24, 2e-3))
-    vae_short_clips: Schedule = field(default_factory=lambda: Schedule(3200, 4, 1.2e-3))
-    vae_full_clips: Schedule = field(default_factory=lambda: Schedule(300, 4, 5e-4))
-    text_width: int = 64
-    text_layers: int = 3
-    text_tokens: int = 64
-    text: Schedule = field(default_factory=lambda: Schedule(1200, 256, 2e-3))
-    heads: int = 4
-    layers: int = 4
-    shift: float = 3.0
-    clips: int = 2500
-    transformer: Schedule = field(default_factory=lambda: Schedule(3200, 64, 2e-3))
-    clip: Schedule = field(default_factory=lambda: Schedule(1100, 64, 2e-3))
-    video: Schedule = field(default_factory=lambda: Schedule(1700, 24, 3e-3))
-    video_width: int = 48
-    sampling_steps: int = 8
-    guidance: float = 1.5
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for item in fields(self):
-            value = getattr(self, item.name)
-            least = 0 if item.name in ("seed", "shift", "guidance") else 1
-            if isinstance(value, int | float) and not least <= value < math.inf:
-                raise ConfigError(f"recipe.{item.name}={value}: must be at least {least}")
+__all__ = ["pretrain"]
 
 
 def pretrain(out: Path, recipe: Recipe, console: Console) -> None:

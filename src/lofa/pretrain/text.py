@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 
-from lofa.pretrain.fit import Schedule, fit
+from lofa.pretrain.fit import fit
+from lofa.pretrain.options import Schedule
 from lofa.worlds import ACTIONS, SPLITS, Appearance, caption, sample_motion, vocabulary
 
 __all__ = ["LookVectors", "contrastive_loss", "new_text_encoder", "new_tokenizer", "train_text_encoder"]

@@ -29,7 +29,8 @@ from rich.console import Console
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lofa.pretrain.fit import Schedule, fit
+from lofa.pretrain.fit import fit
+from lofa.pretrain.options import Schedule
 from lofa.worlds import SPLITS, Appearance, random_motion, render, sample_batch, sample_motion
 
 __all__ = [

@@ -1,8 +1,8 @@
 """A task names members of other tables and holds nothing of its own; conf/task has a file for each."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from lofa.errors import ConfigError
+from lofa.options import REQUIRED, Options, option
 
 __all__ = ["PROMPTS", "Task"]
 
@@ -14,23 +14,10 @@ PROMPTS = {
 
 
 @dataclass(frozen=True)
-class Task:
-    """One task.
+class Task(Options):
+    """One task."""
 
-    Attributes:
-        name: names the runs.
-        conditions: condition kinds that a predictor reads.
-        metrics: keys of `lofa.metrics.METRICS`, as they are reported.
-        prompt: whose prompt method `lofa` is asked with, a key of `PROMPTS`.
-    """
-
-    name: str = field(metadata={"help": "names the runs"})
-    conditions: tuple[str, ...] = field(metadata={"help": "condition kinds that a predictor reads"})
-    metrics: tuple[str, ...] = field(metadata={"help": "what is reported of generated clips"})
-    prompt: str = field(default="own", metadata={"help": "whose prompt method lofa is asked with: own or sibling"})
-
-    def __post_init__(self) -> None:
-        for name in ("conditions", "metrics"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
-        if self.prompt not in PROMPTS:
-            raise ConfigError(f"task {self.name}: prompt={self.prompt!r} must be one of {', '.join(PROMPTS)}")
+    name: str = option(REQUIRED, "names the runs")
+    conditions: tuple[str, ...] = option(REQUIRED, "condition kinds that a predictor reads")
+    metrics: tuple[str, ...] = option(REQUIRED, "keys of lofa.metrics.METRICS, as they are reported")
+    prompt: str = option("own", "whose prompt method lofa is asked with: own or sibling", among=tuple(PROMPTS))

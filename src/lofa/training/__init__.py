@@ -8,6 +8,7 @@ from lofa.training.clips import SampleClips
 from lofa.training.csv_log import CsvLog
 from lofa.training.losses import delta_loss, gradient_shares, response_loss, response_target
 from lofa.training.module import PredictorModule
+from lofa.training.progress import StepBar
 from lofa.training.response_module import ResponseModule
 from lofa.training.schedules import warmup_schedule
 from lofa.training.stopping import StopOnNonFinite, StopRequest, TrainingDiverged, TrainingStopped
@@ -23,6 +24,7 @@ __all__ = [
     "PredictorModule",
     "ResponseModule",
     "SampleClips",
+    "StepBar",
     "StopOnNonFinite",
     "StopRequest",
     "TrainingDiverged",

@@ -15,7 +15,7 @@ from lofa.hypernets import Hypernetwork, Response
 from lofa.training.agreement import Agreement, agreement, maps_of
 from lofa.training.batch import PairedBatch
 from lofa.training.losses import delta_loss, gradient_shares
-from lofa.training.module import OptimizerFactory, PredictorModule, SchedulerFactory
+from lofa.training.module import OptimizerFactory, PredictorModule, SchedulerFactory, check_least
 
 __all__ = ["AdapterModule"]
 
@@ -55,6 +55,8 @@ class AdapterModule(PredictorModule):
         super().__init__(hypernet, backbone, optimizer, scheduler, diagnostics_every)
         self._kept: Any = None  # what frozen parts make of the weights alone
         self.backbone = backbone
+        check_least(0, delta_scale=delta_scale, denoising_scale=denoising_scale)
+        check_least(1, noise_draws=noise_draws)
         self._scales = {"delta": delta_scale, "denoising": denoising_scale}
         self._alpha_in_delta = alpha_in_delta
         self._noise_weighted = noise_weighted

@@ -20,10 +20,17 @@ from lofa.hypernets.tiling import check_weights
 from lofa.training.batch import PairedBatch
 from lofa.training.sharding import shard
 
-__all__ = ["OptimizerFactory", "PredictorModule", "SchedulerFactory"]
+__all__ = ["OptimizerFactory", "PredictorModule", "SchedulerFactory", "check_least"]
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
 SchedulerFactory = Callable[[Optimizer], LRScheduler]
+
+
+def check_least(least: float, **values: float) -> None:
+    """Refuses values below `least` by their names (ValueError)."""
+    for name, value in values.items():
+        if value < least:
+            raise ValueError(f"{name} must be at least {least:g}; got {value}")
 
 
 class FrozenLayers:
@@ -84,6 +91,7 @@ class PredictorModule(LightningModule):
         self.frozen = FrozenLayers(backbone)
         self._optimizer = optimizer
         self._scheduler = scheduler
+        check_least(1, diagnostics_every=diagnostics_every)
         self._diagnostics_every = diagnostics_every
         self._sharded = False
 

@@ -9,7 +9,7 @@ from lofa.hypernets import Hypernetwork, Response
 from lofa.training.agreement import Agreement, agreement, maps_of
 from lofa.training.batch import PairedBatch
 from lofa.training.losses import response_loss
-from lofa.training.module import OptimizerFactory, PredictorModule, SchedulerFactory
+from lofa.training.module import OptimizerFactory, PredictorModule, SchedulerFactory, check_least
 
 __all__ = ["ResponseModule"]
 
@@ -31,6 +31,7 @@ class ResponseModule(PredictorModule):
         penalty: float = 1e-4,
     ) -> None:
         super().__init__(hypernet, backbone, optimizer, scheduler, diagnostics_every)
+        check_least(0, penalty=penalty)
         self._penalty = penalty
 
     def forward(self, batch: PairedBatch) -> list[Response]:

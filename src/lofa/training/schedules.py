@@ -18,8 +18,10 @@ def warmup_schedule(optimizer: Optimizer, *, warmup: int, total: int | None = No
         floor: fraction of the peak that the cosine ends at
 
     Raises:
-        ValueError: a warm-up as long as the whole training.
+        ValueError: a warm-up as long as the whole training, or values that are none of these.
     """
+    if warmup < 0 or (total is not None and total < 1) or not 0 <= floor <= 1:
+        raise ValueError(f"warmup={warmup}, total={total}, floor={floor}: steps, and a fraction from 0 to 1")
     if total is not None and warmup >= total:
         raise ValueError(f"a warm-up of {warmup} steps leaves nothing of a training of {total} steps")
 

@@ -3,77 +3,61 @@
 import math
 from dataclasses import dataclass, fields
 
-from lofa.errors import ConfigError
+from lofa.options import Options, option
 
 __all__ = ["LoraOptions", "ZooOptions"]
 
 
 @dataclass(frozen=True)
-class LoraOptions:
-    """How one LoRA is trained, and how many at once.
+class LoraOptions(Options):
+    """How one LoRA is trained, and how many at once."""
 
-    Attributes:
-        rank: r of A (r, in) and B (out, r).
-        alpha: the multiplier of B @ A itself (`lora_alpha / r` in PEFT's words).
-        kinds: layer kinds that get a LoRA ("attn1.to_q"); none named: all layers of the backbone.
-        steps: optimiser steps a LoRA.
-        batch: LoRAs trained at once; none: as many as fit in memory, 32 at most. It changes the speed, not the result.
-        memory: GiB that training may take where `batch` is none; none: 85 % of what is free on a GPU, half of it on a
-            CPU. Give it where several shards share a machine.
-        clips_per_step: clips of its own each LoRA sees in a step.
-        accumulate: parts that the clips of a step go through the backbone in, one after the other: less memory, the
-            same gradient.
-        lr: peak learning rate (AdamW, betas .9/.999).
-        warmup: steps of linear warm-up.
-        schedule: "cosine" (to 0 at the last step) or "constant".
-        weight_decay: decoupled weight decay of A and B.
-        clip_norm: largest gradient norm of one LoRA (over all its layers); 0: no clipping.
-        seed: adds to every LoRA's own seed for clips, noise levels and noise.
-        shared_init: every LoRA starts from the same A. Deltas then lie near one another's row spaces, which a
-            hypernetwork can learn; with an A for each LoRA a part of every delta is that LoRA's own random draw.
-        probe_levels: fixed noise levels at which first, final and held-out losses are measured.
-        validate_every: steps between measurements on held-out clips; the best step is kept. 0: the last step is.
-        patience: measurements without a better one after which a LoRA stops early; 0: never.
-    """
-
-    rank: int = 4
-    alpha: float = 1.0
-    kinds: tuple[str, ...] = ()
-    steps: int = 200
-    batch: int | None = None
-    memory: float | None = None
-    clips_per_step: int = 2
-    accumulate: int = 1
-    lr: float = 2e-3
-    warmup: int = 10
-    schedule: str = "cosine"
-    weight_decay: float = 0.01
-    clip_norm: float = 1.0
-    seed: int = 0
-    shared_init: bool = True
-    probe_levels: int = 8
-    validate_every: int = 0
-    patience: int = 0
+    rank: int = option(4, "r of A (r, in) and B (out, r)", least=1)
+    alpha: float = option(1.0, "the multiplier of B @ A itself (`lora_alpha / r` in PEFT's words)", above=0)
+    kinds: tuple[str, ...] = option(
+        (), 'layer kinds that get a LoRA ("attn1.to_q"); none named: all layers of the backbone'
+    )
+    steps: int = option(200, "optimiser steps a LoRA", least=1)
+    batch: int | None = option(
+        None,
+        "LoRAs trained at once; none: as many as fit in memory, 32 at most; changes the speed, not the result",
+        least=1,
+    )
+    memory: float | None = option(
+        None,
+        "GiB that training may take where `batch` is none; none: 85 % of what is free on a GPU, half of it on a CPU; "
+        "give it where several shards share a machine",
+        above=0,
+    )
+    clips_per_step: int = option(2, "clips of its own each LoRA sees in a step", least=1)
+    accumulate: int = option(
+        1,
+        "parts that the clips of a step go through the backbone in, one after the other: less memory, same gradient",
+        least=1,
+    )
+    lr: float = option(2e-3, "peak learning rate (AdamW, betas .9/.999)", above=0)
+    warmup: int = option(10, "steps of linear warm-up", least=0)
+    schedule: str = option("cosine", "cosine (to 0 at the last step) or constant", among=("cosine", "constant"))
+    weight_decay: float = option(0.01, "decoupled weight decay of A and B", least=0)
+    clip_norm: float = option(1.0, "largest gradient norm of one LoRA (over all its layers); 0: no clipping", least=0)
+    seed: int = option(0, "adds to every LoRA's own seed for clips, noise levels and noise")
+    shared_init: bool = option(
+        True,
+        "every LoRA starts from the same A: deltas then lie near one another's row spaces, which a hypernetwork can "
+        "learn; with an A for each LoRA a part of every delta is that LoRA's own random draw",
+    )
+    probe_levels: int = option(8, "fixed noise levels at which first, final and held-out losses are measured", least=1)
+    validate_every: int = option(
+        0, "steps between measurements on held-out clips; the best step is kept; 0: the last step is", least=0
+    )
+    patience: int = option(0, "measurements without a better one after which a LoRA stops early; 0: never", least=0)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "kinds", tuple(self.kinds))
-        for key in ("rank", "steps", "clips_per_step", "accumulate", "probe_levels"):
-            self._check(key, getattr(self, key) >= 1, "at least 1")
-        self._check("batch", self.batch is None or self.batch >= 1, "at least 1, or null")
-        self._check("memory", self.memory is None or 0 < self.memory < math.inf, "a positive number of GiB, or null")
-        self._check(
+        super().__post_init__()
+        self.require(
             "accumulate", self.accumulate <= self.clips_per_step, f"at most clips_per_step={self.clips_per_step}"
         )
-        for key in ("warmup", "weight_decay", "clip_norm", "validate_every", "patience"):
-            self._check(key, 0 <= getattr(self, key) < math.inf, "at least 0")
-        self._check("lr", 0 < self.lr < math.inf, "a positive number")
-        self._check("alpha", 0 < self.alpha < math.inf, "a positive number")
-        self._check("schedule", self.schedule in ("cosine", "constant"), '"cosine" or "constant"')
-        self._check("patience", not self.patience or self.validate_every > 0, "0 while validate_every is 0")
-
-    def _check(self, key: str, holds: bool, wanted: str) -> None:
-        if not holds:
-            raise ConfigError(f"zoo option {key}={getattr(self, key)!r}: it must be {wanted}")
+        self.require("patience", not self.patience or self.validate_every > 0, "0 while validate_every is 0")
 
     def learning_rate(self, step: int) -> float:
         """The rate of step `step` (0-based): linear warm-up, then constant or cosine to 0."""
@@ -86,32 +70,29 @@ class LoraOptions:
 
 @dataclass(frozen=True)
 class ZooOptions(LoraOptions):
-    """Which LoRAs a zoo holds, over how they are trained.
+    """Which LoRAs a zoo holds, over how they are trained."""
 
-    Attributes:
-        splits: splits of the data set that get LoRAs.
-        per_group: LoRAs a group (action class); 0: one for every sample. Each is anchored at one sample.
-        siblings: most clips of the group a LoRA is trained on, its anchor included. 1: the anchor alone, which it
-            then memorises; 0: all.
-        held_out: further clips of the group kept aside to choose the best step (with `validate_every`).
-        shard: "i/n", this run's part of the work (1-based); parts may run at the same time.
-    """
-
-    splits: tuple[str, ...] = ("train", "val")
-    per_group: int = 1
-    siblings: int = 0
-    held_out: int = 0
-    shard: str = "1/1"
+    splits: tuple[str, ...] = option(("train", "val"), "splits of the data set that get LoRAs")
+    per_group: int = option(
+        1, "LoRAs a group (action class), each anchored at one sample; 0: one for every sample", least=0
+    )
+    siblings: int = option(
+        0,
+        "most clips of the group a LoRA is trained on, its anchor included; 1: the anchor alone, which it then "
+        "memorises; 0: all",
+        least=0,
+    )
+    held_out: int = option(
+        0, "further clips of the group kept aside to choose the best step (with validate_every)", least=0
+    )
+    shard: str = option("1/1", 'this run\'s part of the work, "i/n", 1-based; parts may run at the same time')
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "splits", tuple(self.splits))
-        for key in ("per_group", "siblings", "held_out"):
-            self._check(key, getattr(self, key) >= 0, "at least 0")
-        self._check("held_out", not self.held_out or self.validate_every > 0, "0 while validate_every is 0")
+        self.require("held_out", not self.held_out or self.validate_every > 0, "0 while validate_every is 0")
         first, slash, last = self.shard.partition("/")
         numbers = first.isdecimal() and last.isdecimal() and bool(slash)
-        self._check("shard", numbers and 1 <= int(first) <= int(last), '"i/n" with 1 <= i <= n')
+        self.require("shard", numbers and 1 <= int(first) <= int(last), '"i/n" with 1 <= i <= n')
 
     @property
     def shard_index(self) -> tuple[int, int]:

@@ -1,8 +1,7 @@
-"""What lofa inspect says of an adapter: its layers, and how much it changes the backbone it is for."""
+"""What an adapter holds: its layers, and how much it changes the backbone it is for."""
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -19,8 +18,10 @@ __all__ = ["Facts", "adapter_facts", "span"]
 Facts = dict[str, str]
 
 
-def adapter_facts(raw: RawFile, format: str, config: Any) -> tuple[Facts, Facts]:
-    """Facts of an adapter file and a line for each layer; writes the picture `out`.
+def adapter_facts(
+    raw: RawFile, format: str, model: str | None, tau: float, picture: Path | None
+) -> tuple[Facts, Facts]:
+    """Facts of an adapter file and a line for each layer; writes the picture.
 
     Raises:
         AdapterFormatError: a damaged file.
@@ -28,8 +29,8 @@ def adapter_facts(raw: RawFile, format: str, config: Any) -> tuple[Facts, Facts]
         ConfigError: a picture of an adapter that has no layer in a block.
     """
     adapter = Adapter(*FORMATS[format].read(raw))
-    weights, beside = _weights(adapter, config.model)
-    changes = measure_change(adapter, None if weights is None else weights.weight, config.tau)
+    weights, beside = _weights(adapter, model)
+    changes = measure_change(adapter, None if weights is None else weights.weight, tau)
     facts = {
         "kind": f"adapter, {format} format",
         "in words": say_change(changes),
@@ -47,9 +48,9 @@ def adapter_facts(raw: RawFile, format: str, config: Any) -> tuple[Facts, Facts]
         share = _mean_share(adapter, changes)
         single = span(float(f"{change.relative:.3g}") for change in changes.values() if change.relative is not None)
         facts["relative norm"] = f"{total:.3g} of |W|; single layers {single}"
-        facts["response map"] = f"{share:.3g} of the entries move by more than {config.tau:g} of |W|"
-    if config.out is not None:
-        facts["picture"] = _draw(Path(config.out), raw.path.name, changes, config.tau)
+        facts["response map"] = f"{share:.3g} of the entries move by more than {tau:g} of |W|"
+    if picture is not None:
+        facts["picture"] = _draw(picture, raw.path.name, changes, tau)
     parts = {name: _line(adapter, name, change) for name, change in changes.items()}
     return facts | {key: value for key, value in adapter.metadata.items() if key not in facts}, parts
 
@@ -78,12 +79,12 @@ def _mean_share(adapter: Adapter, changes: Mapping[str, LayerChange]) -> float:
 
 def _line(adapter: Adapter, name: str, change: LayerChange) -> str:
     pair = adapter[name]
-    told = (
+    words = (
         f"{pair.B.shape[0]}x{pair.A.shape[1]}, rank {pair.rank}, alpha {float(pair.alpha):.4g}, norm {change.norm:.4g}"
     )
     if change.relative is None or change.share is None:
-        return told
-    return f"{told}, {change.relative:.3g} of |W|, {change.share:.3g} respond"
+        return words
+    return f"{words}, {change.relative:.3g} of |W|, {change.share:.3g} respond"
 
 
 def _draw(path: Path, name: str, changes: Mapping[str, LayerChange], tau: float) -> str:

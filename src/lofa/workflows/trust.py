@@ -1,8 +1,8 @@
 """What the files of a run may run. A configuration that was read from a run is data: the classes it names are data too.
 
 A run is passed on like any other folder, and Hydra calls whatever `_target_` names. So of a run's configuration only
-these are built: what the schema itself names, torch.optim's optimizers and schedules, and Lightning's trainer,
-strategies, plugins, callbacks, loggers and profilers. The command line may name any class.
+these are built: LoFA's own modules, callbacks, loggers and schedules, torch.optim's optimizers and schedules, and
+Lightning's trainer, strategies, plugins, callbacks, loggers and profilers. The command line may name any class.
 """
 
 from collections.abc import Collection, Iterator
@@ -23,16 +23,19 @@ from lightning.pytorch.strategies import Strategy
 
 import lofa.evaluation
 import lofa.training
-from lofa.cli.runs import CHECKPOINTS
 from lofa.errors import ConfigError, DataError
 from lofa.files import read_torch
-from lofa.training import LAST
+from lofa.training import LAST, PredictorModule
+from lofa.workflows.runs import CHECKPOINTS
 
 __all__ = ["check_checkpoints", "check_targets", "targets"]
 
 _TARGET = "_target_"
+_OWN = (None, "lofa.training.warmup_schedule")
+"""What is named beside classes: no logger, and a function."""
+
 _ALLOWED: dict[str, tuple[Any, tuple[type, ...]]] = {
-    "lofa.training": (lofa.training, (lightning.Callback, Logger)),
+    "lofa.training": (lofa.training, (PredictorModule, lightning.Callback, Logger)),
     "lofa.evaluation": (
         lofa.evaluation,
         (lofa.evaluation.Base, lofa.evaluation.ClassLora, lofa.evaluation.SharedLora, lofa.evaluation.Predicted),
@@ -74,19 +77,18 @@ def targets(value: object, key: str = "") -> Iterator[tuple[str, object]]:
             yield from targets(entry, f"{key}[{place}]")
 
 
-def check_targets(found: Collection[tuple[str, object]], own: Collection[object], file: Path) -> None:
+def check_targets(found: Collection[tuple[str, object]], file: Path) -> None:
     """Refuses what a run's file may not name.
 
     Args:
         found: (key, value) of every `_target_` that comes from the file.
-        own: names of the schema.
         file: the configuration of the run.
 
     Raises:
         ConfigError: naming key, value and the way out. Nothing is imported to find out.
     """
     for key, name in found:
-        if name not in own and not _harmless(name):
+        if name not in _OWN and not _harmless(name):
             raise ConfigError(
                 f"{file}: {key}={name}: not a class that a run's file may name (LoFA's own; optimizers and schedules "
                 "of torch.optim; Lightning's trainer, strategies, plugins, callbacks, loggers and profilers). "

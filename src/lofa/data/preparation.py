@@ -20,10 +20,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from lofa.backbones import Backbone
 from lofa.data.encode import Encoder
 from lofa.data.folder_source import FolderSource
+from lofa.data.options import PrepareOptions
 from lofa.data.pose_source import PoseSource
 from lofa.data.reference_source import ReferenceImport, ReferenceSource
 from lofa.data.samples import SPLIT_NAMES, Sample, find_encoded, write_samples
-from lofa.data.source import ClipShape, Plan, PrepareOptions, Skipped, Source
+from lofa.data.source import ClipShape, Plan, Skipped, Source
 from lofa.data.world_source import WorldSource
 from lofa.data.zoo_store import ZooStore
 from lofa.errors import DataError
