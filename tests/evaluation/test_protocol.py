@@ -178,7 +178,8 @@ def test_a_metric_is_one_class_and_one_line_of_the_table(
 ) -> None:
     monkeypatch.setitem(METRICS, "brightness", Metric("brightness", Brightness, "how bright clips are"))
     made = build_metrics(["brightness", "denoising_loss"], {})
-    outcome = evaluate(world_set, backbone, cases, methods, made, protocol, QUIET)
+    more = [*methods, replace(methods[0], name="lofa_of_another_run_and_size")]
+    outcome = evaluate(world_set, backbone, cases, more, made, protocol, QUIET)
     assert 0 < outcome.metrics["methods"]["lofa"]["brightness"]["value"] < 1
     assert "brightness" in outcome.metrics["real"] and "brightness" in outcome.metrics["differences"]["lofa-lora"]
     write_report(tmp_path / "report.html", outcome)
@@ -187,6 +188,12 @@ def test_a_metric_is_one_class_and_one_line_of_the_table(
     console.print(closing_table(outcome))
     printed = console.export_text()
     assert "brightness ↑" in printed and "steering margin ↑" in printed
+    narrow = Console(record=True, width=60, file=StringIO())
+    narrow.print(closing_table(outcome))
+    lines = narrow.export_text().splitlines()
+    assert all(len(line) <= 60 for line in lines) and not any("…" in line for line in lines)
+    digits = "".join(character for character in printed if character.isdigit())
+    assert sorted(digits) == sorted(c for line in lines for c in line if c.isdigit()), "no number is cut off"
 
 
 def test_metrics_that_need_what_a_set_lacks_are_refused(

@@ -19,7 +19,7 @@ def closing_table(evaluation: Evaluation) -> Table:
     keys = list(next(iter(metrics["methods"].values())))
     title = f"{held_out['prompts']} held-out prompts of {held_out['classes']} classes, 95 % intervals"
     table = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("")
+    table.add_column("", overflow="fold")  # a narrow terminal cuts nothing off
     for heading in (*(key if key == SECONDS else METRICS[key].arrow for key in keys), "steering margin ↑"):
         table.add_column(heading, justify="right", overflow="fold")
     for name, row in metrics["methods"].items():
