@@ -119,8 +119,6 @@ def test_no_text_names_a_place_on_the_machine_it_was_made_on() -> None:
         if not path.is_file() or path.suffix == ".safetensors":
             continue
         text = path.read_text(encoding="utf-8", errors="ignore")
-        if name.startswith("tests/old/"):  # written by an earlier version as it stands
-            continue
         if homes.search(text) or (temporary.search(text) and not name.startswith("tests/")):
             found.append(name)
     assert not found
