@@ -17,13 +17,13 @@ $(INSTALLED): pyproject.toml constraints.txt
 demo: $(INSTALLED)  ## from clips to an evaluated LoRA predictor; writes runs/demo/report.html
 	$(BIN)/lofa demo
 
-smoke: $(INSTALLED)  ## the same way in less than two minutes; writes runs/smoke
+smoke: $(INSTALLED)  ## the same, small, in less than two minutes; writes runs/smoke
 	$(BIN)/lofa demo experiment=smoke
 
 test: $(INSTALLED)  ## the fast tests, a process a core
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m 'not slow' -n auto --dist loadfile
 
-slow: $(INSTALLED)  ## the slow tests: processes, wheel, notebook, the whole way
+slow: $(INSTALLED)  ## the slow tests: processes, wheel, notebook, the whole pipeline
 	$(BIN)/pytest -m slow
 
 chaos: $(INSTALLED)  ## zoo, prepare and training killed at random moments, 20 times each, against ones that were not

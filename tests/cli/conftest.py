@@ -1,4 +1,4 @@
-"""A folder in which the whole way was walked once on random models, by the commands a user would type."""
+"""A folder in which the whole pipeline was run once on random models, by the commands a user would type."""
 
 import json
 import os
@@ -41,7 +41,7 @@ def make_models(folder: Path) -> Path:
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The models of `make_models`."""
-    return make_models(tmp_path_factory.mktemp("way") / "models")
+    return make_models(tmp_path_factory.mktemp("pipeline") / "models")
 
 
 @pytest.fixture(scope="session")
@@ -54,7 +54,7 @@ def prepared(models: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def way(prepared: Path) -> Path:
+def pipeline(prepared: Path) -> Path:
     """The same with the runs runs/first (stage 1) and runs/second (stage 2)."""
     quick = (BACKBONE, *SMALL_NET, "debug=fast", "stages.s1.batch_size=3", "stages.s2.batch_size=3")
     with chdir(prepared):

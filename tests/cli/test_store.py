@@ -1,4 +1,4 @@
-"""The way with its data set in an object store: the same commands, the same numbers."""
+"""The pipeline with its data set in an object store: the same commands, the same numbers."""
 
 from contextlib import chdir
 from pathlib import Path
@@ -15,10 +15,10 @@ ZOO = ("zoo.steps=3", "zoo.warmup=1", "zoo.batch=4", "zoo.per_group=2")
 
 
 def test_a_set_in_a_store_trains_the_predictor_of_a_set_on_a_disk(
-    way: Path, capsys: pytest.CaptureFixture[str]
+    pipeline: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = f"data=memory://bucket/{uuid4().hex}"
-    with chdir(way):
+    with chdir(pipeline):
         assert main(["train", "stage=1", "name=early", data, *QUICK]) == 2
         assert f"lofa prepare source=<folder|csv|poses.npz|world> {data}" in capsys.readouterr().err
         assert main(["prepare", "source=world", data, BACKBONE, *SIZES]) == 0

@@ -124,13 +124,13 @@ def change(run: Path, edit: Callable[[Any], None]) -> None:
 
 
 @pytest.fixture
-def run(way: Path, tmp_path: Path) -> Path:
+def run(pipeline: Path, tmp_path: Path) -> Path:
     """A copy of the run of stage 1."""
-    return Path(shutil.copytree(way / "runs" / "first", tmp_path / "run"))
+    return Path(shutil.copytree(pipeline / "runs" / "first", tmp_path / "run"))
 
 
-def resume(way: Path, run: Path, *values: str) -> int:
-    with chdir(way):
+def resume(pipeline: Path, run: Path, *values: str) -> int:
+    with chdir(pipeline):
         return main(["train", f"resume={run}", "stages.s1.max_steps=3", f"paths.runs={run.parent}", *values])
 
 
@@ -156,7 +156,7 @@ HOSTILE: dict[str, Callable[[Any], None]] = {
 
 @pytest.mark.parametrize("key", HOSTILE)
 def test_a_run_runs_no_code_of_its_configuration(
-    key: str, way: Path, run: Path, capsys: pytest.CaptureFixture[str]
+    key: str, pipeline: Path, run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def edit(config: Any) -> None:
         HOSTILE[key](config)
@@ -164,26 +164,26 @@ def test_a_run_runs_no_code_of_its_configuration(
 
     change(run, edit)
     before = (run / "config.yaml").read_bytes()
-    assert resume(way, run) == 2
+    assert resume(pipeline, run) == 2
     message = capsys.readouterr().err
     assert f"{run}/config.yaml: {key}=" in message and "trust_run=true" in message and message.count("\n") == 1
-    assert not (way / "pwned").exists() and (run / "config.yaml").read_bytes() == before
+    assert not (pipeline / "pwned").exists() and (run / "config.yaml").read_bytes() == before
 
 
-def test_trust_and_the_command_line_may_name_any_class(way: Path, run: Path) -> None:
+def test_trust_and_the_command_line_may_name_any_class(pipeline: Path, run: Path) -> None:
     before = Marked.made
-    assert resume(way, run, f"+strategy.plugin={{_target_: {MARKED}}}") == 0
+    assert resume(pipeline, run, f"+strategy.plugin={{_target_: {MARKED}}}") == 0
     assert Marked.made == before + 1
     assert MARKED in (run / "config.yaml").read_text()  # now it is the file that says so
-    assert resume(way, run, "stages.s1.max_steps=4") == 2
-    assert resume(way, run, "stages.s1.max_steps=4", f"+strategy.plugin._target_={MARKED}") == 0
-    assert resume(way, run, "stages.s1.max_steps=5", "trust_run=true") == 0
+    assert resume(pipeline, run, "stages.s1.max_steps=4") == 2
+    assert resume(pipeline, run, "stages.s1.max_steps=4", f"+strategy.plugin._target_={MARKED}") == 0
+    assert resume(pipeline, run, "stages.s1.max_steps=5", "trust_run=true") == 0
     assert Marked.made == before + 3
 
 
 @pytest.mark.parametrize("command", ["predict", "eval"])
-def test_other_commands_build_nothing_of_a_configuration(command: str, way: Path, tmp_path: Path) -> None:
-    hostile = Path(shutil.copytree(way / "runs" / "second", tmp_path / "hostile"))
+def test_other_commands_build_nothing_of_a_configuration(command: str, pipeline: Path, tmp_path: Path) -> None:
+    hostile = Path(shutil.copytree(pipeline / "runs" / "second", tmp_path / "hostile"))
 
     def edit(config: Any) -> None:
         config["response"] = TOUCH
@@ -199,9 +199,9 @@ def test_other_commands_build_nothing_of_a_configuration(command: str, way: Path
             *("methods=[base,lofa]", "evaluation.draws=20", "evaluation.noise_levels=1", f"paths.runs={tmp_path}"),
         ],
     }
-    with chdir(way):
+    with chdir(pipeline):
         assert main([command, f"predictor={hostile}", *arguments[command]]) == 0
-    assert not (way / "pwned").exists()
+    assert not (pipeline / "pwned").exists()
 
 
 class Bomb:
@@ -238,41 +238,43 @@ def test_a_hostile_or_damaged_checkpoint_runs_nothing(damage: str, run: Path, in
     assert not (inside / "pwned").exists()
 
 
-def test_a_hostile_checkpoint_is_refused_on_resume(way: Path, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_hostile_checkpoint_is_refused_on_resume(
+    pipeline: Path, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     checkpoint = run / "checkpoints" / "last.ckpt"
     _hostile(checkpoint)
-    assert resume(way, run, "trust_run=true") == 2
+    assert resume(pipeline, run, "trust_run=true") == 2
     message = capsys.readouterr().err
     assert str(checkpoint) in message and message.count("\n") == 1
-    assert not (way / "pwned").exists()
+    assert not (pipeline / "pwned").exists()
 
 
 def test_the_trainer_opens_a_checkpoint_as_data_too(
-    way: Path, run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    pipeline: Path, run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("lofa.cli.train.check_checkpoints", lambda run, trusted: None)
     _hostile(run / "checkpoints" / "last.ckpt")
-    assert resume(way, run) == 2
+    assert resume(pipeline, run) == 2
     assert "last.ckpt: not a readable file of tensors alone" in capsys.readouterr().err
-    assert not (way / "pwned").exists()
+    assert not (pipeline / "pwned").exists()
 
 
-def test_the_best_checkpoint_is_looked_at_too(way: Path, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_best_checkpoint_is_looked_at_too(pipeline: Path, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _hostile(run / "checkpoints" / "best.ckpt")
-    assert resume(way, run) == 2
-    assert str(run / "checkpoints" / "best.ckpt") in capsys.readouterr().err and not (way / "pwned").exists()
+    assert resume(pipeline, run) == 2
+    assert str(run / "checkpoints" / "best.ckpt") in capsys.readouterr().err and not (pipeline / "pwned").exists()
 
 
 @pytest.mark.parametrize("name", ["last.ckpt", "best.ckpt"])
 def test_a_checkpoint_in_several_files_needs_trust(
-    name: str, way: Path, run: Path, capsys: pytest.CaptureFixture[str]
+    name: str, pipeline: Path, run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = run / "checkpoints" / name
     folder.unlink()
     folder.mkdir()
     for file in (".metadata", "meta.pt"):
         (folder / file).write_bytes(pickle.dumps(Bomb()))
-    assert resume(way, run) == 2
+    assert resume(pipeline, run) == 2
     message = capsys.readouterr().err
     assert str(folder) in message and "trust_run=true" in message and message.count("\n") == 1
-    assert not (way / "pwned").exists()
+    assert not (pipeline / "pwned").exists()

@@ -172,10 +172,12 @@ def test_values_that_do_not_fit_leave_nothing_behind(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_resumed_configuration_is_checked_too(way: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = Path(shutil.copytree(way / "runs" / "first", tmp_path / "run"))
+def test_a_resumed_configuration_is_checked_too(
+    pipeline: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = Path(shutil.copytree(pipeline / "runs" / "first", tmp_path / "run"))
     text = (run / "config.yaml").read_text()
     (run / "config.yaml").write_text(text.replace("val_every: 1", "val_every: 0"))
-    with chdir(way):
+    with chdir(pipeline):
         assert main(["train", f"resume={run}"]) == 2
     assert "stages.s1.val_every=0: must be at least 1" in capsys.readouterr().err

@@ -68,7 +68,7 @@ def run(command: Command, arguments: Sequence[str]) -> int:
     """Runs a command with command-line arguments (the program's name left out).
 
     Returns:
-        0; 2 after a user's mistake, 130 after a signal, told in one message on stderr. With HYDRA_FULL_ERROR=1 in the
+        0; 2 after a user's mistake, 130 after a signal, in one message on stderr. With HYDRA_FULL_ERROR=1 in the
         environment the exception is raised instead. Other exceptions always are: they are faults of the program.
     """
     command.register()

@@ -1,4 +1,4 @@
-"""lofa demo: the whole way once, from clips to an evaluated predictor, in one process."""
+"""lofa demo: the whole pipeline once, from clips to an evaluated predictor, in one process."""
 
 import shutil
 import sys

@@ -79,7 +79,7 @@ def build(config: DictConfig, prefix: str = "") -> Any:
     for name, node in config.items():
         if isinstance(node, DictConfig) and is_dataclass(OmegaConf.get_type(node)):
             build(node, f"{prefix}{name}.")
-        else:
+        elif isinstance(node, DictConfig):
             _check_finite(f"{prefix}{name}", node)
     try:
         return OmegaConf.to_object(config)

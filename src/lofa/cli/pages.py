@@ -21,7 +21,7 @@ from lofa.resources import conf_dir
 if TYPE_CHECKING:
     from lofa.cli.command import Command
 
-__all__ = ["command_page", "list_groups", "read_header"]
+__all__ = ["command_page", "read_header"]
 
 _FLAGS = """\
 Flags:
@@ -34,12 +34,6 @@ Flags:
 Keys of kind "text" take everything after "=" as it stands, whatever characters it holds. Beside a key that ends in
 _target_ stand the arguments of the class that it names: +<key>=<value> adds another one, ~<key> takes one away.
 """
-
-
-def list_groups(config_name: str) -> Iterator[tuple[str, list[str]]]:
-    """(group, its options) of each group that the defaults list of a configuration chooses from, parents first."""
-    for group, _ in _defaults(config_name):
-        yield group, sorted(path.stem for path in (conf_dir() / group.partition("@")[0]).glob("*.yaml"))
 
 
 def read_header(name: str) -> tuple[str, list[str]]:
@@ -67,23 +61,13 @@ def command_page(command: "Command", overrides: Sequence[str]) -> str:
     for item in known:
         value = OmegaConf.select(config, item.name, default=MISSING)
         lines += _entry(shown.get(item.name, item.name), item, value, width)
-    groups = list(list_groups(command.name))
+    groups = [group for group in reversed(choices) if not group.startswith("hydra/")]
     if groups:
         lines += ["", f"Groups, each a folder of {_shown(conf_dir())} (group=option); --cfg job shows what they set:"]
-        lines += [f"  {group:<{width}}{', '.join(found)}" for group, found in groups]
+    for group in groups:
+        found = sorted(path.stem for path in (conf_dir() / group.partition("@")[0]).glob("*.yaml"))
+        lines.append(f"  {group:<{width}}{', '.join(found)}")
     return "\n".join(lines) + "\n\n" + _FLAGS
-
-
-def _defaults(config_name: str) -> Iterator[tuple[str, str]]:
-    """Group, with its package, and option of a defaults list and those that it includes."""
-    for entry in OmegaConf.load(conf_dir() / f"{config_name}.yaml").get("defaults", []):
-        if isinstance(entry, str):
-            if (conf_dir() / f"{entry}.yaml").is_file():
-                yield from _defaults(entry)
-            continue
-        ((group, option),) = entry.items()
-        if not str(group).startswith("override "):
-            yield str(group), str(option)
 
 
 def _arguments(config: DictConfig, key: str, choices: dict[str, str]) -> Iterator[Option]:

@@ -30,7 +30,7 @@ class PathsConfig(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class TaskConfig(Options):
-    """conf/task: what the predictor is told."""
+    """conf/task: what a predictor reads, and what is reported of it."""
 
     name: str = option(REQUIRED, "names the runs")
     conditions: dict[str, Any] = option(

@@ -1,4 +1,4 @@
-"""Writing an adapter as the user asked, read back at once: what was lost on the way is measured, not presumed."""
+"""Writing an adapter as the user asked, read back at once: what was lost is measured, not presumed."""
 
 from pathlib import Path
 

@@ -26,8 +26,8 @@ from tests.helpers.tiny_wan import make_tiny_wan
 QUICK = (BACKBONE, *SMALL_NET, "debug=fast", "stages.s1.batch_size=3", "stages.s2.batch_size=3")
 
 
-def test_a_run_explains_itself(way: Path) -> None:
-    run = way / "runs" / "second"
+def test_a_run_explains_itself(pipeline: Path) -> None:
+    run = pipeline / "runs" / "second"
     assert "max_steps: 2" in (run / "config.yaml").read_text()
     environment = json.loads((run / "environment.json").read_text())
     assert environment["packages"]["torch"] == torch.__version__ and environment["command"]
@@ -41,9 +41,12 @@ def test_a_run_explains_itself(way: Path) -> None:
     ]
 
 
-def test_a_run_is_not_resumed_with_other_networks(way: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with chdir(way):
-        assert main(["train", "resume=runs/first", "hypernet.lora_rank=3", "stages.s1.max_steps=9"]) == 2
+def test_a_run_is_not_resumed_with_other_networks(
+    pipeline: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = copytree(pipeline / "runs" / "first", tmp_path / "first")
+    with chdir(pipeline):
+        assert main(["train", f"resume={run}", "hypernet.lora_rank=3", "stages.s1.max_steps=9"]) == 2
     message = capsys.readouterr().err
     assert "the checkpoint is of other networks" in message and "network.head.A.96.weight" in message
 
@@ -56,15 +59,15 @@ def test_a_run_is_not_resumed_with_other_networks(way: Path, capsys: pytest.Capt
     ],
 )
 def test_a_quirk_that_can_do_nothing_is_refused(
-    value: str, words: str, way: Path, capsys: pytest.CaptureFixture[str]
+    value: str, words: str, pipeline: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with chdir(way):
+    with chdir(pipeline):
         assert main(["train", "stage=1", "name=quirky", *QUICK, value]) == 2
         assert not Path("runs/quirky").exists()
     assert "hypernet.quirks: " in (message := capsys.readouterr().err) and words in message
 
 
-def test_layers_of_several_shapes_go_the_whole_way(prepared: Path, tmp_path: Path) -> None:
+def test_layers_of_several_shapes_go_through_the_pipeline(prepared: Path, tmp_path: Path) -> None:
     shapes = (BACKBONE, "backbone.kinds=[attn1.to_q,ffn.net.0.proj,ffn.net.2]", f"paths.runs={tmp_path}")
     copytree(prepared / "data" / "world", tmp_path / "set", ignore=lambda folder, names: {"zoo"} & set(names))
     with chdir(prepared):
@@ -79,10 +82,10 @@ def test_layers_of_several_shapes_go_the_whole_way(prepared: Path, tmp_path: Pat
     assert len({tuple(adapter.delta_weight(name).shape) for name in adapter}) == 3
 
 
-def test_a_zoo_is_verified(way: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    copytree(way / "data" / "world", tmp_path / "world")
+def test_a_zoo_is_verified(pipeline: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    copytree(pipeline / "data" / "world", tmp_path / "world")
     values = ("zoo", BACKBONE, f"data={tmp_path}/world")
-    with chdir(way):
+    with chdir(pipeline):
         assert main([*values, "action=verify"]) == 0
         file = min((tmp_path / "world" / "zoo").glob("*.safetensors"))
         file.write_bytes(file.read_bytes()[:-100])
@@ -110,22 +113,22 @@ def test_shards_are_built_by_launchers(launcher: str, prepared: Path, tmp_path: 
     assert len(list((tmp_path / "set" / "zoo").glob("index-*-of-2.jsonl"))) == 2
 
 
-def test_a_name_that_is_taken_is_refused(way: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with chdir(way):
+def test_a_name_that_is_taken_is_refused(pipeline: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with chdir(pipeline):
         assert main(["train", "stage=1", "name=first", *QUICK]) == 2
     assert "resume=runs/first" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
-def test_a_missing_gpu_is_named(way: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with chdir(way):
+def test_a_missing_gpu_is_named(pipeline: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with chdir(pipeline):
         assert main(["train", "stage=1", *QUICK, "trainer=gpu", f"paths.runs={tmp_path}"]) == 2
     message = capsys.readouterr().err
     assert message.startswith("train.py: trainer: ") and "gpu" in message.lower()
 
 
-def test_a_resumed_run_keeps_its_groups(way: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with chdir(way):
+def test_a_resumed_run_keeps_its_groups(pipeline: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with chdir(pipeline):
         assert main(["train", "resume=runs/first", "hypernet=paper"]) == 2
     assert "a run keeps its groups" in capsys.readouterr().err
 
@@ -140,9 +143,9 @@ def test_a_sweep_leaves_a_run_a_job(prepared: Path, tmp_path: Path) -> None:
         assert f"lora_rank: {rank}" in (run.parent / "config.yaml").read_text()
 
 
-def test_predict_writes_what_the_predictor_predicts(way: Path, tmp_path: Path) -> None:
+def test_predict_writes_what_the_predictor_predicts(pipeline: Path, tmp_path: Path) -> None:
     out, prompt = tmp_path / "it's, (x).safetensors", "a figure waves, (slowly)!"
-    with chdir(way):
+    with chdir(pipeline):
         assert main(["predict", "predictor=runs/second", f"prompt={prompt}", f"out={out}"]) == 0
         expected = lofa.Predictor.load("runs/second").predict(prompt)
     written = lofa.Adapter.load(out)
@@ -152,17 +155,17 @@ def test_predict_writes_what_the_predictor_predicts(way: Path, tmp_path: Path) -
     assert written.metadata["prompt"] == prompt
 
 
-def test_convert_and_inspect(way: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    source = next((way / "data" / "world" / "zoo").glob("*.safetensors"))
+def test_convert_and_inspect(pipeline: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = next((pipeline / "data" / "world" / "zoo").glob("*.safetensors"))
     assert main(["convert", f"in={source}", f"out={tmp_path}/x.safetensors", "format=comfyui"]) == 0
     before, after = lofa.Adapter.load(source), lofa.Adapter.load(tmp_path / "x.safetensors")
     for name in before:
         torch.testing.assert_close(after.delta_weight(name), before.delta_weight(name))
     for path, words in {
         tmp_path / "x.safetensors": "adapter, comfyui format",
-        way / "data" / "world": "condition.pose",
-        next((way / "data" / "world" / "encoded").glob("*")): "sample",
-        way / "runs" / "second": "response, adapter",
+        pipeline / "data" / "world": "condition.pose",
+        next((pipeline / "data" / "world" / "encoded").glob("*")): "sample",
+        pipeline / "runs" / "second": "response, adapter",
     }.items():
         assert main(["inspect", f"path={path}"]) == 0
         assert words in capsys.readouterr().out
@@ -178,9 +181,15 @@ def test_convert_and_inspect(way: Path, tmp_path: Path, capsys: pytest.CaptureFi
     ],
 )
 def test_convert_says_what_was_lost(
-    values: tuple[str, ...], words: str, way: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    values: tuple[str, ...], words: str, pipeline: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    source = way / "data" / "world" / "zoo" / sorted(entry.name for entry in (way / "data/world/zoo").glob("*.s*"))[0]
+    source = (
+        pipeline
+        / "data"
+        / "world"
+        / "zoo"
+        / sorted(entry.name for entry in (pipeline / "data/world/zoo").glob("*.s*"))[0]
+    )
     before = lofa.Adapter.load(source)
     trained = lofa.Adapter({name: lofa.LowRank(p.A, torch.randn_like(p.B), p.alpha) for name, p in before.items()})
     trained.save(tmp_path / "trained.safetensors")
@@ -192,12 +201,12 @@ def test_convert_says_what_was_lost(
 
 
 def test_inspect_measures_an_adapter_beside_its_backbone(
-    way: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    pipeline: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "300")
-    source = min((way / "data" / "world" / "zoo").glob("*.safetensors"))
+    source = min((pipeline / "data" / "world" / "zoo").glob("*.safetensors"))
     make_tiny_wan(tmp_path / "other", seed=1)
-    with chdir(way):
+    with chdir(pipeline):
         assert main(["inspect", f"path={source}", "layers=true", f"out={tmp_path}/change.png"]) == 0
         told = capsys.readouterr().out
         assert re.search(r"response map +│ \S+ of the entries move by more than 0.02", told)
@@ -217,7 +226,7 @@ def test_inspect_measures_an_adapter_beside_its_backbone(
 
 
 def test_inspect_tells_foreign_and_damaged_adapters(
-    way: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    pipeline: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     stem = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k"
     pair = {f"{stem}.lora_down.weight": torch.ones(8, 768), f"{stem}.lora_up.weight": torch.ones(320, 8)}
@@ -225,7 +234,7 @@ def test_inspect_tells_foreign_and_damaged_adapters(
     assert main(["inspect", f"path={tmp_path}/sd.safetensors"]) == 0
     told = capsys.readouterr().out
     assert "kohya" in told and "Stable Diffusion 1.x" in told and "1 unet" in told
-    source = next((way / "data" / "world" / "zoo").glob("*.safetensors"))
+    source = next((pipeline / "data" / "world" / "zoo").glob("*.safetensors"))
     tensors = read_tensors(source)
     spoilt = {name: tensor * torch.nan if name == min(tensors) else tensor for name, tensor in tensors.items()}
     save_tensors(tmp_path / "nan.safetensors", spoilt)
@@ -234,29 +243,29 @@ def test_inspect_tells_foreign_and_damaged_adapters(
 
 
 def test_a_set_goes_to_the_published_format_and_back(
-    way: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    pipeline: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     published, predictor = tmp_path / "published", "predictor=runs/second"
-    with chdir(way):
+    with chdir(pipeline):
         assert main(["convert", "in=data/world", f"out={published}", "format=reference", predictor]) == 0
         assert main(["prepare", f"source=reference:{published}", BACKBONE, f"data={tmp_path / 'back'}"]) == 0
         assert main(["convert", "in=data/world", f"out={published}"]) == 2
     assert "format=reference alone" in capsys.readouterr().err
-    zoo, back = way / "data" / "world" / "zoo", tmp_path / "back" / "zoo"
+    zoo, back = pipeline / "data" / "world" / "zoo", tmp_path / "back" / "zoo"
     assert len(list(back.glob("*.safetensors"))) == len(list(zoo.glob("*.safetensors")))
     assert len(list((published / "stage1").iterdir())) == len(list(back.glob("*.safetensors")))
 
 
 def test_finetune_goes_on_from_an_adapter_and_writes_its_curve(
-    way: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    pipeline: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out, values = (
         tmp_path / "tuned.safetensors",
         ("data=world", BACKBONE, "finetune.steps=3", "finetune.validate_every=1"),
     )
-    group = next(sample.group for sample in read_samples(way / "data" / "world") if sample.split == "test")
-    init = next((way / "data" / "world" / "zoo").glob("*.safetensors"))
-    with chdir(way):
+    group = next(sample.group for sample in read_samples(pipeline / "data" / "world") if sample.split == "test")
+    init = next((pipeline / "data" / "world" / "zoo").glob("*.safetensors"))
+    with chdir(pipeline):
         assert main(["finetune", *values, f"group={group}", f"init={init}", f"out={out}", "compare=true"]) == 0
         assert main(["finetune", *values, f"init={init}"]) == 2
         assert main(["finetune", *values, "group=nothing"]) == 2
@@ -275,10 +284,10 @@ def test_finetune_goes_on_from_an_adapter_and_writes_its_curve(
 
 
 def test_generate_shows_base_adapted_and_their_difference(
-    way: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    pipeline: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     values = ("predictor=runs/second", "prompt=a figure waves", "steps=1")
-    with chdir(way):
+    with chdir(pipeline):
         assert main(["generate", *values, f"out={tmp_path}/three.mp4", "compare=true"]) == 0
         assert re.search(r"base \| adapted \| difference x\d+; mean change \d+\.\d\d of 255", capsys.readouterr().out)
         assert main(["generate", *values, f"out={tmp_path}/one.gif", "fps=10"]) == 0
@@ -299,10 +308,10 @@ def test_a_difference_is_amplified_as_far_as_it_is_not_cut(change: int, factor: 
 
 
 def test_merge_makes_a_backbone_of_a_backbone_and_an_adapter(
-    way: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    pipeline: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    adapter = next((way / "data" / "world" / "zoo").glob("*.safetensors"))
-    with chdir(way):
+    adapter = next((pipeline / "data" / "world" / "zoo").glob("*.safetensors"))
+    with chdir(pipeline):
         assert main(["merge", f"adapter={adapter}", f"out={tmp_path}/merged", "strength=0.5"]) == 0
         assert main(["inspect", f"path={tmp_path}/merged"]) == 0
         assert adapter.name in capsys.readouterr().out
@@ -312,10 +321,10 @@ def test_merge_makes_a_backbone_of_a_backbone_and_an_adapter(
 
 
 def test_an_adapter_of_another_backbone_is_refused(
-    way: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    pipeline: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     make_tiny_wan(tmp_path / "other", seed=1)
-    adapter = next((way / "data" / "world" / "zoo").glob("*.safetensors"))
+    adapter = next((pipeline / "data" / "world" / "zoo").glob("*.safetensors"))
     with chdir(tmp_path):
         assert main(["generate", "prompt=x", f"adapter={adapter}", f"backbone={tmp_path}/other"]) == 2
         assert "made for the backbone" in capsys.readouterr().err
@@ -326,14 +335,16 @@ def test_an_adapter_of_another_backbone_is_refused(
             message = capsys.readouterr().err
             assert "adapter=sizes.safetensors: " in message and "for one of (8, 8)" in message
         assert not Path("merged").exists()
-        assert main(["train", "stage=1", f"data={way}/data/world", *QUICK, f"backbone.path={tmp_path}/other"]) == 2
+        assert main(["train", "stage=1", f"data={pipeline}/data/world", *QUICK, f"backbone.path={tmp_path}/other"]) == 2
     assert "made for backbone" in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.parametrize("damage", ["nan", "truncated", "caption"])
-def test_damaged_sets_are_refused(damage: str, way: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    copytree(way / "data" / "world", tmp_path / "world")
+def test_damaged_sets_are_refused(
+    damage: str, pipeline: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copytree(pipeline / "data" / "world", tmp_path / "world")
     file = min((tmp_path / "world" / "zoo").glob("*.safetensors"))
     if damage == "nan":
         save_tensors(file, {name: tensor * torch.nan for name, tensor in read_tensors(file).items()}, metadata(file))
@@ -342,7 +353,7 @@ def test_damaged_sets_are_refused(damage: str, way: Path, tmp_path: Path, capsys
     else:
         file = tmp_path / "world" / "samples.jsonl"
         file.write_text(file.read_text().replace('"caption": "', '"caption": "", "was": "', 1))
-    with chdir(way):
+    with chdir(pipeline):
         values = ("zoo.per_group=2", "stages.s1.batch_size=6", "stages.s1.layers_per_sample=null")
         paths = (f"data={tmp_path}/world", f"paths.runs={tmp_path}/runs")
         assert main(["train", "stage=1", *QUICK, *values, *paths]) == 2
@@ -354,7 +365,7 @@ def metadata(file: Path) -> dict[str, str]:
     return lofa.files.read_metadata(file)
 
 
-def test_eval_compares_and_reports(way: Path) -> None:
+def test_eval_compares_and_reports(pipeline: Path) -> None:
     values = (
         "evaluation.draws=50",
         "evaluation.noise_levels=1",
@@ -364,11 +375,11 @@ def test_eval_compares_and_reports(way: Path) -> None:
         "method.lora_shared.steps=2",
         "method.lora_shared.warmup=1",
     )
-    with chdir(way):
+    with chdir(pipeline):
         methods = "methods=[base,lora,lora_shared,lofa,other,lofa_sibling,lofa_shuffled]"
         named = ("name=compared", "predictor=runs/second", "+predictors.other=runs/second")
         assert main(["eval", BACKBONE, *JUDGES, *values, methods, *named]) == 0
-    metrics = json.loads((way / "runs" / "compared" / "metrics.json").read_text())
+    metrics = json.loads((pipeline / "runs" / "compared" / "metrics.json").read_text())
     methods = ["base", "lora", "lora_shared", "lofa", "other", "lofa_sibling", "lofa_shuffled"]
     assert list(metrics["methods"]) == methods and "2 steps of" in metrics["methods"]["lora"]["seconds"]["how"]
     assert list(metrics["steering_margin"]) == ["lora", "lofa", "other", "lofa_sibling"]
@@ -376,13 +387,13 @@ def test_eval_compares_and_reports(way: Path) -> None:
     assert metrics["steering_margin"]["lofa"] == differences
     assert metrics["methods"]["other"]["denoising_loss"] == metrics["methods"]["lofa"]["denoising_loss"]
     assert {"lofa-base", "lofa-lora", "lora-base"} <= set(metrics["differences"])
-    report = (way / "runs" / "compared" / "report.html").read_text()
+    report = (pipeline / "runs" / "compared" / "report.html").read_text()
     assert "stage 2 loss" in report and "Response maps" in report and 'src="data:' in report
 
 
-def test_poses_train_and_evaluate(way: Path, tmp_path: Path) -> None:
+def test_poses_train_and_evaluate(pipeline: Path, tmp_path: Path) -> None:
     poses = ("task=pose_action", *QUICK, "stages.s2.clips=0", "trainer.enable_progress_bar=false")
-    with chdir(way):
+    with chdir(pipeline):
         assert main(["train", "stage=1", *poses]) == 0
         assert main(["train", "stage=2", *poses]) == 0
         quick = ("evaluation.draws=50", "evaluation.noise_levels=1", "task=pose_action", "name=poses")
@@ -393,10 +404,10 @@ def test_poses_train_and_evaluate(way: Path, tmp_path: Path) -> None:
     assert len(lofa.Adapter.load(tmp_path / "x.safetensors")) == 16
 
 
-def test_two_conditions_train_and_each_can_be_left_out(way: Path, tmp_path: Path) -> None:
+def test_two_conditions_train_and_each_can_be_left_out(pipeline: Path, tmp_path: Path) -> None:
     own = "+task.conditions.text={_target_:tests.helpers.toy_text.ScaledText,scale:0.5}"
     both = ("task=pose_action", own, "task.conditions.pose.width=64", "task.name=both", *QUICK, "stages.s2.clips=0")
-    with chdir(way):
+    with chdir(pipeline):
         assert main(["train", "stage=1", *both, "logger=csv"]) == 0
         assert main(["train", "stage=2", *both]) == 0
         (log,) = (file.read_text() for file in Path("runs/both").rglob("*.csv"))
@@ -415,7 +426,7 @@ METHODS = {"base", "lora", "lora_shared", "lofa", "lofa_shuffled", "lofa_sibling
 
 @pytest.mark.slow
 @pytest.mark.parametrize("task", ["text_action", "pose_action"])
-def test_demo_walks_the_whole_way(task: str, models: Path, tmp_path: Path) -> None:
+def test_demo_runs_the_whole_pipeline(task: str, models: Path, tmp_path: Path) -> None:
     paths = (f"backbone.path={models}/wan", f"metrics.clip={models}/clip", f"metrics.video={models}/video")
     with chdir(tmp_path):
         assert main(["demo", "experiment=smoke", f"task={task}", *paths, *SIZES]) == 0
