@@ -45,8 +45,10 @@ def test_a_run_is_not_resumed_with_other_networks(
     pipeline: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = copytree(pipeline / "runs" / "first", tmp_path / "first")
+    before = (run / "config.yaml").read_bytes()
     with chdir(pipeline):
         assert main(["train", f"resume={run}", "hypernet.lora_rank=3", "stages.s1.max_steps=9"]) == 2
+    assert (run / "config.yaml").read_bytes() == before
     message = capsys.readouterr().err
     assert "the checkpoint is of other networks" in message and "network.head.A.96.weight" in message
 

@@ -11,9 +11,12 @@ from lightning import Trainer
 
 from lofa.backbones import Backbone
 from lofa.data import LoFADataModule
+from lofa.errors import LofaError
+from lofa.files import atomic_write
 from lofa.predict import save_predictor
+from lofa.processes import is_first_process
 from lofa.training import Checkpoints, PredictorModule
-from lofa.workflows.runs import finish_run, start_run
+from lofa.workflows.runs import CONFIG, finish_run, start_run
 
 __all__ = ["Trained", "quieten_lightning", "train_stage"]
 
@@ -62,8 +65,15 @@ def train_stage(
         metadata: header strings of the predictor's files
         checkpoint: where the training goes on from; None: from nothing
     """
+    before = (run / CONFIG).read_bytes() if checkpoint is not None else b""
     start_run(run, settings)
-    trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
+    try:
+        trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
+    except LofaError:
+        if before and not trainer.global_step and is_first_process():  # the checkpoint is of another training
+            with atomic_write(run / CONFIG) as temporary:
+                temporary.write_bytes(before)
+        raise
     metrics = _keep_best(trainer, checkpoints, module, data)
     save_predictor(
         run / "predictor",
