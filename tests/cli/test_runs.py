@@ -8,8 +8,11 @@ from typing import Any
 import pytest
 import torch
 from omegaconf import OmegaConf
+from torch import Tensor
 
+from lofa import Backbone
 from lofa.cli import main
+from lofa.cli.objects import open_backbone
 from lofa.cli.runs import new_run, read_run_config
 from lofa.data import ZooBatch
 from lofa.errors import ConfigError
@@ -104,6 +107,23 @@ def test_the_weights_that_validated_best_are_kept(
     )
     assert all(torch.equal(kept[name], best[f"hypernet.trained.{name}"]) for name in kept)
     assert any(not torch.equal(kept[name], last[f"hypernet.trained.{name}"]) for name in kept)
+
+
+def test_random_numbers_drawn_while_a_model_loads_change_no_training(
+    prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def trained(name: str) -> dict[str, Tensor]:
+        with chdir(prepared):
+            assert main([*QUICK, f"name={name}", f"paths.runs={tmp_path}"]) == 0
+        return read_tensors(tmp_path / name / "predictor" / "response.safetensors")
+
+    def drawing(*arguments: Any) -> Backbone:
+        torch.rand(7)
+        return open_backbone(*arguments)
+
+    calm = trained("calm")
+    monkeypatch.setattr("lofa.cli.train.open_backbone", drawing)
+    torch.testing.assert_close(trained("drawn"), calm, rtol=0, atol=0)
 
 
 def test_a_run_killed_before_its_first_checkpoint_goes_on_from_the_first_step(

@@ -71,7 +71,6 @@ def train_into(run: Path, config: TrainConfig, checkpoint: Path | None = None) -
         parts.check()
         classes = encoder_classes(config.task)
         workflows.quieten_lightning()
-        seed_everything(config.seed, verbose=False)
         stage, set_dir = stage_config(config), find_set(config)
         samples = read_samples(set_dir)
         backbone = open_backbone(config.backbone, "cpu")
@@ -90,11 +89,12 @@ def train_into(run: Path, config: TrainConfig, checkpoint: Path | None = None) -
             seed=config.seed,
         )
         data.setup()
-        encoder = workflows.build_encoder(conditions, backbone, data.example(), classes)
         earlier: dict[str, Part] = {}
         if needed:
             config = replace(config, response=str(_choose_response(config, set_dir, backbone)))
             earlier = _load_earlier(config, backbone, needed)
+        seed_everything(config.seed, verbose=False)  # here: loading a model draws random numbers, more or fewer of them
+        encoder = workflows.build_encoder(conditions, backbone, data.example(), classes)
         hypernet = workflows.build_hypernet(config.hypernet, backbone, config.stage or 1, encoder, earlier)
         module = _build_module(config, parts, backbone, hypernet)
         validated = bool(len(data.val or ())) and trainer.get("limit_val_batches") != 0
