@@ -20,7 +20,7 @@ from lofa.cli.runs import find_set, new_run
 from lofa.errors import ConfigError, DataError
 from lofa.evaluation import Evaluation, Predicted, Recipe, closing_table
 from lofa.predict import Predictor
-from lofa.stores import Place
+from lofa.stores import Place, address
 from lofa.tasks import Task
 
 __all__ = ["build_recipes", "compare_methods", "evaluation"]
@@ -87,7 +87,7 @@ def _recipe(key: str, node: Any, seed: int) -> Recipe:
 
 
 def _newest_predictor(config: EvalConfig, set_dir: Place, backbone: Backbone) -> str:
-    wanted = {"stage": 2, "data": str(set_dir.resolve()), "task": config.task.name}
+    wanted = {"stage": 2, "data": address(set_dir), "task": config.task.name}
     try:
         run = workflows.find_run(config.paths.runs, wanted, backbone)
     except DataError as error:

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from lofa.cli.text import literal
 from lofa.errors import ConfigError
 from lofa.processes import is_first_process
-from lofa.stores import Place, StorePath, locate
+from lofa.stores import Place, locate
 from lofa.workflows.runs import CONFIG, SHARED_RUN, read_settings, reserve_run
 
 __all__ = ["find_set", "new_run", "read_run_config"]
@@ -22,7 +22,7 @@ __all__ = ["find_set", "new_run", "read_run_config"]
 def find_set(config: Any) -> Place:
     """Where the data set lies that `data` names: a folder or URL as it stands, or a name in `paths.data`."""
     place = locate(config.data)
-    if isinstance(place, StorePath) or place.is_absolute() or len(place.parts) > 1:
+    if not isinstance(place, Path) or place.is_absolute() or len(place.parts) > 1:
         return place
     return locate(config.paths.data) / config.data
 

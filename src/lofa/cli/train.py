@@ -25,7 +25,7 @@ from lofa.hypernets import Hypernetwork, Part
 from lofa.predict import load_part, read_description
 from lofa.processes import is_first_process
 from lofa.resources import conf_dir
-from lofa.stores import Place
+from lofa.stores import Place, address
 from lofa.training import (
     LAST,
     Checkpoints,
@@ -156,7 +156,7 @@ def _check_stage(config: TrainConfig) -> tuple[str, ...]:
 
 def _identity(config: TrainConfig, set_dir: Place, stage: int) -> dict[str, object]:
     """What a later command finds a run by."""
-    return {"stage": stage, "data": str(set_dir.resolve()), "task": config.task.name}
+    return {"stage": stage, "data": address(set_dir), "task": config.task.name}
 
 
 def _resumed(run: Path, trusted: bool) -> TrainConfig:
