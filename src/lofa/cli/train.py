@@ -113,7 +113,12 @@ def train_into(run: Path, config: TrainConfig, checkpoint: Path | None = None) -
             backbone=backbone,
             conditions=list(conditions),
             settings=asdict(config),
-            summary={"stage": config.stage, "data": address(set_dir), "task": config.task.name},
+            summary={
+                "stage": config.stage,
+                "data": address(set_dir),
+                "task": config.task.name,
+                "hypernet": config.hypernet.kind,
+            },
             metadata={"data": str(set_dir), "task": config.task.name},
             checkpoint=checkpoint,
         )

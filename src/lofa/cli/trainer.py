@@ -37,15 +37,16 @@ def training_parts(config: TrainConfig) -> dict[str, Blueprint]:
     are such; callbacks.<name>.
 
     Raises:
-        ConfigError: a class that is not there, an argument that it does not take, or a negative gradient norm.
+        ConfigError: a class that is not there, an argument that it does not take, or a negative value.
     """
     key, stage = f"stages.s{config.stage}", stage_config(config)
     plugin, trainer = dict(config.strategy.plugin), dict(config.trainer)
     if "data_parallel_size" in plugin and plugin["data_parallel_size"] is None:
         plugin["data_parallel_size"] = _count_devices(config) * config.strategy.num_nodes
     trainer.pop("enable_progress_bar", None)  # ours counts steps
-    if (trainer.get("gradient_clip_val") or 0) < 0:  # Lightning would climb the loss
-        raise ConfigError(f"trainer.gradient_clip_val={trainer['gradient_clip_val']}: must be at least 0, or null")
+    for name in ("gradient_clip_val", "log_every_n_steps"):  # Lightning takes them: it would climb the loss, never log
+        if (trainer.get(name) or 0) < 0:
+            raise ConfigError(f"trainer.{name}={trainer[name]}: must be at least 0, or null")
     module = ("hypernet", "backbone", "optimizer", "scheduler", *(("seed",) if config.stage == 2 else ()))
     parts = {
         "optimizer": Blueprint(f"{key}.optimizer", stage.optimizer, positional=1),
