@@ -20,7 +20,7 @@ from lofa.conditions import ConditionEncoder
 from lofa.errors import ConfigError, DataError
 from lofa.predict import Predictor
 from lofa.processes import is_first_process
-from lofa.stores import Place, StorePath, locate
+from lofa.stores import Place, address, locate
 from lofa.tasks import Task
 from lofa.workflows import check_kinds, find_run, pick_device
 from lofa.workflows.runs import CONFIG, SHARED_RUN, read_settings, reserve_run
@@ -87,7 +87,7 @@ def read_conditions(task: Task) -> tuple[dict[str, dict[str, Any]], dict[str, ty
 def find_set(config: PipelineConfig) -> Place:
     """Where the data set lies that `data` names: a folder or URL as it stands, or a name in `paths.data`."""
     place = locate(config.data)
-    if isinstance(place, StorePath) or place.is_absolute() or len(place.parts) > 1:
+    if not isinstance(place, Path) or place.is_absolute() or len(place.parts) > 1:
         return place
     return locate(config.paths.data) / config.data
 
@@ -98,7 +98,7 @@ def newest_run(config: PipelineConfig, stage: int, backbone: Backbone, key: str)
     Raises:
         DataError: there is none.
     """
-    wanted = {"stage": stage, "data": str(find_set(config).resolve()), "task": config.task.name}
+    wanted = {"stage": stage, "data": address(find_set(config)), "task": config.task.name}
     try:
         run = find_run(config.paths.runs, wanted, backbone)
     except DataError as error:

@@ -30,6 +30,7 @@ from lofa.errors import ConfigError, Interrupted
 from lofa.hypernets import Hypernetwork, Part
 from lofa.processes import is_first_process
 from lofa.resources import conf_dir
+from lofa.stores import address
 from lofa.training import (
     LAST,
     Checkpoints,
@@ -115,7 +116,7 @@ def train_into(run: Path, config: TrainConfig, checkpoint: Path | None = None) -
             settings=asdict(config),
             summary={
                 "stage": config.stage,
-                "data": str(set_dir.resolve()),
+                "data": address(set_dir),
                 "task": config.task.name,
                 "hypernet": config.hypernet.kind,
             },
