@@ -1,0 +1,195 @@
+"""SDXL through diffusers: a UNet, its autoencoder, two text encoders and its noise schedule. An image is a clip of one
+frame."""
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property, partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lofa.adapters import AdapterBatch
+from lofa.backbones.base import Backbone, OnStep, Sampling
+from lofa.backbones.sampler import sample
+from lofa.backbones.sdxl.architecture import ATTENTION_KINDS, unet_layers
+from lofa.backbones.source import Source
+from lofa.conditions import Condition
+from lofa.diffusion import Ddpm, seeded_noise
+from lofa.errors import BackboneError
+
+__all__ = ["SDXL_SAMPLING", "SdxlBackbone"]
+
+SDXL_SAMPLING = Sampling(frames=1, height=1024, width=1024, steps=50, guidance=5.0, fps=1.0)
+"""The defaults of diffusers' StableDiffusionXLPipeline."""
+
+POOLED = "pooled"
+"""Extra of a condition: the second text encoder's vector of the whole prompt, (B, P)."""
+
+_IMAGES_AT_ONCE = 8  # the autoencoder's activations are the largest of all
+
+
+class SdxlBackbone(Backbone):
+    """A model of StableDiffusionXLPipeline's parts as backbone.
+
+    Every one of a prompt's tokens counts, padding too: the encoders write into it, and the UNet was trained on it.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        source: Source,
+        kinds: Sequence[str] = ATTENTION_KINDS,
+        sampling: Sampling = SDXL_SAMPLING,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        super().__init__(name, source, unet_layers(source.config("unet"), kinds), sampling, dtype, device)
+
+    # -- parts -----------------------------------------------------------------------------------------------------
+
+    def _open_denoiser(self) -> Mapping[str, nn.Module]:
+        from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+
+        return {"unet": self.source.load("unet", UNet2DConditionModel, dtype=self.dtype)}
+
+    def _open_autoencoder(self) -> nn.Module:
+        from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+
+        network: nn.Module = self.source.load("vae", AutoencoderKL, dtype=torch.float32)  # half precision overflows
+        return network
+
+    def _open_text_encoder(self) -> nn.Module:
+        from transformers import CLIPTextModel, CLIPTextModelWithProjection
+
+        first = self.source.load("text_encoder", CLIPTextModel, dtype=self.dtype)
+        second = self.source.load("text_encoder_2", CLIPTextModelWithProjection, dtype=self.dtype)
+        return nn.ModuleList([first, second])
+
+    @property
+    def tokenizers(self) -> Sequence[Any]:
+        """What cuts prompts into tokens, for each of the text encoders."""
+        names = ("tokenizer", "tokenizer_2")
+        return [self._part(name, partial(self._open_named, name)) for name in names]
+
+    # -- from the configurations alone -----------------------------------------------------------------------------
+
+    @property
+    def latent_channels(self) -> int:
+        return int(self.source.config("unet")["in_channels"])
+
+    @property
+    def condition_width(self) -> int:
+        return int(self.source.config("unet")["cross_attention_dim"])
+
+    @property
+    def max_prompt_tokens(self) -> int:
+        return int(self.source.config("tokenizer").get("model_max_length", 77))
+
+    @cached_property
+    def process(self) -> Ddpm:
+        try:
+            return Ddpm(self.source.config("scheduler"))
+        except ValueError as error:
+            raise BackboneError(f"{self.name}: {error}") from None
+
+    @cached_property
+    def _factor(self) -> int:
+        """Pixels of a latent, a side."""
+        return int(2 ** (len(self.source.config("vae")["block_out_channels"]) - 1))
+
+    def latent_shape(self, frames: int, height: int, width: int) -> tuple[int, int, int, int]:
+        unit = self._factor * 2 ** (len(self.source.config("unet")["block_out_channels"]) - 1)
+        if frames != 1 or height % unit or width % unit or min(height, width) < 1:
+            raise BackboneError(
+                f"{self.name} makes images: one frame, heights and widths in steps of {unit}; got {frames} frames of "
+                f"{height} x {width}"
+            )
+        return self.latent_channels, 1, height // self._factor, width // self._factor
+
+    # -- conditions and latents ------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def encode_prompt(self, prompts: list[str]) -> Condition:
+        self._check_prompts(prompts, self.tokenizers[0])
+        tokens, pooled = [], None
+        for tokenizer, encoder in zip(self.tokenizers, self.text_encoder, strict=True):
+            with self._one_at_a_time:
+                inputs = tokenizer(
+                    prompts, padding="max_length", max_length=self.max_prompt_tokens, return_tensors="pt"
+                )
+            made = encoder(inputs.input_ids.to(self.device), output_hidden_states=True)
+            tokens.append(made.hidden_states[-2])
+            pooled = made[0]  # of the second one: the projection of the end mark
+        lengths = torch.full((len(prompts),), self.max_prompt_tokens, device=self.device)
+        return Condition(torch.cat(tokens, dim=-1), lengths, {POOLED: pooled})
+
+    def _negative(self, prompt: str, like: Condition) -> Condition:
+        """What guidance leads away from; of no words zeros, as diffusers' pipeline has it where the model says so."""
+        if prompt or not self.source.index.get("force_zeros_for_empty_prompt", True):
+            negative = self.encode_prompt([prompt])[torch.zeros(len(like), dtype=torch.int64)]
+            return negative
+        zeros = {name: torch.zeros_like(value) for name, value in like.extras.items()}
+        return Condition(torch.zeros_like(like.tokens), like.lengths, zeros)
+
+    @torch.no_grad()
+    def encode_video(self, clips: Tensor) -> Tensor:
+        vae = self.autoencoder
+        if clips.ndim != 5 or clips.shape[-1] != 3 or clips.dtype != torch.uint8:
+            raise ValueError(f"clips must be uint8 (B, 1, H, W, 3), got {clips.dtype} {tuple(clips.shape)}")
+        self.latent_shape(*clips.shape[1:4])
+        pixels = clips[:, 0].to(vae.device).permute(0, 3, 1, 2).to(vae.dtype) / 127.5 - 1
+        parts = [vae.encode(part).latent_dist.mode() for part in pixels.split(_IMAGES_AT_ONCE)]
+        return (torch.cat(parts) * vae.config.scaling_factor).float().unsqueeze(2)
+
+    @torch.no_grad()
+    def decode_latents(self, latents: Tensor) -> Tensor:
+        vae = self.autoencoder
+        scaled = latents[:, :, 0].to(vae.device, vae.dtype) / vae.config.scaling_factor
+        pixels = torch.cat([vae.decode(part).sample.float() for part in scaled.split(_IMAGES_AT_ONCE)])
+        images = ((pixels + 1) * 127.5).clamp(0, 255).round().to(torch.uint8)
+        return images.permute(0, 2, 3, 1).unsqueeze(1).contiguous()
+
+    # -- denoising -------------------------------------------------------------------------------------------------
+
+    def predict(self, x_t: Tensor, level: Tensor, condition: Condition, batch: AdapterBatch, rows: Tensor) -> Tensor:
+        return self._denoise(x_t, self.process.timestep(level), condition, batch, rows)
+
+    def _denoise(self, x_t: Tensor, timestep: Tensor, condition: Condition, batch: AdapterBatch, rows: Tensor) -> Tensor:
+        """The UNet's output (B, C, 1, H, W). The image it is told of is the latents' own: whole, uncropped."""
+        if POOLED not in condition.extras or condition.tokens.shape[2] != self.condition_width:
+            raise BackboneError(
+                f"{self.name} takes conditions of width {self.condition_width} with a pooled vector, got "
+                f"{tuple(condition.tokens.shape)} with {', '.join(condition.extras) or 'nothing'}: they were encoded for "
+                "another backbone"
+            )
+        count, size = len(x_t), [side * self._factor for side in x_t.shape[-2:]]
+        tokens = condition.tokens.to(self.device, self.dtype).expand(count, -1, -1)
+        added = {
+            "text_embeds": condition.extras[POOLED].to(self.device, self.dtype).expand(count, -1),
+            "time_ids": torch.tensor([[*size, 0, 0, *size]], device=self.device, dtype=self.dtype).expand(count, -1),
+        }
+        with self.slots.attached(batch, rows):
+            made: Tensor = self.denoiser["unet"](
+                x_t[:, :, 0].to(self.dtype), timestep, tokens, added_cond_kwargs=added, return_dict=False
+            )[0]
+        return made.unsqueeze(2)
+
+    def _sample(
+        self,
+        prompts: list[str],
+        negative_prompt: str,
+        batch: AdapterBatch,
+        rows: tuple[Tensor, Tensor],
+        seeds: list[int],
+        sampling: Sampling,
+        on_step: OnStep | None,
+    ) -> Tensor:
+        noise = seeded_noise(seeds, self.latent_shape(sampling.frames, sampling.height, sampling.width)).to(self.device)
+        conditions = [self.encode_prompt(prompts)]
+        if sampling.guidance > 1:
+            conditions.append(self._negative(negative_prompt, conditions[0]))
+        sides = [partial(self._side, own, batch, of_rows) for own, of_rows in zip(conditions, rows, strict=False)]
+        return sample(self.scheduler, sides, noise, sampling.steps, sampling.guidance, on_step)
+
+    def _side(self, condition: Condition, batch: AdapterBatch, rows: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+        return self._denoise(x_t, t, condition, batch, rows)
