@@ -29,10 +29,10 @@ from lofa.cli.trainer import build_trainer, place_training, stage_config, traini
 from lofa.data import LoFADataModule, Sample, read_samples
 from lofa.errors import ConfigError, Interrupted
 from lofa.hypernets import Hypernetwork, Part
+from lofa.paths import address
 from lofa.predict import load_part, read_description
 from lofa.processes import is_first_process
 from lofa.resources import conf_dir
-from lofa.stores import address
 from lofa.training import (
     LAST,
     Checkpoints,
