@@ -1,7 +1,6 @@
 """What the configuration means: backbone, predictor, conditions, data set, run directory."""
 
 import os
-from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import datetime
@@ -27,7 +26,6 @@ from lofa.workflows import check_kinds, find_run, pick_device
 from lofa.workflows.runs import CONFIG, SHARED_RUN, read_settings, reserve_run
 
 __all__ = [
-    "check_conditions",
     "find_set",
     "load_predictor",
     "new_run",
@@ -84,13 +82,6 @@ def read_conditions(task: Task) -> tuple[dict[str, dict[str, Any]], dict[str, ty
             if not issubclass(classes[name], ConditionEncoder):
                 raise ConfigError(f"{key}: no subclass of lofa.conditions.ConditionEncoder")
     return constructed, classes
-
-
-def check_conditions(given: str, conditions: Sequence[str], task: Task) -> None:
-    """Refuses a predictor or stage, `given` as key=value, of other conditions than the task's (ConfigError)."""
-    if set(conditions) != set(task.conditions):
-        found, wanted = (", ".join(one) for one in (conditions, task.conditions))
-        raise ConfigError(f"{given}: takes {found}, but task={task.name} gives {wanted}")
 
 
 def find_set(config: PipelineConfig) -> Place:
