@@ -7,7 +7,7 @@ from rich.table import Column, Table
 
 from lofa.backbones import Backbone
 from lofa.errors import DataError
-from lofa.stores import Place
+from lofa.paths import Place
 from lofa.zoo import ZooAudit, ZooOptions, ZooReport, build_zoo, verify_zoo
 
 __all__ = ["check_zoo", "train_zoo"]
