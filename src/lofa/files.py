@@ -26,7 +26,7 @@ from torch import Tensor
 from lofa.errors import DataError
 from lofa.faults import write_faults
 from lofa.ranges import open_tensors
-from lofa.stores import Location, StorePath, locate
+from lofa.stores import Location, driver_faults, locate
 from lofa.targets import FILE, Kind, check_target
 
 __all__ = [
@@ -58,20 +58,23 @@ def atomic_write(path: Location, replaces: Kind = FILE) -> Iterator[Path]:
 
     The temporary path may be made a file or a folder. What stands at `path` is replaced if it is of the kind
     `replaces`: a file by default, and no folder ever that is not known by its content. If the block raises, nothing is
-    left behind and `path` is as it was. For an object of a store, which may be no folder, the temporary path is a local
-    one.
+    left behind and `path` is as it was. For an object of a store the temporary path is a local one, and a file.
 
     Raises:
+        DataError: of a web server, or what a store's driver raises.
         TargetError: something else stands there.
         WriteError: the disk is full or read only, the folder belongs to others ...
     """
     path = locate(path)
-    if isinstance(path, StorePath):
+    if not isinstance(path, Path):
+        if path.protocol in ("http", "https"):
+            raise DataError(f"{path}: a web server can only be read; write to a folder or an object store")
         with tempfile.TemporaryDirectory() as folder:
             temporary = Path(folder) / path.name
             with write_faults(temporary, temporary):
                 yield temporary
-            path.upload(temporary)
+            with driver_faults(path):
+                path.fs.put_file(str(temporary), path.path)
         return
     check_target(path, overwrite=True, kind=replaces)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp{path.suffix}")
@@ -123,7 +126,7 @@ def temporaries(folder: Location) -> dict[Path, str]:
     A store never has any.
     """
     folder = locate(folder)
-    if isinstance(folder, StorePath):
+    if not isinstance(folder, Path):
         return {}
     made = re.compile(r"\.(.+)\.[0-9a-f]{8}\.tmp(\.[^.]+)?")
     found = {}
@@ -161,6 +164,15 @@ def write_json(path: Location, value: object) -> None:
         temporary.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
+def _read_bytes(path: Location) -> bytes:
+    place = locate(path)
+    try:
+        with driver_faults(place):
+            return place.read_bytes() if isinstance(place, Path) else place.fs.cat_file(place.path)
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
+
+
 def read_json(path: Location) -> Any:
     """Reads a json file.
 
@@ -168,9 +180,7 @@ def read_json(path: Location) -> Any:
         DataError: the file is missing or no json.
     """
     try:
-        return json.loads(locate(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
+        return json.loads(_read_bytes(path).decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: not a json file ({error})") from None
 
@@ -182,8 +192,8 @@ def append_jsonl(path: Location, value: object) -> None:
     """
     path = locate(path)
     line = json.dumps(value, allow_nan=False).encode() + b"\n"
-    if isinstance(path, StorePath):
-        before = path.read_bytes() if path.is_file() else b""
+    if not isinstance(path, Path):
+        before = _read_bytes(path) if path.is_file() else b""
         with atomic_write(path) as temporary:
             temporary.write_bytes(before + line)
         return
@@ -239,10 +249,7 @@ def read_jsonl(path: Location, torn: bool = False) -> Iterator[Any]:
     Raises:
         DataError: the file is missing, or another line is no json; the line is named.
     """
-    try:
-        lines = locate(path).read_bytes().split(b"\n")
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
+    lines = _read_bytes(path).split(b"\n")
     if torn and _is_torn(lines[-1]):
         lines.pop()
     for number, line in enumerate(lines, 1):
@@ -298,15 +305,12 @@ def read_tensors(path: Location, names: Iterable[str] | None = None) -> dict[str
 def local_copy(path: Location) -> Iterator[Path]:
     """Gives the path itself, or a copy of a store's object for the length of the block (DataError: it is missing)."""
     path = locate(path)
-    if not isinstance(path, StorePath):
+    if isinstance(path, Path):
         yield path
         return
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / path.name
-        try:
-            path.download(copy)
-        except FileNotFoundError:
-            raise DataError(f"{path}: no such file") from None
+        copy.write_bytes(_read_bytes(path))
         yield copy
 
 

@@ -32,7 +32,7 @@ from lofa.files import atomic_write, read_json, remove_temporaries, write_json
 from lofa.interop import PREFIX
 from lofa.locks import locked
 from lofa.paths import inside
-from lofa.stores import Location, Place, StorePath, locate
+from lofa.stores import Location, Place, locate
 
 __all__ = ["PrepareReport", "clip_shape", "open_source", "prepare"]
 
@@ -140,7 +140,7 @@ def _claimed(set_dir: Place) -> Iterator[None]:
     Raises:
         DataError: another process prepares the set.
     """
-    if isinstance(set_dir, StorePath):
+    if not isinstance(set_dir, Path):
         yield
         return
     lock = inside(set_dir, set_dir / ".prepare.lock")

@@ -5,19 +5,18 @@ from typing import TYPE_CHECKING
 from lofa.lazy import lazy
 
 if TYPE_CHECKING:
-    from lofa.workflows.clips import check_clip_path, difference, side_by_side, write_clip
-    from lofa.workflows.devices import pick_device, pick_dtype
+    from lofa.workflows.adapters import check_adapter, check_made_for, export_adapter
+    from lofa.workflows.clips import Comparison, check_clip_path, compare_clips, difference, side_by_side, write_clip
+    from lofa.workflows.devices import pick_device
     from lofa.workflows.evaluation import evaluate, write_evaluation
-    from lofa.workflows.export import export_adapter
     from lofa.workflows.finetuning import FineTuning, curve_files, finetune
-    from lofa.workflows.generation import Comparison, check_adapter, check_made_for, compare_clips
     from lofa.workflows.inspection import inspect
     from lofa.workflows.networks import build_encoder, build_hypernet, check_kinds, hypernet_kind
     from lofa.workflows.runs import find_run, finish_run, read_settings, reserve_run, start_run
     from lofa.workflows.training import Trained, quieten_lightning, train_stage
 else:
     __getattr__, __dir__ = lazy(
-        __name__, "clips devices evaluation export finetuning generation inspection networks runs training"
+        __name__, "devices runs clips adapters evaluation finetuning inspection networks training"
     )
 
 __all__ = [
@@ -41,7 +40,6 @@ __all__ = [
     "hypernet_kind",
     "inspect",
     "pick_device",
-    "pick_dtype",
     "quieten_lightning",
     "read_settings",
     "reserve_run",

@@ -1,20 +1,13 @@
-"""Devices and precisions by name."""
+"""Devices by name."""
 
 import torch
 
-from lofa.errors import ConfigError, nearest
+from lofa.errors import ConfigError
 
-__all__ = ["ACCELERATORS", "pick_device", "pick_dtype"]
+__all__ = ["ACCELERATORS", "pick_device"]
 
 ACCELERATORS = {"cpu": "cpu", "cuda": "gpu", "mps": "gpu"}
 """Kind of device -> Lightning's word for it."""
-
-_DTYPES = {
-    "float32": torch.float32,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-    "float8_e4m3fn": torch.float8_e4m3fn,
-}
 
 
 def pick_device(name: str) -> torch.device:
@@ -35,10 +28,3 @@ def pick_device(name: str) -> torch.device:
             f"device={name}: {str(error).splitlines()[0]}; give cpu, cuda, cuda:<number> or auto"
         ) from None
     return device
-
-
-def pick_dtype(name: str | None) -> torch.dtype | None:
-    """The floating-point type of that name, None for None (ConfigError for another name)."""
-    if name is not None and name not in _DTYPES:
-        raise ConfigError(f"dtype={name}: {nearest(name, _DTYPES)}")
-    return None if name is None else _DTYPES[name]

@@ -1,31 +1,39 @@
-"""lofa zoo: the per-sample LoRAs of a data set, many at once."""
+"""Commands that make what training needs: prepare, zoo, pretrain."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Column, Table
 
+from lofa import pretrain as recipes
 from lofa.backbones import Backbone
-from lofa.cli.commands import ZooConfig
-from lofa.cli.objects import open_backbone
+from lofa.cli.commands import PrepareConfig, PretrainConfig, ZooConfig
+from lofa.cli.objects import find_set, open_backbone
 from lofa.cli.pipeline import PipelineConfig
-from lofa.cli.runs import find_set
-from lofa.errors import ConfigError, DataError, nearest
-from lofa.workflows import pick_device
+from lofa.data import PrepareReport
+from lofa.data import prepare as prepare_set
+from lofa.errors import DataError
 from lofa.zoo import ZooAudit, ZooReport, build_zoo, verify_zoo
 
-__all__ = ["check_zoo", "train_zoo", "zoo"]
+__all__ = ["prepare", "pretrain", "train_zoo", "zoo"]
 
-_ACTIONS = ("build", "retry", "verify")
+
+def prepare(config: PrepareConfig) -> PrepareReport:
+    """Clips, captions and joints -> a data set of encoded samples."""
+    return prepare_set(config.source, find_set(config), open_backbone(config), config.prepare)
+
+
+def pretrain(config: PretrainConfig) -> None:
+    """Makes the shipped tiny models, or what is missing of them."""
+    recipes.pretrain(Path(config.out), config.recipe, Console())
 
 
 def zoo(config: ZooConfig) -> ZooReport | ZooAudit:
     """Trains the LoRAs of the set `data`, or of one shard of them, or checks them."""
-    if config.action not in _ACTIONS:
-        raise ConfigError(f"action={config.action}: {nearest(config.action, _ACTIONS)}")
-    backbone = open_backbone(config.backbone, pick_device(config.device))
+    backbone = open_backbone(config)
     if config.action == "verify":
-        return check_zoo(config, backbone)
+        return _check_zoo(config, backbone)
     return train_zoo(config, backbone, retry=config.action == "retry")
 
 
@@ -51,12 +59,8 @@ def train_zoo(config: PipelineConfig, backbone: Backbone, retry: bool = False) -
     return report
 
 
-def check_zoo(config: ZooConfig, backbone: Backbone) -> ZooAudit:
-    """Checks a zoo and prints a table and a line a problem.
-
-    Raises:
-        DataError: there are problems.
-    """
+def _check_zoo(config: ZooConfig, backbone: Backbone) -> ZooAudit:
+    """Checks a zoo and prints a table and a line a problem (DataError where there are problems)."""
     folder = find_set(config) / "zoo"
     audit = verify_zoo(find_set(config), backbone, config.zoo)
     table = Table("check", Column("looked at", justify="right"), Column("problems", justify="right"), title=str(folder))
