@@ -14,7 +14,7 @@ from lofa.data import Sample, ZooStore, encoded_path
 from lofa.errors import DataError, WriteError
 from lofa.files import digest, read_json, read_jsonl, temporaries
 from lofa.zoo import LoraPlan, ZooOptions, build, build_zoo
-from lofa.zoo.groups import plan_groups
+from lofa.zoo.plan import plan_groups
 from tests.zoo.sets import sample, write_set
 
 OPTIONS = ZooOptions(rank=2, steps=2, warmup=0, batch=2, clips_per_step=1, probe_levels=2, lr=0.3)
