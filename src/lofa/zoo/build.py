@@ -13,7 +13,7 @@ from lofa.backbones import Backbone
 from lofa.data import ZooStore, read_samples
 from lofa.data.samples import find_encoded
 from lofa.errors import DataError, LofaError
-from lofa.stores import Location, Place, locate
+from lofa.paths import Location, Place, locate
 from lofa.zoo.claim import claimed, remove_leftovers
 from lofa.zoo.jobs import LoraJob, LoraResult, lora_seed, read_clips
 from lofa.zoo.options import LoraOptions, ZooOptions

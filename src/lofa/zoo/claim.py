@@ -11,9 +11,8 @@ from pathlib import Path
 from lofa.data import ZooStore
 from lofa.errors import DataError
 from lofa.files import remove_temporaries
-from lofa.locks import is_locked, locked
-from lofa.paths import inside
-from lofa.stores import Place
+from lofa.paths import Place, inside
+from lofa.processes import is_locked, locked
 
 __all__ = ["claimed", "living_shards", "remove_leftovers"]
 

@@ -12,7 +12,7 @@ from lofa.backbones import Backbone
 from lofa.conditions import Condition
 from lofa.data import Sample, read_encoded
 from lofa.data.samples import LATENTS, prompt_of
-from lofa.stores import Location
+from lofa.paths import Location
 
 __all__ = ["Clips", "LoraJob", "LoraResult", "lora_seed", "read_clips"]
 

@@ -15,8 +15,7 @@ from lofa.data import ZooStore
 from lofa.data.samples import LATENTS, Sample
 from lofa.errors import DataError
 from lofa.files import read_json, write_json
-from lofa.paths import inside
-from lofa.stores import Place
+from lofa.paths import Place, inside
 from lofa.zoo.options import ZooOptions
 
 __all__ = ["LoraPlan", "plan_groups", "plan_zoo", "shard_plan_path"]
