@@ -8,6 +8,7 @@ import pytest
 
 import lofa.worlds as worlds
 from lofa.worlds.appearance import BACKGROUNDS, BODIES, DRIFTS, SIZES, STYLES
+from lofa.worlds.captions import GENERIC_PHRASES, action_phrases, appearance_phrases, split_words
 from lofa.worlds.skeleton import joints_of, pose
 
 NAMES = list(worlds.ACTIONS)
@@ -100,7 +101,7 @@ def test_splits_hold_out_compositions_of_known_words() -> None:
     assert len(split["test"]) >= 24
     pairs = {(part.verb, part.limb, word) for action in split["train"] for part in action.parts for word in part.words}
     composed = {part.name for action in split["train"] if len(action.parts) > 1 for part in action.parts}
-    spoken = {word for a in split["train"] for text in worlds.action_phrases(a) for word in worlds.split_words(text)}
+    spoken = {word for a in split["train"] for text in action_phrases(a) for word in split_words(text)}
     verbs = {action.parts[0].verb for action in split["train"]}
     for name in ("val", "test"):
         assert {len(action.parts) for action in split[name]} == {1, 2}
@@ -109,7 +110,7 @@ def test_splits_hold_out_compositions_of_known_words() -> None:
             for part in action.parts:
                 assert {(part.verb, part.limb, word) for word in part.words} <= pairs
                 assert len(action.parts) == 1 or part.name in composed
-            assert {word for text in worlds.action_phrases(action) for word in worlds.split_words(text)} <= spoken
+            assert {word for text in action_phrases(action) for word in split_words(text)} <= spoken
 
 
 def test_captions_use_the_vocabulary_and_stay_short() -> None:
@@ -117,28 +118,28 @@ def test_captions_use_the_vocabulary_and_stay_short() -> None:
     rng = np.random.default_rng(0)
     for name in [*NAMES, *[None] * 50]:
         for _ in range(5):
-            used = worlds.split_words(worlds.caption(worlds.Appearance.random(rng), name, rng))
+            used = split_words(worlds.caption(worlds.Appearance.random(rng), name, rng))
             assert set(used) <= words
             assert len(used) <= 32
 
 
 def test_captions_name_every_attribute() -> None:
     looks = list(itertools.starmap(worlds.Appearance, itertools.product(BODIES, BACKGROUNDS, STYLES, DRIFTS, SIZES)))
-    assert len({phrase for look in looks for phrase in worlds.appearance_phrases(look)}) == sum(
-        len(worlds.appearance_phrases(look)) for look in looks
+    assert len({phrase for look in looks for phrase in appearance_phrases(look)}) == sum(
+        len(appearance_phrases(look)) for look in looks
     )
 
 
 def test_no_wording_belongs_to_two_classes() -> None:
     owner: dict[str, str] = {}
     for name, action in worlds.ACTIONS.items():
-        for phrase in worlds.action_phrases(action):
+        for phrase in action_phrases(action):
             assert owner.setdefault(phrase, name) == name
 
 
 def test_generic_captions_use_no_action_word() -> None:
-    verbs = {text.split()[0] for name in NAMES for text in worlds.action_phrases(worlds.ACTIONS[name])}
-    assert not verbs & {word for phrase in worlds.GENERIC_PHRASES for word in worlds.split_words(phrase)}
+    verbs = {text.split()[0] for name in NAMES for text in action_phrases(worlds.ACTIONS[name])}
+    assert not verbs & {word for phrase in GENERIC_PHRASES for word in split_words(phrase)}
 
 
 def test_free_text_is_used_as_it_is() -> None:

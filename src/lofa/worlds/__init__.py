@@ -2,26 +2,22 @@
 
 from lofa.worlds.actions import ACTIONS, SPLITS
 from lofa.worlds.appearance import Appearance
-from lofa.worlds.captions import GENERIC_PHRASES, action_phrases, appearance_phrases, caption, split_words, vocabulary
+from lofa.worlds.captions import caption, vocabulary
 from lofa.worlds.render import render
 from lofa.worlds.skeleton import JOINTS, fit_pose
 from lofa.worlds.world import Clip, random_motion, sample_batch, sample_motion
 
 __all__ = [
     "ACTIONS",
-    "GENERIC_PHRASES",
     "JOINTS",
     "SPLITS",
     "Appearance",
     "Clip",
-    "action_phrases",
-    "appearance_phrases",
     "caption",
     "fit_pose",
     "random_motion",
     "render",
     "sample_batch",
     "sample_motion",
-    "split_words",
     "vocabulary",
 ]

@@ -9,31 +9,30 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
+from typing import NamedTuple
 
 __all__ = ["ACTIONS", "SPLITS", "Action", "Part"]
 
 
-@dataclass(frozen=True)
-class Part:
+class Part(NamedTuple):
     """One movement; a slot that does not apply is the empty string."""
 
     verb: str
-    limb: str = ""
     side: str = ""
-    speed: str = ""
-    extent: str = ""
+    limb: str = ""
     direction: str = ""
+    extent: str = ""
+    speed: str = ""
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The filled slots."""
+        return tuple(slot for slot in self if slot)
 
     @property
     def name(self) -> str:
-        """Slug of the filled slots, "raise-right-arm-high-fast"."""
-        slots = (self.verb, self.side, self.limb, self.direction, self.extent, self.speed)
-        return "-".join(slot for slot in slots if slot)
-
-    @property
-    def words(self) -> frozenset[str]:
-        """The filled slots."""
-        return frozenset({self.verb, self.limb, self.side, self.speed, self.extent, self.direction} - {""})
+        """ "raise-right-arm-high-fast" """
+        return "-".join(self.words)
 
 
 @dataclass(frozen=True)
@@ -81,15 +80,15 @@ _TABLE: tuple[tuple[str, str, Sequence[str], Sequence[str], Sequence[str]], ...]
     ("curl", "arm", _ANY, _NO, _NO),
 )
 _ARMS = (
-    *(Part("raise", "arm", side) for side in _ONE),
-    *(Part("wave", "arm", side) for side in _ONE),
-    *(Part("punch", "arm", side, direction="sideways") for side in _ONE),
+    *(Part("raise", side, "arm") for side in _ONE),
+    *(Part("wave", side, "arm") for side in _ONE),
+    *(Part("punch", side, "arm", "sideways") for side in _ONE),
     Part("clap", direction="front"),
-    Part("spread", "arm", "both"),
+    Part("spread", "both", "arm"),
 )
 _REST = (
-    *(Part("kick", "leg", side) for side in _ONE),
-    *(Part("lift", "knee", side) for side in _ONE),
+    *(Part("kick", side, "leg") for side in _ONE),
+    *(Part("lift", side, "knee") for side in _ONE),
     *(Part("lean", direction=direction) for direction in ("rightwards", "leftwards")),
     Part("bow"),
     Part("squat"),
@@ -100,7 +99,7 @@ _REST = (
 def _actions() -> Iterator[Action]:
     for verb, limb, sides, extents, directions in _TABLE:
         for side, direction, extent, speed in product(sides, directions, extents, _SPEED):
-            part = Part(verb, limb, side, speed, extent, direction)
+            part = Part(verb, side, limb, direction, extent, speed)
             yield Action(part.name, (part,))
     for i, arm in enumerate(_ARMS):
         for j, rest in enumerate(_REST):
