@@ -8,6 +8,7 @@ path is a URL (`lofa.stores`), the object is put whole.
 import hashlib
 import io
 import json
+import mmap
 import os
 import pickle
 import re
@@ -25,8 +26,8 @@ from torch import Tensor
 
 from lofa.errors import DataError
 from lofa.faults import write_faults
+from lofa.paths import Location, driver_faults, locate
 from lofa.ranges import open_tensors
-from lofa.stores import Location, StorePath, locate
 from lofa.targets import FILE, Kind, check_target
 
 __all__ = [
@@ -58,20 +59,23 @@ def atomic_write(path: Location, replaces: Kind = FILE) -> Iterator[Path]:
 
     The temporary path may be made a file or a folder. What stands at `path` is replaced if it is of the kind
     `replaces`: a file by default, and no folder ever that is not known by its content. If the block raises, nothing is
-    left behind and `path` is as it was. For an object of a store, which may be no folder, the temporary path is a local
-    one.
+    left behind and `path` is as it was. For an object of a store the temporary path is a local one, and a file.
 
     Raises:
+        DataError: of a web server, or what a store's driver raises.
         TargetError: something else stands there.
         WriteError: the disk is full or read only, the folder belongs to others ...
     """
     path = locate(path)
-    if isinstance(path, StorePath):
+    if not isinstance(path, Path):
+        if path.protocol in ("http", "https"):
+            raise DataError(f"{path}: a web server can only be read; write to a folder or an object store")
         with tempfile.TemporaryDirectory() as folder:
             temporary = Path(folder) / path.name
             with write_faults(temporary, temporary):
                 yield temporary
-            path.upload(temporary)
+            with driver_faults(path):
+                path.fs.put_file(str(temporary), path.path)
         return
     check_target(path, overwrite=True, kind=replaces)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp{path.suffix}")
@@ -79,13 +83,12 @@ def atomic_write(path: Location, replaces: Kind = FILE) -> Iterator[Path]:
         with write_faults(path, temporary):
             path.parent.mkdir(parents=True, exist_ok=True)
             yield temporary
-            if temporary.is_dir():
-                for file in temporary.rglob("*"):
-                    if file.is_file():
-                        _flush(file)
-            else:
-                _flush(temporary)
+            if temporary.is_file():
                 temporary.chmod(0o666 & ~_UMASK)  # safetensors makes files that only their owner may read
+            for file in (temporary, *temporary.rglob("*")):
+                if file.is_file():
+                    with file.open("rb") as written:
+                        os.fsync(written.fileno())
             check_target(path, overwrite=True, kind=replaces)  # what came meanwhile stays, too
             _take_place(temporary, path)
     finally:
@@ -123,7 +126,7 @@ def temporaries(folder: Location) -> dict[Path, str]:
     A store never has any.
     """
     folder = locate(folder)
-    if isinstance(folder, StorePath):
+    if not isinstance(folder, Path):
         return {}
     made = re.compile(r"\.(.+)\.[0-9a-f]{8}\.tmp(\.[^.]+)?")
     found = {}
@@ -150,15 +153,19 @@ def remove_temporaries(folder: Location, alone: Callable[[], bool], goals: Colle
             _remove(path)
 
 
-def _flush(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-
-
 def write_json(path: Location, value: object) -> None:
     """Writes `value` as indented json; NaN and infinity are refused (ValueError), they are no json."""
     with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def _read_bytes(path: Location) -> bytes:
+    place = locate(path)
+    try:
+        with driver_faults(place):
+            return place.read_bytes() if isinstance(place, Path) else place.fs.cat_file(place.path)
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
 
 
 def read_json(path: Location) -> Any:
@@ -168,9 +175,7 @@ def read_json(path: Location) -> Any:
         DataError: the file is missing or no json.
     """
     try:
-        return json.loads(locate(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
+        return json.loads(_read_bytes(path))
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: not a json file ({error})") from None
 
@@ -182,8 +187,8 @@ def append_jsonl(path: Location, value: object) -> None:
     """
     path = locate(path)
     line = json.dumps(value, allow_nan=False).encode() + b"\n"
-    if isinstance(path, StorePath):
-        before = path.read_bytes() if path.is_file() else b""
+    if not isinstance(path, Path):
+        before = _read_bytes(path) if path.is_file() else b""
         with atomic_write(path) as temporary:
             temporary.write_bytes(before + line)
         return
@@ -208,26 +213,18 @@ def append_jsonl(path: Location, value: object) -> None:
 
 def _last_line(file: BinaryIO, end: int) -> bytes:
     """What a file of `end` bytes holds behind its last line break."""
-    last = b""
-    while len(last) < end:
-        begin = max(0, end - 2 * len(last) - 4096)
-        file.seek(begin)
-        last = file.read(end - begin)
-        if b"\n" in last:
-            return last.rpartition(b"\n")[2]
-    return last
+    if not end:
+        return b""
+    with mmap.mmap(file.fileno(), end, access=mmap.ACCESS_READ) as data:
+        return data[data.rfind(b"\n") + 1 :]
 
 
 def _is_torn(last: bytes) -> bool:
     """Whether a last line without its break was torn by a crash: an object is whole with its last brace alone."""
     try:
-        return bool(last) and not isinstance(_parse(last), dict | list)
+        return bool(last) and not isinstance(json.loads(last), dict | list)
     except (ValueError, RecursionError):
         return True
-
-
-def _parse(line: bytes) -> Any:
-    return json.loads(line.decode("utf-8"))
 
 
 def read_jsonl(path: Location, torn: bool = False) -> Iterator[Any]:
@@ -239,17 +236,14 @@ def read_jsonl(path: Location, torn: bool = False) -> Iterator[Any]:
     Raises:
         DataError: the file is missing, or another line is no json; the line is named.
     """
-    try:
-        lines = locate(path).read_bytes().split(b"\n")
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
+    lines = _read_bytes(path).split(b"\n")
     if torn and _is_torn(lines[-1]):
         lines.pop()
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
-            yield _parse(line)
+            yield json.loads(line)
         except (ValueError, RecursionError) as error:
             raise DataError(f"{path}, line {number}: damaged, no json ({error}); mend it or delete the line") from None
 
@@ -298,15 +292,12 @@ def read_tensors(path: Location, names: Iterable[str] | None = None) -> dict[str
 def local_copy(path: Location) -> Iterator[Path]:
     """Gives the path itself, or a copy of a store's object for the length of the block (DataError: it is missing)."""
     path = locate(path)
-    if not isinstance(path, StorePath):
+    if isinstance(path, Path):
         yield path
         return
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / path.name
-        try:
-            path.download(copy)
-        except FileNotFoundError:
-            raise DataError(f"{path}: no such file") from None
+        copy.write_bytes(_read_bytes(path))
         yield copy
 
 

@@ -10,13 +10,16 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from io import BufferedReader
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import NamedTuple
 
 import torch
+from fsspec.utils import merge_offset_ranges
 from torch import Tensor
+from upath import UPath
 
 from lofa.errors import DataError
-from lofa.stores import Location, Place, StorePath, locate
+from lofa.paths import Location, Place, driver_faults, locate
 
 __all__ = ["TensorFile", "open_tensors"]
 
@@ -47,65 +50,42 @@ class TensorFile:
     def __init__(self, place: Place, size: int, read: Reader) -> None:
         self.place, self._read = place, read
         with _faults(place):
-            header = self._header(size)
-            self.metadata: dict[str, str] = header.pop("__metadata__", None) or {}
-            """strings of the header"""
-            self._tensors = {name: _parse(name, entry) for name, entry in sorted(header.items())}
-            _check_metadata(self.metadata)
-            _check_ranges([stored.range for stored in self._tensors.values()], size - self._begin)
-
-    def _header(self, size: int) -> dict[str, Any]:
-        """The header's object; keeps the bytes that were read on the way to it."""
-        (first,) = self._read([(0, min(size, _FIRST))])
-        end = 8 + int.from_bytes(first[:8], "little")
-        if size < 8 or end > min(size, _LARGEST_HEADER):
-            raise ValueError("no header, or cut off in it")
-        if end > len(first):
-            first += self._read([(len(first), end)])[0]
-        header = json.loads(first[8:end])
-        if not isinstance(header, dict):
-            raise ValueError("the header is no json object")
-        self._first, self._begin = first, end
-        return header
+            (self._first,) = read([(0, min(size, _FIRST))])  # what it brings of the tensors is not read again
+            self._begin = 8 + int.from_bytes(self._first[:8], "little")
+            if size < 8 or self._begin > min(size, _LARGEST_HEADER):
+                raise ValueError("no header, or cut off in it")
+            if self._begin > len(self._first):
+                self._first += read([(len(self._first), self._begin)])[0]
+            self.metadata, self._tensors = _parse(self._first[8 : self._begin], size - self._begin)
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Name -> shape, sorted by name."""
         return {name: stored.shape for name, stored in self._tensors.items()}
 
-    def read(self, names: Iterable[str] | None = None) -> dict[str, Tensor]:
+    def read(self, names: Iterable[str] | None = None, count: int | None = None) -> dict[str, Tensor]:
         """The named tensors (all by default), each with memory of its own.
+
+        Args:
+            count: that many values of each alone, the first ones; fewer where it has fewer
 
         Raises:
             DataError: a name is not there, or the file ends before a tensor does.
         """
-        names = list(self._tensors if names is None else names)
-        lacking = next((name for name in names if name not in self._tensors), None)
-        if lacking is not None:
-            raise DataError(f"{self.place}: no tensor {lacking} among its {len(self._tensors)}")
-        wanted = [self._tensors[name] for name in names]
-        with _faults(self.place):
-            parts = self._bytes([(self._begin + begin, self._begin + end) for begin, end in (w.range for w in wanted)])
-        return {name: _tensor(stored, part) for name, stored, part in zip(names, wanted, parts, strict=True)}
-
-    def starts(self, count: int) -> dict[str, Tensor]:
-        """The first `count` values (count,) of every tensor, fewer where it has fewer.
-
-        Raises:
-            DataError: the file ends before a tensor does.
-        """
-        cut = {name: _start(stored, count) for name, stored in self._tensors.items()}
-        with _faults(self.place):
-            parts = self._bytes(
-                [(self._begin + a, self._begin + b) for a, b in (stored.range for stored in cut.values())]
-            )
-        return {name: _tensor(stored, part) for (name, stored), part in zip(cut.items(), parts, strict=True)}
-
-    def _bytes(self, ranges: Sequence[tuple[int, int]]) -> list[bytes | bytearray]:
-        """The bytes of ranges; what the first read brought is not read again."""
+        wanted: dict[str, _Stored] = {}
+        for name in self._tensors if names is None else names:
+            if name not in self._tensors:
+                raise DataError(f"{self.place}: no tensor {name} among its {len(self._tensors)}")
+            stored = self._tensors[name]
+            shape = stored.shape if count is None else (min(count, math.prod(stored.shape)),)
+            wanted[name] = stored._replace(shape=shape)
+        begins = [self._begin + stored.begin for stored in wanted.values()]
+        ranges = [(a, a + stored.size) for a, stored in zip(begins, wanted.values(), strict=True)]
         far = [one for one in ranges if one[1] > len(self._first)]
-        read = iter(self._read(far) if far else ())
-        return [self._first[a:b] if b <= len(self._first) else next(read) for a, b in ranges]
+        with _faults(self.place):
+            read = iter(self._read(far) if far else ())
+        parts = (self._first[a:b] if b <= len(self._first) else next(read) for a, b in ranges)
+        return {name: _tensor(stored, part) for (name, stored), part in zip(wanted.items(), parts, strict=True)}
 
 
 class _Stored(NamedTuple):
@@ -113,42 +93,39 @@ class _Stored(NamedTuple):
 
     dtype: torch.dtype
     shape: tuple[int, ...]
-    range: tuple[int, int]
-    """begin and end in bytes, counted from the end of the header"""
+    begin: int
+    """in bytes, counted from the end of the header"""
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        return math.prod(self.shape) * self.dtype.itemsize
 
 
-def _start(stored: _Stored, count: int) -> _Stored:
-    count = min(count, math.prod(stored.shape))
-    begin = stored.range[0]
-    return _Stored(stored.dtype, (count,), (begin, begin + count * stored.dtype.itemsize))
-
-
-def _parse(name: str, entry: Any) -> _Stored:
+def _parse(header: bytes | bytearray, size: int) -> tuple[dict[str, str], dict[str, _Stored]]:
+    """The metadata and the entries of a header, sorted by name (ValueError: they are not those of `size` bytes)."""
+    tensors: dict[str, _Stored] = {}
     try:
-        dtype, shape, (begin, end) = _TYPES[entry["dtype"]], tuple(entry["shape"]), entry["data_offsets"]
-        whole = all(type(number) is int and number >= 0 for number in (*shape, begin, end))
-        fits = whole and end - begin == math.prod(shape) * dtype.itemsize
-    except (KeyError, TypeError, ValueError):
-        fits = False
-    if not fits:
-        raise ValueError(f"the header's entry of {name} is wrong: {str(entry)[:200]}")
-    return _Stored(dtype, shape, (begin, end))
-
-
-def _check_metadata(metadata: object) -> None:
-    if not isinstance(metadata, dict) or not all(isinstance(text, str) for text in metadata.values()):
+        entries = json.loads(header)
+        metadata = entries.pop("__metadata__", None) or {}
+        for name, entry in sorted(entries.items()):
+            begin, end = entry["data_offsets"]
+            tensors[name] = stored = _Stored(_TYPES[entry["dtype"]], tuple(entry["shape"]), begin)
+            if any(type(n) is not int or n < 0 for n in (*stored.shape, begin)) or end != begin + stored.size:
+                raise ValueError(f"the header's entry of {name} is wrong: {str(entry)[:200]}")
+        texts = all(isinstance(text, str) for text in metadata.values())
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError(f"the header is wrong: {error!r}") from None
+    if not texts:
         raise ValueError("the header's metadata are no strings")
-
-
-def _check_ranges(ranges: Iterable[tuple[int, int]], size: int) -> None:
-    """ValueError where tensors overlap, or leave any of `size` bytes out."""
     reached = 0
-    for begin, end in sorted(ranges):
-        if begin != reached:
-            raise ValueError(f"its header has a hole or an overlap at byte {min(begin, reached)} of the tensors")
-        reached = end
+    for stored in sorted(tensors.values(), key=lambda stored: (stored.begin, stored.size)):
+        if stored.begin != reached:
+            raise ValueError(f"its header has a hole or an overlap at byte {reached} of the tensors")
+        reached += stored.size
     if reached != size:
         raise ValueError(f"{size} bytes of tensors, where its header announces {reached}")
+    return metadata, tensors
 
 
 def _tensor(stored: _Stored, data: bytes | bytearray) -> Tensor:
@@ -181,20 +158,22 @@ def _read_at(file: BufferedReader, begin: int, end: int) -> bytearray:
     return data
 
 
-def _store_reader(place: StorePath) -> Reader:
+def _store_reader(place: UPath) -> Reader:
     """Reads ranges of an object all at once, those that touch as one."""
 
     def read(ranges: Sequence[tuple[int, int]]) -> list[bytes]:
-        joined: list[tuple[int, int]] = []
-        for begin, end in sorted(ranges):
-            if joined and joined[-1][1] == begin:
-                joined[-1] = (joined[-1][0], end)
-            else:
-                joined.append((begin, end))
-        found = list(zip(joined, place.read_ranges(joined), strict=True))
+        begins, ends = [begin for begin, _ in ranges], [end for _, end in ranges]
+        paths, begins, ends = merge_offset_ranges([place.path] * len(ranges), begins, ends)
+        with driver_faults(place):
+            parts = place.fs.cat_ranges(paths, begins, ends, on_error="raise")
+        found = []
+        for begin, end, part in zip(begins, ends, parts, strict=True):
+            if len(part) < end - begin:
+                raise EOFError(f"it ends before byte {end}")
+            # a server without ranges sends it whole
+            found.append((begin, end, part if len(part) == end - begin else part[begin:end]))
         return [
-            next(data[begin - a : end - a] for (a, b), data in found if a <= begin and end <= b)
-            for begin, end in ranges
+            next(part[begin - a : end - a] for a, b, part in found if a <= begin and end <= b) for begin, end in ranges
         ]
 
     return read
@@ -219,12 +198,14 @@ def open_tensors(location: Location, missing: str = "no such file") -> Iterator[
         DataError: it is not there (`missing` says so), truncated or no safetensors.
     """
     place = locate(location)
-    if isinstance(place, StorePath):
-        with _faults(place, missing):
-            size = place.size()
-        yield TensorFile(place, size, _store_reader(place))
-    else:
+    if isinstance(place, Path):
         with _faults(place, missing):
             file = place.open("rb")
         with file:
             yield TensorFile(place, os.fstat(file.fileno()).st_size, _disk_reader(file))
+    else:
+        with _faults(place, missing), driver_faults(place):
+            size = place.fs.size(place.path)
+        if size is None:
+            raise DataError(f"{place}: the server doesn't tell its size, so it can't be read in parts")
+        yield TensorFile(place, size, _store_reader(place))

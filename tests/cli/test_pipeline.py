@@ -97,7 +97,7 @@ def test_a_zoo_is_verified(pipeline: Path, tmp_path: Path, capsys: pytest.Captur
         assert f"{file}: sha256" in shown.out and "run `lofa zoo` again" in shown.out
         assert "problems, listed above" in shown.err
         assert main([*values, "action=verfy"]) == 2
-        assert "did you mean verify?" in capsys.readouterr().err
+        assert "one of build, retry, verify" in capsys.readouterr().err
 
 
 @pytest.mark.slow

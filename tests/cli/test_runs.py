@@ -12,8 +12,7 @@ from torch import Tensor
 
 from lofa import Backbone
 from lofa.cli import main
-from lofa.cli.objects import open_backbone
-from lofa.cli.runs import new_run, read_run_config
+from lofa.cli.objects import new_run, open_backbone, read_run_config
 from lofa.data import ZooBatch
 from lofa.errors import ConfigError
 from lofa.files import read_tensors, write_json

@@ -119,6 +119,7 @@ TOGETHER: dict[str, tuple[tuple[str, ...], str]] = {
     "a floor above the rate": ((*TRAIN, "stages.s1.scheduler.floor=2"), "stages.s1.scheduler: "),
     "negative penalty": ((*TRAIN, "stages.s1.module.penalty=-1"), "stages.s1.module: penalty must be at least 0"),
     "no diagnostics": ((*TRAIN, "stages.s1.module.diagnostics_every=0"), "diagnostics_every must be at least 1"),
+    "negative logging": ((*TRAIN, "trainer.log_every_n_steps=-1"), "trainer.log_every_n_steps=-1"),
     "negative clipping": ((*TRAIN, "trainer.gradient_clip_val=-1"), "trainer.gradient_clip_val=-1"),
     "negative validation": ((*TRAIN, "trainer.limit_val_batches=-1"), "trainer: "),
     "no optimizer": (

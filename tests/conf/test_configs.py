@@ -12,7 +12,7 @@ from lightning import Trainer
 from lofa.backbones import Backbone, BackboneConfig, bare_backbone, known_backbones, read_config
 from lofa.cli import COMMANDS
 from lofa.cli.evaluate import build_recipes
-from lofa.cli.objects import plain_conditions
+from lofa.cli.objects import read_conditions
 from lofa.cli.options import build, schema
 from lofa.conditions import TextEncoder
 from lofa.data import PrepareOptions
@@ -114,7 +114,8 @@ def test_every_backbone_is_known() -> None:
 def test_task(task: str) -> None:
     config = build(compose("train", [f"task={task}"]))
     rows = {"text": torch.empty(3, 64), "pose": torch.empty(5, 15, 2)}
-    encoder = build_encoder(plain_conditions(config.task), on_meta("tiny-wan"), rows)
+    conditions, classes = read_conditions(config.task)
+    encoder = build_encoder(conditions, on_meta("tiny-wan"), rows, classes)
     made = build_hypernet(config.hypernet, on_meta("tiny-wan"), 1, encoder, {})
     assert made.trained.network.config.context_width == encoder.width
 
@@ -123,30 +124,31 @@ def test_task(task: str) -> None:
 def test_training(training: str) -> None:
     place = "s1" if training.startswith("response") else "s2"
     parts = bound(compose("train", [f"stage={place[1]}", f"training@stages.{place}={training}"]))
-    optimizer = parts.optimizer.make(torch.optim.Optimizer, [torch.nn.Parameter(torch.zeros(1))])
-    scheduler = parts.scheduler.make(torch.optim.lr_scheduler.LRScheduler, optimizer)
-    assert 0 < scheduler.get_last_lr()[0] <= parts.optimizer.settings["lr"]
-    assert parts.module.partial().func is {"s1": ResponseModule, "s2": AdapterModule}[place]
+    optimizer = parts["optimizer"].make(torch.optim.Optimizer, [torch.nn.Parameter(torch.zeros(1))])
+    scheduler = parts["scheduler"].make(torch.optim.lr_scheduler.LRScheduler, optimizer)
+    assert 0 < scheduler.get_last_lr()[0] <= parts["optimizer"].settings["lr"]
+    assert parts["module"].partial().func is {"s1": ResponseModule, "s2": AdapterModule}[place]
 
 
 @pytest.mark.parametrize("strategy", options("strategy"))
 def test_strategy(strategy: str) -> None:
     parts = bound(compose("train", ["stage=1", f"strategy={strategy}", "trainer=cpu"]))
-    plugin = "auto" if parts.strategy is None else parts.strategy.partial()()
-    made = parts.trainer.make(Trainer, devices=1 if parts.strategy is None else 2, strategy=plugin, logger=False)
-    assert (strategy == "single") == (parts.strategy is None) and made.num_nodes == 1
+    single = "strategy" not in parts
+    plugin = "auto" if single else parts["strategy"].partial()()
+    made = parts["trainer"].make(Trainer, devices=1 if single else 2, strategy=plugin, logger=False)
+    assert (strategy == "single") == single and made.num_nodes == 1
 
 
 @pytest.mark.parametrize("trainer", options("trainer"))
 def test_trainer(trainer: str) -> None:
-    part = bound(compose("train", ["stage=1", f"trainer={trainer}"])).trainer
+    part = bound(compose("train", ["stage=1", f"trainer={trainer}"]))["trainer"]
     here = "cpu" if part.settings["accelerator"] == "gpu" and not torch.cuda.is_available() else None
     assert isinstance(part.partial()(**({"accelerator": here} if here else {}), logger=False), Trainer)
 
 
 @pytest.mark.parametrize("logger", [name for name in options("logger") if name != "wandb"])
 def test_logger(logger: str, tmp_path: Path) -> None:
-    part = bound(compose("train", ["stage=1", f"logger={logger}"])).logger
+    part = bound(compose("train", ["stage=1", f"logger={logger}"])).get("logger")
     if part is not None:
         assert Path(part.partial()(save_dir=str(tmp_path)).log_dir) == tmp_path / part.settings["version"]
 

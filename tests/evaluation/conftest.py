@@ -47,7 +47,7 @@ def cases(world_set: Path, protocol: Protocol) -> list[Case]:
 
 @pytest.fixture(scope="session")
 def task() -> Task:
-    return Task("text_action", ("text",), ("fvd", "clip_t", "denoising_loss", "dynamic_degree"))
+    return Task("text_action", {"text": {}}, ("fvd", "clip_t", "denoising_loss", "dynamic_degree"))
 
 
 @pytest.fixture(scope="session")

@@ -84,7 +84,7 @@ def test_a_full_disk_ends_in_one_message_and_the_run_can_go_on(
     full = OSError(errno.ENOSPC, "No space left on device")
     with (
         monkeypatch.context() as patch,
-        pytest.raises(WriteError, match=r"zoo/[\w.-]+: not written, no space is left") as caught,
+        pytest.raises(WriteError, match=r"zoo/[\w.-]+: not written, No space left") as caught,
     ):
         patch.setattr(lofa.files, "_flush", failing_at(call, lofa.files._flush, full))
         run(folder, backbone)

@@ -105,7 +105,7 @@ class ModelFiles:
         with self._faults():
             for file in dict.fromkeys(files.values()):
                 with open_tensors(file) as tensors:
-                    found |= tensors.starts(count)
+                    found |= tensors.read(count=count)
         return found
 
     def load(self, component: str, kind: Any, **values: Any) -> Any:

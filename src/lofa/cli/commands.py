@@ -13,6 +13,7 @@ from lofa.zoo import LoraOptions
 
 __all__ = ["COMMANDS"]
 
+_DTYPES = ("float32", "bfloat16", "float16", "float8_e4m3fn")
 _BACKBONE = {"backbone": "model"}  # the name of a group is none of a key to Hydra
 
 
@@ -47,7 +48,11 @@ class PrepareConfig(PipelineConfig):
 class ZooConfig(PipelineConfig):
     """Keys of lofa zoo."""
 
-    action: str = option("build", "build; retry: those in quarantine too; verify: check every file")
+    action: str = option(
+        "build",
+        "build; retry: those in quarantine too; verify: check every file",
+        among=("build", "retry", "verify"),
+    )
     shard: str = option("1/1", "part i of n, i/n; the parts may run at the same time on machines that share the folder")
 
 
@@ -96,7 +101,9 @@ class PredictConfig(_Writing):
     out: str = text("adapter.safetensors", "file to write (format=peft: a folder)")
     format: str = option("diffusers", "diffusers, comfyui, kohya, peft or reference")
     dtype: str | None = option(
-        None, "precision of the file: float32, bfloat16, float16, float8_e4m3fn; none: as computed"
+        None,
+        "precision of the file: float32, bfloat16, float16, float8_e4m3fn; none: as computed",
+        among=_DTYPES,
     )
     rank: int | None = option(
         None, "highest rank: the nearest adapter of it, by singular values; none: as predicted", least=1
@@ -163,7 +170,9 @@ class ConvertConfig(_Writing):
     )
     out: str = text(REQUIRED, "file to write (format=peft, or a set: a folder)")
     format: str = option("diffusers", "diffusers, comfyui, kohya, peft or reference")
-    dtype: str | None = option(None, "precision: float32, bfloat16, float16, float8_e4m3fn; none: as it is")
+    dtype: str | None = option(
+        None, "precision: float32, bfloat16, float16, float8_e4m3fn; none: as it is", among=_DTYPES
+    )
     rank: int | None = option(
         None, "highest rank: the nearest adapter of it, by singular values; none: as it is", least=1
     )
@@ -206,8 +215,8 @@ class PretrainConfig(Options):
 
 _ALL = (
     Command("demo", DemoConfig, "lofa.cli.demo.demo", "prepare zoo stages hypernet evaluation backbone paths"),
-    Command("prepare", PrepareConfig, "lofa.cli.prepare.prepare", "prepare backbone paths"),
-    Command("zoo", ZooConfig, "lofa.cli.zoo.zoo", "zoo backbone paths"),
+    Command("prepare", PrepareConfig, "lofa.cli.sets.prepare", "prepare backbone paths"),
+    Command("zoo", ZooConfig, "lofa.cli.sets.zoo", "zoo backbone paths"),
     Command(
         "train",
         TrainConfig,
@@ -222,13 +231,13 @@ _ALL = (
         "evaluation method metrics task backbone paths",
         program="eval.py",
     ),
-    Command("predict", PredictConfig, "lofa.cli.predict.predict", aliases=_BACKBONE),
-    Command("finetune", FinetuneConfig, "lofa.cli.finetune.finetune", "finetune backbone paths"),
+    Command("predict", PredictConfig, "lofa.cli.adapters.predict", aliases=_BACKBONE),
+    Command("finetune", FinetuneConfig, "lofa.cli.generate.finetune", "finetune backbone paths"),
     Command("generate", GenerateConfig, "lofa.cli.generate.generate", aliases=_BACKBONE),
-    Command("convert", ConvertConfig, "lofa.cli.convert.convert", aliases={"in": "source"}),
-    Command("merge", MergeConfig, "lofa.cli.merge.merge", aliases=_BACKBONE),
-    Command("inspect", InspectConfig, "lofa.cli.inspect.inspect", aliases=_BACKBONE),
-    Command("pretrain", PretrainConfig, "lofa.cli.pretrain.pretrain", "recipe"),
+    Command("convert", ConvertConfig, "lofa.cli.adapters.convert", aliases={"in": "source"}),
+    Command("merge", MergeConfig, "lofa.cli.adapters.merge", aliases=_BACKBONE),
+    Command("inspect", InspectConfig, "lofa.cli.adapters.inspect", aliases=_BACKBONE),
+    Command("pretrain", PretrainConfig, "lofa.cli.sets.pretrain", "recipe"),
 )
 
 COMMANDS = {command.name: command for command in _ALL}

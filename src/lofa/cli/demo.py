@@ -12,23 +12,20 @@ from typing import TypeVar
 
 from hydra.core.hydra_config import HydraConfig
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from lofa.cli.commands import DemoConfig, EvalConfig, TrainConfig
 from lofa.cli.evaluate import compare_methods
-from lofa.cli.objects import open_backbone
+from lofa.cli.objects import find_set, open_backbone
 from lofa.cli.pipeline import PipelineConfig
-from lofa.cli.prepare import prepare_source
-from lofa.cli.runs import find_set
 from lofa.cli.train import train_into
-from lofa.cli.zoo import train_zoo
-from lofa.data import read_samples
+from lofa.data import prepare, read_samples
 from lofa.data.samples import values_of
 from lofa.evaluation import Evaluation
 from lofa.files import atomic_write
 from lofa.predict import Predictor
 from lofa.predict.stages import PREDICTOR
-from lofa.workflows import hypernet_kind, pick_device, side_by_side, write_clip
+from lofa.workflows import hypernet_kind, side_by_side, train_zoo, write_clip
 
 __all__ = ["demo"]
 
@@ -51,9 +48,7 @@ class _Clock:
         self.seconds[name] = time.perf_counter() - begun
 
     def table(self) -> Table:
-        table = Table(title="where the time went")
-        table.add_column("part")
-        table.add_column("seconds", justify="right")
+        table = Table("part", Column("seconds", justify="right"), title="where the time went")
         for name, seconds in self.seconds.items():
             table.add_row(name, f"{seconds:.1f}")
         table.add_section()
@@ -77,20 +72,20 @@ def demo(config: DemoConfig) -> Evaluation:
     """World -> prepare -> zoo -> stage 1 -> stage 2 -> predict -> eval; prepared samples and LoRAs are used again."""
     clock = _Clock(Console())
     out = Path(config.paths.runs) / (config.name or HydraConfig.get().runtime.choices["experiment"] or "demo")
-    backbone = open_backbone(config.backbone, pick_device(config.device))
+    set_dir, backbone = find_set(config), open_backbone(config)
     with clock.part("prepare"):
-        prepare_source(config.source, config, backbone)
+        prepare(config.source, set_dir, backbone, config.prepare)
     with clock.part("zoo"):
-        train_zoo(config, backbone)
+        train_zoo(set_dir, backbone, config.zoo)
     before = None
     for stage in hypernet_kind(config.hypernet.kind).stages:
         with clock.part(f"stage {stage}: {_STAGES[stage]}"):
-            run = _train(config, out, stage, before)
+            run = out / f"stage{stage}-{datetime.now():%Y-%m-%d_%H-%M-%S}"
+            train_into(run, _view(config, TrainConfig, stage=stage, response=before))
             before = str(run)
     with atomic_write(out / "predictor", PREDICTOR) as temporary:
         shutil.copytree(run / "predictor", temporary)
     with clock.part("predict and generate"):
-        set_dir = find_set(config)
         held_out = next(sample for sample in read_samples(set_dir) if sample.split == "test")
         prompt = config.prompt or held_out.caption
         predictor = Predictor.load(run, backbone.device, backbone)
@@ -106,12 +101,6 @@ def demo(config: DemoConfig) -> Evaluation:
         result = compare_methods(_view(config, EvalConfig, predictor=str(run)), backbone, out)
     clock.console.print(clock.table())
     return result
-
-
-def _train(config: DemoConfig, out: Path, stage: int, response: str | None) -> Path:
-    """Trains a stage in a folder of its own below the demo's."""
-    run = out / f"stage{stage}-{datetime.now():%Y-%m-%d_%H-%M-%S}"
-    return train_into(run, _view(config, TrainConfig, stage=stage, response=response)).run
 
 
 def _view(config: DemoConfig, kind: type[View], **values: object) -> View:

@@ -13,40 +13,37 @@ from rich.console import Console
 from lofa import workflows
 from lofa.backbones import Backbone
 from lofa.cli.commands import EvalConfig
-from lofa.cli.objects import open_backbone, plain_conditions
+from lofa.cli.objects import find_set, new_run, newest_run, open_backbone, read_conditions
 from lofa.cli.options import schema
 from lofa.cli.problems import explain, first_line
-from lofa.cli.runs import find_set, new_run
-from lofa.errors import ConfigError, DataError
+from lofa.errors import ConfigError
 from lofa.evaluation import Evaluation, Predicted, Recipe, closing_table
 from lofa.predict import Predictor
-from lofa.stores import Place
-from lofa.tasks import Task
 
 __all__ = ["build_recipes", "compare_methods", "evaluation"]
 
 
 def evaluation(config: EvalConfig) -> Evaluation:
     """Compares the methods of the configuration in a run directory of its own."""
-    backbone = open_backbone(config.backbone, workflows.pick_device(config.device))
+    backbone = open_backbone(config)
     with new_run(config, "eval") as run:
         return compare_methods(config, backbone, run)
 
 
 def compare_methods(config: EvalConfig, backbone: Backbone, run: Path) -> Evaluation:
     """Scores the methods and writes metrics.json and report.html into `run` (errors as `workflows.evaluate`)."""
-    recipes = build_recipes(config)
-    set_dir = find_set(config)
+    recipes, set_dir = build_recipes(config), find_set(config)
+    read_conditions(config.task)
 
     @cache
     def load(chosen: str | None) -> Predictor:
-        chosen = chosen or config.predictor or _newest_predictor(config, set_dir, backbone)
+        chosen = chosen or config.predictor or str(newest_run(config, 2, backbone, "predictor"))
         return Predictor.load(chosen, str(backbone.device), backbone)
 
     result = workflows.evaluate(
         set_dir,
         backbone,
-        Task(config.task.name, tuple(plain_conditions(config.task)), config.task.metrics, config.task.prompt),
+        config.task,
         config.methods,
         recipes,
         load=load,
@@ -84,15 +81,3 @@ def _recipe(key: str, node: Any, seed: int) -> Recipe:
         raise ConfigError(f"{key}: {explain(error)}") from None
     except ConfigError as error:
         raise ConfigError(f"{key}: {error}") from None
-
-
-def _newest_predictor(config: EvalConfig, set_dir: Place, backbone: Backbone) -> str:
-    wanted = {"stage": 2, "data": str(set_dir.resolve()), "task": config.task.name}
-    try:
-        run = workflows.find_run(config.paths.runs, wanted, backbone)
-    except DataError as error:
-        raise DataError(
-            f"method lofa needs a predictor: {error}. Run train.py stage=2, or give predictor=<run>"
-        ) from None
-    print(f"predictor: {run} (the newest finished one; choose another with predictor=<run>)")
-    return str(run)

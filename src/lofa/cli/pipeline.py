@@ -15,6 +15,7 @@ from lofa.data import PrepareOptions
 from lofa.evaluation import Protocol
 from lofa.hypernets import HypernetOptions
 from lofa.options import LARGEST_SEED, REQUIRED, Options, option, text
+from lofa.tasks import Task
 from lofa.zoo import ZooOptions
 
 __all__ = ["PipelineConfig"]
@@ -26,20 +27,6 @@ class PathsConfig(Options):
 
     data: str = text("data", "folder or URL of the data sets")
     runs: str = text("runs", "folder of the runs")
-
-
-@dataclass(frozen=True, kw_only=True)
-class TaskConfig(Options):
-    """conf/task: what a predictor reads, and what is reported of it."""
-
-    name: str = option(REQUIRED, "names the runs")
-    conditions: dict[str, Any] = option(
-        {},
-        "kind (text, pose) -> constructor values of its encoder, and _target_ for a class of one's own; "
-        "+task.conditions.<kind>={} adds one",
-    )
-    metrics: tuple[str, ...] = option((), "what eval reports: names in lofa.metrics.METRICS")
-    prompt: str = option("own", "whose prompt method lofa is asked with: own (that of the generated clip) or sibling")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +100,7 @@ class PipelineConfig(Options):
     seed: int = option(0, "of everything that is drawn", least=0, most=LARGEST_SEED)
     device: str = option("auto", "where models run: cpu, cuda, cuda:1, auto")
     backbone: BackboneConfig = MISSING
-    task: TaskConfig = MISSING
+    task: Task = MISSING
     prepare: PrepareOptions = MISSING
     zoo: ZooOptions = MISSING
     hypernet: HypernetOptions = MISSING

@@ -1,6 +1,6 @@
 """train.py: one stage of the predictor, from a data set with a zoo to a run directory with a predictor."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -12,20 +12,25 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from lofa import workflows
 from lofa.backbones import Backbone
-from lofa.cli.blueprints import drop_leftovers
+from lofa.cli.blueprints import Blueprint, drop_leftovers
 from lofa.cli.command import given_overrides
 from lofa.cli.commands import TrainConfig
-from lofa.cli.objects import check_conditions, encoder_classes, open_backbone, plain_conditions
+from lofa.cli.objects import (
+    find_set,
+    new_run,
+    newest_run,
+    open_backbone,
+    read_conditions,
+    read_run_config,
+)
 from lofa.cli.options import build, schema
-from lofa.cli.runs import find_set, new_run, read_run_config
-from lofa.cli.trainer import TrainingParts, build_trainer, place_training, stage_config, training_parts
+from lofa.cli.trainer import build_trainer, stage_config, training_parts
 from lofa.data import LoFADataModule, Sample, read_samples
-from lofa.errors import ConfigError, DataError, Interrupted
+from lofa.errors import ConfigError, Interrupted
 from lofa.hypernets import Hypernetwork, Part
-from lofa.predict import load_part, read_description
+from lofa.paths import address
 from lofa.processes import is_first_process
 from lofa.resources import conf_dir
-from lofa.stores import Place
 from lofa.training import (
     LAST,
     Checkpoints,
@@ -46,7 +51,7 @@ __all__ = ["train", "train_into"]
 def train(config: TrainConfig) -> Trained:
     """Trains the stage that the configuration asks for, or goes on with a run."""
     if config.resume is None:
-        _check_stage(config)
+        _needed_parts(config)
         with new_run(config, f"stage{config.stage}") as run:
             return train_into(run, config)
     run = Path(config.resume)
@@ -65,16 +70,17 @@ def train_into(run: Path, config: TrainConfig, checkpoint: Path | None = None) -
         LofaError: whatever does not fit: data set, zoo, backbone, stage-1 run, sizes.
     """
     with StopRequest(follower=not is_first_process()) as stop, _explained(run, config.stage or 0):
-        needed = _check_stage(config)
-        trainer, strategy = place_training(config.device, config.trainer, config.strategy)
-        parts = training_parts(replace(config, trainer=trainer, strategy=strategy))
-        parts.check()
-        classes = encoder_classes(config.task)
+        needed = _needed_parts(config)
+        given = config.trainer.get("accelerator", "auto")
+        accelerator, devices = workflows.place_training(config.device, given, config.strategy.devices)
+        trainer, strategy = {**config.trainer, "accelerator": accelerator}, replace(config.strategy, devices=devices)
+        placed = replace(config, trainer=trainer, strategy=strategy)
+        parts = training_parts(placed)
+        conditions, classes = read_conditions(config.task)
         workflows.quieten_lightning()
         stage, set_dir = stage_config(config), find_set(config)
         samples = read_samples(set_dir)
-        backbone = open_backbone(config.backbone, "cpu")
-        conditions = plain_conditions(config.task)
+        backbone = open_backbone(config, "cpu")
         data = LoFADataModule(
             set_dir,
             backbone.layers,
@@ -83,16 +89,15 @@ def train_into(run: Path, config: TrainConfig, checkpoint: Path | None = None) -
             stage=config.stage or 1,
             batch_size=stage.batch_size,
             layers_per_sample=stage.layers_per_sample,
-            siblings=config.datamodule.siblings,
-            drop=config.datamodule.drop,
-            workers=config.datamodule.workers,
             seed=config.seed,
+            **asdict(config.datamodule),
         )
         data.setup()
         earlier: dict[str, Part] = {}
         if needed:
-            config = replace(config, response=str(_choose_response(config, set_dir, backbone)))
-            earlier = _load_earlier(config, backbone, needed)
+            response = config.response or str(newest_run(config, 1, backbone, "response"))
+            config = replace(config, response=response)
+            earlier = workflows.load_earlier(response, needed, backbone, list(conditions))
         seed_everything(config.seed, verbose=False)  # here: loading a model draws random numbers, more or fewer of them
         encoder = workflows.build_encoder(conditions, backbone, data.example(), classes)
         hypernet = workflows.build_hypernet(config.hypernet, backbone, config.stage or 1, encoder, earlier)
@@ -104,12 +109,17 @@ def train_into(run: Path, config: TrainConfig, checkpoint: Path | None = None) -
             run,
             module,
             data,
-            build_trainer(parts, replace(config, strategy=strategy), run, checkpoints, callbacks),
+            build_trainer(parts, placed, run, checkpoints, callbacks),
             checkpoints,
             backbone=backbone,
             conditions=list(conditions),
             settings=asdict(config),
-            summary=_identity(config, set_dir, config.stage or 1),
+            summary={
+                "stage": config.stage,
+                "data": address(set_dir),
+                "task": config.task.name,
+                "hypernet": config.hypernet.kind,
+            },
             metadata={"data": str(set_dir), "task": config.task.name},
             checkpoint=checkpoint,
         )
@@ -134,29 +144,21 @@ def _explained(run: Path, stage: int) -> Iterator[None]:
         ) from None
 
 
-def _check_stage(config: TrainConfig) -> tuple[str, ...]:
+def _needed_parts(config: TrainConfig) -> tuple[str, ...]:
     """The parts of the hypernetwork that the stage needs from a run of an earlier one.
 
     Raises:
-        ConfigError: a stage that there is not.
+        ConfigError: no stage, one that the kind of hypernetwork does not have, or a run that it does not read.
     """
-    if config.stage not in (1, 2):
-        given = "no stage given" if config.stage is None else f"stage={config.stage}"
-        raise ConfigError(f"{given}: give stage=1 (response map) or, after it, stage=2 (adapter)")
+    if config.stage is None:
+        raise ConfigError("give stage=1 (response map) or, after it, stage=2 (adapter)")
     kind, stages = config.hypernet.kind, workflows.hypernet_kind(config.hypernet.kind).stages
     if config.stage not in stages:
-        raise ConfigError(
-            f"stage={config.stage}: hypernet.kind={kind} has no such stage; train it with "
-            f"stage={' or stage='.join(map(str, stages))}"
-        )
+        given = " or ".join(f"stage={stage}" for stage in stages)
+        raise ConfigError(f"stage={config.stage}: hypernet.kind={kind} has no such stage; train it with {given}")
     if config.response is not None and not any(stages.values()):
         raise ConfigError(f"response={config.response}: hypernet.kind={kind} reads no other run")
     return stages[config.stage]
-
-
-def _identity(config: TrainConfig, set_dir: Place, stage: int) -> dict[str, object]:
-    """What a later command finds a run by."""
-    return {"stage": stage, "data": str(set_dir.resolve()), "task": config.task.name}
 
 
 def _resumed(run: Path, trusted: bool) -> TrainConfig:
@@ -182,49 +184,24 @@ def _resumed(run: Path, trusted: bool) -> TrainConfig:
     return build(saved)
 
 
-def _choose_response(config: TrainConfig, set_dir: Place, backbone: Backbone) -> Path:
-    """The stage-1 run that stage 2 reads."""
-    if config.response is not None:
-        return Path(config.response)
-    try:
-        run = workflows.find_run(config.paths.runs, _identity(config, set_dir, stage=1), backbone)
-    except DataError as error:
-        raise DataError(
-            f"stage=2 needs a run of stage 1: {error}. Run train.py stage=1 first, or give response=<run>"
-        ) from None
-    if is_first_process():
-        print(f"stage 1: {run} (the newest finished one; choose another with response=<run>)")
-    return run
-
-
-def _load_earlier(config: TrainConfig, backbone: Backbone, needed: Sequence[str]) -> dict[str, Part]:
-    assert config.response is not None
-    description = read_description(config.response)
-    if not backbone.accepts(description.fingerprint):
-        raise ConfigError(
-            f"response={config.response}: trained for backbone {description.backbone!r} ({description.fingerprint}), "
-            f"not for {backbone.name!r} ({backbone.fingerprint})"
-        )
-    check_conditions(f"response={config.response}", description.conditions, config.task)
-    return {name: load_part(description, name) for name in needed}
-
-
 def _build_module(
-    config: TrainConfig, parts: TrainingParts, backbone: Backbone, hypernet: Hypernetwork
+    config: TrainConfig, parts: Mapping[str, Blueprint], backbone: Backbone, hypernet: Hypernetwork
 ) -> PredictorModule:
     """The LightningModule of the stage around finished objects.
 
     Raises:
         ConfigError: an optimizer, schedule or module that can't be made of its values.
     """
-    tried = parts.optimizer.make(Optimizer, list(hypernet.parameters()))  # Lightning makes them within fit
-    parts.scheduler.make(LRScheduler, tried)
-    return parts.module.make(
+    optimizer, scheduler = parts["optimizer"], parts["scheduler"]
+    scheduler.make(
+        LRScheduler, optimizer.make(Optimizer, list(hypernet.parameters()))
+    )  # again by Lightning, within fit
+    return parts["module"].make(
         PredictorModule,
         hypernet=hypernet,
         backbone=backbone,
-        optimizer=parts.optimizer.partial(),
-        scheduler=parts.scheduler.partial(),
+        optimizer=optimizer.partial(),
+        scheduler=scheduler.partial(),
         **({"seed": config.seed} if config.stage == 2 else {}),
     )
 

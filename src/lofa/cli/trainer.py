@@ -1,9 +1,7 @@
 """What the configuration of a training names by class: optimizer, schedule, module, trainer, logger, callbacks."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from lightning import Callback, Trainer
@@ -12,12 +10,11 @@ from lightning.pytorch.strategies import Strategy
 
 from lofa.cli.blueprints import Blueprint
 from lofa.cli.commands import TrainConfig
-from lofa.cli.pipeline import StageConfig, StrategyConfig
+from lofa.cli.pipeline import StageConfig
 from lofa.errors import ConfigError
 from lofa.training import AtomicCheckpointIO, Checkpoints, StopOnNonFinite
-from lofa.workflows.devices import ACCELERATORS, pick_device
 
-__all__ = ["TrainingParts", "build_trainer", "place_training", "stage_config", "training_parts"]
+__all__ = ["build_trainer", "stage_config", "training_parts"]
 
 _TRAINER = (
     *("strategy", "devices", "num_nodes", "logger", "callbacks", "plugins", "max_steps", "max_epochs"),
@@ -26,80 +23,62 @@ _TRAINER = (
 )
 """Arguments of the trainer that the program gives."""
 
-_MODULE = {
-    1: ("hypernet", "backbone", "optimizer", "scheduler"),
-    2: ("hypernet", "backbone", "optimizer", "scheduler", "seed"),
-}
-"""Arguments of a stage's module that the program gives."""
-
-
-@dataclass(frozen=True)
-class TrainingParts:
-    """The objects of a training that the configuration names by class."""
-
-    optimizer: Blueprint
-    scheduler: Blueprint
-    module: Blueprint
-    trainer: Blueprint
-    strategy: Blueprint | None
-    logger: Blueprint | None
-    callbacks: tuple[Blueprint, ...]
-
-    def check(self) -> None:
-        """Binds each class to its arguments; nothing is made (ConfigError)."""
-        for part in (self.optimizer, self.scheduler, self.module, self.trainer, self.strategy, self.logger):
-            if part is not None:
-                part.check()
-        for part in self.callbacks:
-            part.check()
-
 
 def stage_config(config: TrainConfig) -> StageConfig:
     """How the stage is trained that is asked for."""
     return config.stages.s1 if config.stage == 1 else config.stages.s2
 
 
-def training_parts(config: TrainConfig) -> TrainingParts:
-    """The parts of the stage that is trained.
+def training_parts(config: TrainConfig) -> dict[str, Blueprint]:
+    """The objects of the stage that is trained: optimizer, scheduler, module, trainer; strategy and logger where there
+    are such; callbacks.<name>.
 
     Raises:
-        ConfigError: a negative gradient norm.
+        ConfigError: a class that is not there, an argument that it does not take, or a negative value.
     """
     key, stage = f"stages.s{config.stage}", stage_config(config)
     plugin, trainer = dict(config.strategy.plugin), dict(config.trainer)
     if "data_parallel_size" in plugin and plugin["data_parallel_size"] is None:
         plugin["data_parallel_size"] = _count_devices(config) * config.strategy.num_nodes
     trainer.pop("enable_progress_bar", None)  # ours counts steps
-    if (trainer.get("gradient_clip_val") or 0) < 0:  # Lightning would climb the loss
-        raise ConfigError(f"trainer.gradient_clip_val={trainer['gradient_clip_val']}: must be at least 0, or null")
-    return TrainingParts(
-        optimizer=Blueprint(f"{key}.optimizer", stage.optimizer, positional=1),
-        scheduler=Blueprint(f"{key}.scheduler", stage.scheduler, positional=1),
-        module=Blueprint(f"{key}.module", stage.module, added=_MODULE[config.stage or 1]),
-        trainer=Blueprint("trainer", trainer, added=_TRAINER),
-        strategy=Blueprint("strategy.plugin", plugin) if plugin else None,
-        logger=Blueprint("logger", config.logger, added=("save_dir",)) if config.logger.get("_target_") else None,
-        callbacks=tuple(Blueprint(f"callbacks.{name}", node) for name, node in config.callbacks.items()),
-    )
+    for name in ("gradient_clip_val", "log_every_n_steps"):  # Lightning takes them: it would climb the loss, never log
+        if (trainer.get(name) or 0) < 0:
+            raise ConfigError(f"trainer.{name}={trainer[name]}: must be at least 0, or null")
+    module = ("hypernet", "backbone", "optimizer", "scheduler", *(("seed",) if config.stage == 2 else ()))
+    parts = {
+        "optimizer": Blueprint(f"{key}.optimizer", stage.optimizer, positional=1),
+        "scheduler": Blueprint(f"{key}.scheduler", stage.scheduler, positional=1),
+        "module": Blueprint(f"{key}.module", stage.module, added=module),
+        "trainer": Blueprint("trainer", trainer, added=_TRAINER),
+    }
+    if plugin:
+        parts["strategy"] = Blueprint("strategy.plugin", plugin)
+    if config.logger.get("_target_"):
+        parts["logger"] = Blueprint("logger", config.logger, added=("save_dir",))
+    parts |= {f"callbacks.{name}": Blueprint(f"callbacks.{name}", node) for name, node in config.callbacks.items()}
+    for part in parts.values():
+        part.check()
+    return parts
 
 
 def build_trainer(
-    parts: TrainingParts, config: TrainConfig, run: Path, checkpoints: Checkpoints, callbacks: Sequence[Callback]
+    parts: Mapping[str, Blueprint], config: TrainConfig, run: Path, checkpoints: Checkpoints, own: Sequence[Callback]
 ) -> Trainer:
-    """The trainer of a stage, writing into `run`.
+    """The trainer of a stage, writing into `run`, with the program's `own` callbacks.
 
     Raises:
         ConfigError: devices or a precision that are not to be had here.
     """
     stage, devices = stage_config(config), config.strategy.devices
-    own = [part.make(Callback) for part in parts.callbacks]
-    return parts.trainer.make(
+    named = [part.make(Callback) for name, part in parts.items() if name.startswith("callbacks.")]
+    strategy, logger = parts.get("strategy"), parts.get("logger")
+    return parts["trainer"].make(
         Trainer,
-        strategy="auto" if parts.strategy is None else parts.strategy.make(Strategy),  # type: ignore[type-abstract]
+        strategy="auto" if strategy is None else strategy.make(Strategy),  # type: ignore[type-abstract]
         devices=list(devices) if isinstance(devices, tuple) else devices,
         num_nodes=config.strategy.num_nodes,
-        logger=False if parts.logger is None else parts.logger.make(Logger, save_dir=str(run)),  # type: ignore[type-abstract]
-        callbacks=[StopOnNonFinite(), *callbacks, *own, checkpoints],
+        logger=False if logger is None else logger.make(Logger, save_dir=str(run)),  # type: ignore[type-abstract]
+        callbacks=[StopOnNonFinite(), *own, *named, checkpoints],
         plugins=[AtomicCheckpointIO()],
         max_steps=stage.max_steps,
         max_epochs=-1,
@@ -111,39 +90,6 @@ def build_trainer(
         default_root_dir=str(run),
         enable_progress_bar=False,
     )
-
-
-def place_training(
-    device: str, trainer: Mapping[str, Any], strategy: StrategyConfig
-) -> tuple[dict[str, Any], StrategyConfig]:
-    """Trainer and strategy with accelerator and devices as `device` says; "auto" leaves them.
-
-    A kind of device ("cuda") leaves the number to `strategy.devices`, one of several ("cuda:1") is the only one.
-
-    Raises:
-        ConfigError: no such device here, no such number of them, or `device` says another thing than the two.
-    """
-    devices: Any = list(strategy.devices) if isinstance(strategy.devices, tuple) else strategy.devices
-    numbers = devices if isinstance(devices, list) else [devices]
-    if devices != "auto" and not (numbers and all(type(number) is int for number in numbers)):
-        raise ConfigError(f"strategy.devices={devices}: give how many, a list of their numbers, or auto")
-    if device == "auto":
-        return dict(trainer), strategy
-    found = pick_device(device)
-    accelerator, chosen = ACCELERATORS[found.type], trainer.get("accelerator", "auto")
-    if chosen not in ("auto", accelerator, found.type):
-        raise ConfigError(
-            f"device={device} and trainer.accelerator={chosen} contradict each other: leave one of them out, "
-            "or give device=auto"
-        )
-    if found.type != "cpu" and found.index is not None:
-        if devices not in (1, "auto", [found.index]):
-            raise ConfigError(
-                f"device={device} is one device, strategy.devices={devices} are others: for several give "
-                f"device={found.type} or device=auto"
-            )
-        devices = [found.index]
-    return {**trainer, "accelerator": accelerator}, replace(strategy, devices=devices)
 
 
 def _count_devices(config: TrainConfig) -> int:

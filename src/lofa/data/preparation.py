@@ -30,9 +30,8 @@ from lofa.data.zoo_store import ZooStore
 from lofa.errors import DataError
 from lofa.files import atomic_write, read_json, remove_temporaries, write_json
 from lofa.interop import PREFIX
-from lofa.locks import locked
-from lofa.paths import inside
-from lofa.stores import Location, Place, StorePath, locate
+from lofa.paths import Location, Place, inside, locate
+from lofa.processes import locked
 
 __all__ = ["PrepareReport", "clip_shape", "open_source", "prepare"]
 
@@ -140,7 +139,7 @@ def _claimed(set_dir: Place) -> Iterator[None]:
     Raises:
         DataError: another process prepares the set.
     """
-    if isinstance(set_dir, StorePath):
+    if not isinstance(set_dir, Path):
         yield
         return
     lock = inside(set_dir, set_dir / ".prepare.lock")

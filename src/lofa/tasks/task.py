@@ -1,6 +1,7 @@
 """A task names members of other tables and holds nothing of its own; conf/task has a file for each."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from lofa.options import REQUIRED, Options, option
 
@@ -18,6 +19,14 @@ class Task(Options):
     """One task."""
 
     name: str = option(REQUIRED, "names the runs")
-    conditions: tuple[str, ...] = option(REQUIRED, "condition kinds that a predictor reads")
-    metrics: tuple[str, ...] = option(REQUIRED, "keys of lofa.metrics.METRICS, as they are reported")
-    prompt: str = option("own", "whose prompt method lofa is asked with: own or sibling", among=tuple(PROMPTS))
+    conditions: dict[str, Any] = option(
+        {},
+        "kind (text, pose) -> constructor values of its encoder, and _target_ for a class of one's own; "
+        "+task.conditions.<kind>={} adds one",
+    )
+    metrics: tuple[str, ...] = option((), "what eval reports: names in lofa.metrics.METRICS")
+    prompt: str = option(
+        "own",
+        "whose prompt method lofa is asked with: own (that of the generated clip) or sibling",
+        among=tuple(PROMPTS),
+    )

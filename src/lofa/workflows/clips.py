@@ -1,17 +1,21 @@
-"""Clips as files: mp4 or gif, by the ending of the name."""
+"""Clips as files, mp4 or gif by the ending of the name, and a clip without and with an adapter."""
 
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import torch
 from PIL import Image
 from torch import Tensor
 
+from lofa.adapters import Adapter
+from lofa.backbones import Backbone
 from lofa.errors import ConfigError
 from lofa.files import atomic_write
 
-__all__ = ["CLIP_ENDINGS", "check_clip_path", "difference", "side_by_side", "write_clip"]
+__all__ = ["CLIP_ENDINGS", "Comparison", "check_clip_path", "compare_clips", "difference", "side_by_side", "write_clip"]
 
 CLIP_ENDINGS = (".mp4", ".gif")
 
@@ -40,6 +44,29 @@ def difference(one: Tensor, other: Tensor) -> tuple[Tensor, int]:
     high = int((up_to < 0.99 * change.numel()).sum())
     factor = max(factor for factor in (1, 2, 4, 8, 16, 32) if factor == 1 or factor * high <= 255)
     return (factor * change).clamp(max=255).to(torch.uint8), factor
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two clips from the same noise.
+
+    clip: uint8 (T, H, 3 W + gaps, 3), without the adapter | with it | their difference times `factor`. change: mean
+    absolute difference, of 255 grey levels.
+    """
+
+    clip: Tensor
+    factor: int
+    change: float
+
+
+def compare_clips(
+    backbone: Backbone, prompt: str, adapter: Adapter, strength: float = 1.0, seed: int = 0, **sampling: Any
+) -> Comparison:
+    """Generates a prompt without and with an adapter; the values of `sampling` are those of `Backbone.generate`."""
+    clips = backbone.generate(prompt, [None, adapter], strength=strength, seed=[seed] * 2, **sampling).cpu()
+    shown, factor = difference(*clips)
+    mean = (clips[0].float() - clips[1].float()).abs().mean()
+    return Comparison(side_by_side(*torch.stack([*clips, shown])), factor, float(mean))
 
 
 def write_clip(path: Path, clip: Tensor, fps: float) -> None:

@@ -1,20 +1,15 @@
-"""Devices and precisions by name."""
+"""Devices by name."""
+
+from typing import Any
 
 import torch
 
-from lofa.errors import ConfigError, nearest
+from lofa.errors import ConfigError
 
-__all__ = ["ACCELERATORS", "pick_device", "pick_dtype"]
+__all__ = ["ACCELERATORS", "pick_device", "place_training"]
 
 ACCELERATORS = {"cpu": "cpu", "cuda": "gpu", "mps": "gpu"}
 """Kind of device -> Lightning's word for it."""
-
-_DTYPES = {
-    "float32": torch.float32,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-    "float8_e4m3fn": torch.float8_e4m3fn,
-}
 
 
 def pick_device(name: str) -> torch.device:
@@ -37,8 +32,26 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
-def pick_dtype(name: str | None) -> torch.dtype | None:
-    """The floating-point type of that name, None for None (ConfigError for another name)."""
-    if name is not None and name not in _DTYPES:
-        raise ConfigError(f"dtype={name}: {nearest(name, _DTYPES)}")
-    return None if name is None else _DTYPES[name]
+def place_training(device: str, accelerator: str, devices: Any) -> tuple[str, Any]:
+    """Accelerator and devices of Lightning's trainer as `device` says; "auto" leaves them.
+
+    A kind of device ("cuda") leaves the number to `devices`, one of several ("cuda:1") is the only one.
+
+    Raises:
+        ConfigError: no such device here, no such number of them, or `device` says another thing than the two.
+    """
+    devices = list(devices) if isinstance(devices, tuple) else devices
+    numbers = devices if isinstance(devices, list) else [devices]
+    if devices != "auto" and not (numbers and all(type(number) is int for number in numbers)):
+        raise ConfigError(f"strategy.devices={devices}: give how many, a list of their numbers, or auto")
+    if device == "auto":
+        return accelerator, devices
+    found = pick_device(device)
+    kind = ACCELERATORS[found.type]
+    if accelerator not in ("auto", kind, found.type):
+        raise ConfigError(f"device={device} and trainer.accelerator={accelerator} contradict each other: leave one out")
+    if found.type != "cpu" and found.index is not None:
+        if devices not in (1, "auto", [found.index]):
+            raise ConfigError(f"device={device} is one device, strategy.devices={devices} are others: leave one out")
+        devices = [found.index]
+    return kind, devices

@@ -12,7 +12,7 @@ from lofa.data import ZooStore, read_samples
 from lofa.errors import AdapterFormatError, ConfigError, DataError
 from lofa.files import read_json, read_metadata, tensor_shapes
 from lofa.predict import read_description
-from lofa.workflows.adapter_facts import Facts, adapter_facts, span
+from lofa.workflows.adapters import Facts, adapter_facts, span
 
 __all__ = ["inspect"]
 

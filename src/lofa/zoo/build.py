@@ -13,7 +13,7 @@ from lofa.backbones import Backbone
 from lofa.data import Sample, ZooStore, encoded_path, read_encoded, read_samples
 from lofa.data.samples import LATENTS, find_encoded, prompt_of
 from lofa.errors import DataError, LofaError
-from lofa.stores import Location, Place, locate
+from lofa.paths import Location, Place, locate
 from lofa.zoo.attempts import train_twice
 from lofa.zoo.claim import claimed, remove_leftovers
 from lofa.zoo.groups import plan_groups, shard_plan_path

@@ -11,9 +11,8 @@ from pathlib import Path
 from lofa.data import ZooStore
 from lofa.errors import DataError
 from lofa.files import remove_temporaries
-from lofa.locks import is_locked, locked
-from lofa.paths import inside
-from lofa.stores import Place, StorePath
+from lofa.paths import Place, inside
+from lofa.processes import is_locked, locked
 
 __all__ = ["claimed", "living_shards", "remove_leftovers"]
 
@@ -28,7 +27,7 @@ def claimed(store: ZooStore, shard: str) -> Iterator[None]:
         DataError: it is being built already, or a shard of another division is: both would train the same LoRAs.
     """
     index = inside(store.set_dir, store.index(shard))
-    if isinstance(index, StorePath):
+    if not isinstance(index, Path):
         yield
         return
     with locked(index) as own:

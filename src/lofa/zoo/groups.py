@@ -12,8 +12,7 @@ from lofa.backbones import Backbone
 from lofa.data import ZooStore
 from lofa.errors import DataError
 from lofa.files import read_json, write_json
-from lofa.paths import inside
-from lofa.stores import Place
+from lofa.paths import Place, inside
 from lofa.zoo.options import ZooOptions
 from lofa.zoo.plan import LoraPlan
 

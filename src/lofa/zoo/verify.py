@@ -13,7 +13,7 @@ from lofa.data import ZooStore, read_samples
 from lofa.data.samples import check_backbone
 from lofa.errors import DataError, LofaError
 from lofa.files import digest, local_copy, read_jsonl, read_metadata, read_tensors, temporaries
-from lofa.stores import Location, Place
+from lofa.paths import Location, Place
 from lofa.zoo.claim import living_shards
 from lofa.zoo.options import LoraOptions
 from lofa.zoo.trainer import adapted_layers

@@ -1,4 +1,4 @@
-"""lofa zoo: the per-sample LoRAs of a data set, many at once."""
+"""The zoo of a prepared set, trained or checked, with a report in words."""
 
 from collections.abc import Sequence
 
@@ -6,38 +6,21 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from lofa.backbones import Backbone
-from lofa.cli.commands import ZooConfig
-from lofa.cli.objects import open_backbone
-from lofa.cli.pipeline import PipelineConfig
-from lofa.cli.runs import find_set
-from lofa.errors import ConfigError, DataError, nearest
-from lofa.workflows import pick_device
-from lofa.zoo import ZooAudit, ZooReport, build_zoo, verify_zoo
+from lofa.errors import DataError
+from lofa.paths import Place
+from lofa.zoo import ZooAudit, ZooOptions, ZooReport, build_zoo, verify_zoo
 
-__all__ = ["check_zoo", "train_zoo", "zoo"]
-
-_ACTIONS = ("build", "retry", "verify")
+__all__ = ["check_zoo", "train_zoo"]
 
 
-def zoo(config: ZooConfig) -> ZooReport | ZooAudit:
-    """Trains the LoRAs of the set `data`, or of one shard of them, or checks them."""
-    if config.action not in _ACTIONS:
-        raise ConfigError(f"action={config.action}: {nearest(config.action, _ACTIONS)}")
-    backbone = open_backbone(config.backbone, pick_device(config.device))
-    if config.action == "verify":
-        return check_zoo(config, backbone)
-    return train_zoo(config, backbone, retry=config.action == "retry")
-
-
-def train_zoo(config: PipelineConfig, backbone: Backbone, retry: bool = False) -> ZooReport:
+def train_zoo(set_dir: Place, backbone: Backbone, options: ZooOptions, retry: bool = False) -> ZooReport:
     """Trains what is missing of a zoo and says how it went.
 
     Raises:
         DataError: samples that can't be read, by name, after the others were trained; or no LoRA came to anything.
     """
-    set_dir = find_set(config)
     folder = set_dir / "zoo"
-    report = build_zoo(set_dir, backbone, config.zoo, retry=retry)
+    report = build_zoo(set_dir, backbone, options, retry=retry)
     print(f"{folder}: {report.trained} LoRAs trained, {report.present} were there already")
     if report.trained:
         speed = f"{report.loras_per_hour:,.0f} LoRAs an hour"
@@ -51,14 +34,10 @@ def train_zoo(config: PipelineConfig, backbone: Backbone, retry: bool = False) -
     return report
 
 
-def check_zoo(config: ZooConfig, backbone: Backbone) -> ZooAudit:
-    """Checks a zoo and prints a table and a line a problem.
-
-    Raises:
-        DataError: there are problems.
-    """
-    folder = find_set(config) / "zoo"
-    audit = verify_zoo(find_set(config), backbone, config.zoo)
+def check_zoo(set_dir: Place, backbone: Backbone, options: ZooOptions) -> ZooAudit:
+    """Checks a zoo and prints a table and a line a problem (DataError where there are problems)."""
+    folder = set_dir / "zoo"
+    audit = verify_zoo(set_dir, backbone, options)
     table = Table("check", Column("looked at", justify="right"), Column("problems", justify="right"), title=str(folder))
     for name, check in audit.checks.items():
         table.add_row(name, str(check.looked_at), str(len(check.problems)))

@@ -1,4 +1,4 @@
-"""What an adapter holds: its layers, and how much it changes the backbone it is for."""
+"""Adapter files: written and read back, held against a backbone, and what they hold in words."""
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -9,13 +9,90 @@ from lofa.adapters import Adapter
 from lofa.adapters.families import FAMILIES, locate_layer
 from lofa.adapters.formats import FORMATS
 from lofa.adapters.formats.container import RawFile
-from lofa.backbones import WeightFolder, backbone_folder
+from lofa.backbones import (
+    Backbone,
+    WeightFolder,
+    backbone_folder,
+    check_merge_target,
+    load_backbone,
+    merge_adapter,
+)
 from lofa.errors import BackboneError, ConfigError
 from lofa.evaluation import Grid, LayerChange, draw_grids, measure_change, say_change, total_relative
+from lofa.files import digest
 
-__all__ = ["Facts", "adapter_facts", "span"]
+__all__ = ["Facts", "adapter_facts", "check_adapter", "export_adapter", "merge", "span"]
 
 Facts = dict[str, str]
+_EXACT = 1e-6
+"""Below this distance two adapters are the same up to float32's rounding."""
+
+
+def export_adapter(
+    adapter: Adapter,
+    out: str | Path,
+    format: str = "diffusers",
+    dtype: torch.dtype | None = None,
+    rank: int | None = None,
+    overwrite: bool = False,
+) -> str:
+    """Writes `out` in `format`, `dtype` and at most `rank`, and reads it again.
+
+    Returns:
+        what was written, in words: format, layers, rank, and the distance from the adapter in norms of the update
+    """
+    less = adapter if rank is None else adapter.reduced(rank)
+    files = less.save(out, format, dtype, overwrite)
+    written = dict(item for file in files for item in Adapter.load(file).items())
+    distance = adapter.distance(written)
+    ranks = sorted({pair.rank for pair in less.values()})
+    lost = "exact" if distance < _EXACT else f"off by {distance:.2g} of the update's norm"
+    parts = f" in {' and '.join(file.name for file in files)}" if len(files) > 1 else ""
+    return f"{format}, {len(less)} layers{parts}, rank {', '.join(map(str, ranks))}, {lost}"
+
+
+def _check_made_for(given: str, adapter: Adapter, backbone: Backbone) -> None:
+    """Refuses an adapter, `given` in words, whose header names another backbone (BackboneError)."""
+    made_for = adapter.metadata.get("backbone_fingerprint")
+    if made_for is not None and not backbone.accepts(made_for):
+        raise BackboneError(
+            f"{given}: made for the backbone {adapter.metadata.get('backbone')!r} ({made_for}), not for "
+            f"{backbone.name!r} ({backbone.fingerprint}); give the right one by backbone=<name or folder>"
+        )
+
+
+def check_adapter(given: str, adapter: Adapter, backbone: Backbone) -> None:
+    """Refuses an adapter that was made for another backbone, or has other layers (BackboneError)."""
+    _check_made_for(given, adapter, backbone)
+    try:
+        backbone.adapter_batch(adapter)
+    except BackboneError as error:
+        raise BackboneError(f"{given}: {error}") from None
+
+
+def merge(
+    adapter: str, out: str | Path, strength: float = 1.0, model: str | None = None, overwrite: bool = False
+) -> Path:
+    """Writes the diffusers folder of a model with an adapter's file merged into it.
+
+    Raises:
+        LofaError: no such adapter, one that is not of `model` (None: the one that it names), or `out` stands already.
+    """
+    file, folder_out = Path(adapter), Path(out)
+    loaded = Adapter.load(adapter)
+    model = model or loaded.metadata.get("backbone")
+    if model is None:
+        raise ConfigError(f"adapter={adapter}: does not say which backbone it is for; give backbone=<folder>")
+    folder = backbone_folder(model)
+    check_merge_target(folder, folder_out, overwrite)
+    _check_made_for(f"adapter={adapter}", loaded, load_backbone(model))
+    note = {"adapter": file.name} | ({"sha256": digest(file)} if file.is_file() else {})
+    try:
+        merge_adapter(folder, loaded, folder_out, strength, note, overwrite)
+    except BackboneError as error:
+        raise BackboneError(f"adapter={adapter}: {error}") from None
+    print(f"{out}: {folder} with {len(loaded)} layers changed, strength {strength:g}")
+    return folder_out
 
 
 def adapter_facts(
