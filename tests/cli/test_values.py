@@ -112,7 +112,7 @@ def test_every_command_looks_at_its_numbers_before_anything_else(
 
 TRAIN = ("train", "stage=1", BACKBONE, *SMALL_NET, "debug=fast")
 TOGETHER: dict[str, tuple[tuple[str, ...], str]] = {
-    "no rank": ((*TRAIN, "hypernet.lora_rank=0"), "lora_rank must be at least 1; got 0"),
+    "no rank": ((*TRAIN, "hypernet.lora_rank=0"), "hypernet.lora_rank=0: must be at least 1"),
     "negative rate": ((*TRAIN, "stages.s1.optimizer.lr=-1"), "stages.s1.optimizer: Invalid learning rate: -1"),
     "one beta": ((*TRAIN, "stages.s1.optimizer.betas=[0.9]"), "stages.s1.optimizer: "),
     "negative warm-up": ((*TRAIN, "stages.s1.scheduler.warmup=-1"), "stages.s1.scheduler: warmup=-1"),

@@ -15,8 +15,8 @@ from lofa.backbones import Backbone
 from lofa.conditions import Inputs, spreads
 from lofa.errors import DataError
 from lofa.hypernets import FrozenLayer, Hypernetwork
+from lofa.hypernets.layers import check_weights
 from lofa.hypernets.old_names import renamed
-from lofa.hypernets.tiling import check_weights
 from lofa.training.batch import PairedBatch
 from lofa.training.sharding import shard
 
