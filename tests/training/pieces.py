@@ -53,7 +53,6 @@ class ToyBackbone:
         for parameter in self.net.parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=generator) / WIDTH**0.5)
         self.slots = Slots(self.net, {layer.name: str(i) for i, layer in enumerate(self.layers)})
-        self.slots.install()
 
     def weight(self, name: str) -> Tensor:
         return self.net[[layer.name for layer in self.layers].index(name)].weight.detach()
