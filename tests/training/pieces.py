@@ -1,6 +1,5 @@
 """Small stand-ins: a backbone of a few linear layers, networks, and batches of adapters and latents."""
 
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -10,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from lofa.adapters import Adapter, LoraBatch, LowRank, LowRankBatch, Slots, own_rows, stack_adapters
-from lofa.backbones import by_shape
+from lofa.backbones import LayerSpec, by_shape
 from lofa.conditions import Condition, Inputs, Padded, TextEncoder
 from lofa.data.sampler import BatchKey, BatchPlan, EndlessBatches
 from lofa.diffusion import FlowMatching
@@ -18,15 +17,6 @@ from lofa.hypernets import AdapterConfig, AdapterNet, Part, ResponseConfig, Resp
 from lofa.training import AdapterModule, ResponseModule, warmup_schedule
 
 WIDTH, RANK, CONTEXT, LATENT = 16, 2, 8, (2, 2, 2, 2)
-
-
-@dataclass(frozen=True)
-class ToyLayer:
-    name: str
-    depth: int
-    kind: str
-    out_features: int = WIDTH
-    in_features: int = WIDTH
 
 
 class ToyBackbone:
@@ -44,7 +34,7 @@ class ToyBackbone:
         sizes |= {"up": (2 * WIDTH, WIDTH), "down": (WIDTH, 2 * WIDTH)} if mixed else {}
         self.kinds = tuple(sizes)
         self.layers = tuple(
-            ToyLayer(f"transformer.blocks.{d}.{kind}", d, kind, *sizes[kind]) for d in range(2) for kind in self.kinds
+            LayerSpec(f"transformer.blocks.{d}.{kind}", d, kind, *sizes[kind]) for d in range(2) for kind in self.kinds
         )
         self.depth_ids = torch.tensor([layer.depth for layer in self.layers])
         self.kind_ids = torch.tensor([self.kinds.index(layer.kind) for layer in self.layers])
