@@ -1,5 +1,6 @@
 """Small stand-ins: a backbone of a few linear layers, networks, and batches of adapters and latents."""
 
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 

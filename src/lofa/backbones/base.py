@@ -224,7 +224,13 @@ class Backbone(SlottedNetworks, ABC):
             raise ValueError(
                 f"{len(prompts)} prompts, {len(adapters)} adapters and {len(seeds)} seeds don't go together"
             )
-        asked = {"frames": frames, "height": height, "width": width, "steps": steps, "guidance": guidance}
+        asked: dict[str, Any] = {
+            "frames": frames,
+            "height": height,
+            "width": width,
+            "steps": steps,
+            "guidance": guidance,
+        }
         sampling = replace(self.sampling, **{key: value for key, value in asked.items() if value is not None})
         if sampling.steps < 1:
             raise BackboneError(f"steps={steps}: sampling takes at least one step")

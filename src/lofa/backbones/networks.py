@@ -128,6 +128,7 @@ class SlottedNetworks(ABC):
             self._checkpoint(self.denoiser)
 
     def _checkpoint(self, networks: nn.ModuleDict) -> None:
+        network: Any
         for network in networks.values():
             network.enable_gradient_checkpointing(self._slots.checkpoint)
 

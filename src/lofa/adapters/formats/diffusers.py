@@ -59,7 +59,7 @@ def _configs(raw: RawFile) -> dict[str, dict[str, Any]]:
 
 def write(path: Path, layers: Mapping[str, LowRank], metadata: Mapping[str, str], dtype: torch.dtype | None) -> None:
     """Writes the file."""
-    tensors = {}
+    tensors: dict[str, torch.Tensor] = {}
     for name, pair in layers.items():
         A, B = folded(pair, dtype, f"{path}: layer {name}")
         tensors |= {f"{name}.lora_A.weight": A, f"{name}.lora_B.weight": B}

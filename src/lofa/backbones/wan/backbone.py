@@ -84,7 +84,7 @@ class WanBackbone(Backbone):
 
     def _load_named(self, component: str) -> Any:
         """A component without weights, of the class that model_index.json names."""
-        library, name = self.source.index.get(component) or (None, None)
+        library, name = self.source.index.get(component) or ("", "")
         kind = getattr(import_module(library), name, None) if library in ("diffusers", "transformers") else None
         if not hasattr(kind, "from_pretrained"):
             raise BackboneError(f"{self.name}: its {component} is a {library} {name}, which is not known here")
