@@ -5,15 +5,13 @@ from typing import Any
 import pytest
 import torch
 
-from lofa.cli import trainer
-from lofa.cli.pipeline import StrategyConfig
-from lofa.cli.trainer import place_training
 from lofa.errors import ConfigError
-from lofa.workflows import pick_device
+from lofa.workflows import devices as placing
+from lofa.workflows import pick_device, place_training
 
 
-def given_as(device: str, accelerator: str = "auto", devices: Any = 1) -> tuple[str, dict[str, Any], StrategyConfig]:
-    return device, {"accelerator": accelerator}, StrategyConfig(devices=devices)
+def given_as(device: str, accelerator: str = "auto", devices: Any = 1) -> tuple[str, str, Any]:
+    return device, accelerator, tuple(devices) if isinstance(devices, list) else devices
 
 
 @pytest.mark.parametrize(
@@ -35,10 +33,8 @@ def given_as(device: str, accelerator: str = "auto", devices: Any = 1) -> tuple[
 def test_training_goes_where_the_device_is(
     given: tuple[Any, ...], accelerator: str, devices: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trainer, "pick_device", torch.device)  # as if it were there
-    placed, strategy = place_training(*given_as(*given))
-    assert placed == {"accelerator": accelerator}
-    assert strategy.devices == (tuple(devices) if isinstance(devices, list) else devices)
+    monkeypatch.setattr(placing, "pick_device", torch.device)  # as if it were there
+    assert place_training(*given_as(*given)) == (accelerator, devices)
 
 
 @pytest.mark.parametrize(
@@ -56,7 +52,7 @@ def test_training_goes_where_the_device_is(
     ],
 )
 def test_contradictions_are_told(given: tuple[Any, ...], words: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trainer, "pick_device", torch.device)
+    monkeypatch.setattr(placing, "pick_device", torch.device)
     with pytest.raises(ConfigError, match=words):
         place_training(*given_as(*given))
 

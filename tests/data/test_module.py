@@ -19,7 +19,7 @@ from lofa.adapters import Adapter
 from lofa.backbones import Backbone, LayerSpec
 from lofa.data import LoFADataModule, ZooBatch, ZooEntry, ZooStore, read_encoded, read_samples, write_samples
 from lofa.errors import DataError
-from lofa.stores import Location
+from lofa.paths import Location
 from tests.data.conftest import random_adapter
 from tests.helpers.stamps import Stamp
 from tests.helpers.web import serve

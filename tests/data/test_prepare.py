@@ -17,7 +17,7 @@ from lofa.data.preparation import open_source
 from lofa.data.source import ClipShape
 from lofa.errors import DataError, LofaError
 from lofa.files import digest, read_tensors
-from lofa.worlds import SPLITS, sample_clip
+from lofa.worlds import SPLITS, sample_batch
 from tests.data.conftest import FRAMES, QUIET, SIDE, WORLD, grey_ramp, write_video
 from tests.helpers.tiny_wan import make_tiny_wan
 
@@ -46,7 +46,7 @@ def test_the_world_is_encoded_as_its_clips_and_captions_are(prepared: Path, back
     assert all(SPLITS[sample.group] == sample.split for sample in samples)
     assert len({sample.seed for sample in samples}) == len(samples)
     sample = samples[4]
-    clip = sample_clip(sample.group, sample.seed, FRAMES, SIDE)
+    (clip,) = sample_batch([sample.group], [sample.seed], FRAMES, SIDE)
     encoded = read_encoded(prepared, sample, backbone)
     assert encoded.latents is not None and "pose" in encoded.conditions
     latents = backbone.encode_video(torch.from_numpy(clip.frames)[None])[0]

@@ -84,7 +84,7 @@ class ToyBackbone:
                     x = x + torch.tanh(layer(x[:, None])[:, 0] + steer)
         return (x - (noise - latents).flatten(1)).square().mean(1)
 
-    def generate(self, prompt: str, adapter: list[Adapter | None], seed: list[int], steps: int | None) -> Tensor:
+    def generate(self, prompt: str, adapter: list[Adapter | None], seed: list[int]) -> Tensor:
         generators = [torch.Generator().manual_seed(number) for number in seed]
         return torch.stack([torch.randint(0, 255, (3, 8, 8, 3), generator=g, dtype=torch.uint8) for g in generators])
 

@@ -12,13 +12,11 @@ from torch import Tensor
 from lofa import workflows
 from lofa.adapters import Adapter
 from lofa.adapters.formats import check_adapter_target
-from lofa.backbones import backbone_folder, check_merge_target, load_backbone, merge_adapter
 from lofa.cli.commands import ConvertConfig, InspectConfig, MergeConfig, PredictConfig
 from lofa.cli.objects import load_predictor
 from lofa.data import Sample, export_reference
 from lofa.data.reference_export import EXPORTED
-from lofa.errors import BackboneError, ConfigError
-from lofa.files import digest
+from lofa.errors import ConfigError
 from lofa.predict import Predictor
 from lofa.targets import check_target
 
@@ -87,20 +85,7 @@ def _convert_set(config: ConvertConfig, source: str) -> list[Sample]:
 
 def merge(config: MergeConfig) -> Path:
     """An adapter into its backbone -> a diffusers folder."""
-    adapter = Adapter.load(config.adapter)
-    model = config.model or adapter.metadata.get("backbone")
-    if model is None:
-        raise ConfigError(f"adapter={config.adapter}: does not say which backbone it is for; give backbone=<folder>")
-    folder, out, file = backbone_folder(model), Path(config.out), Path(config.adapter)
-    check_merge_target(folder, out, config.overwrite)
-    workflows.check_made_for(f"adapter={config.adapter}", adapter, load_backbone(model))
-    note = {"adapter": file.name} | ({"sha256": digest(file)} if file.is_file() else {})
-    try:
-        merge_adapter(folder, adapter, out, config.strength, note, config.overwrite)
-    except BackboneError as error:
-        raise BackboneError(f"adapter={config.adapter}: {error}") from None
-    print(f"{out}: {folder} with {len(adapter)} layers changed, strength {config.strength:g}")
-    return out
+    return workflows.merge(config.adapter, config.out, config.strength, config.model, config.overwrite)
 
 
 def inspect(config: InspectConfig) -> dict[str, str]:

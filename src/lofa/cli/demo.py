@@ -18,7 +18,6 @@ from lofa.cli.commands import DemoConfig, EvalConfig, TrainConfig
 from lofa.cli.evaluate import compare_methods
 from lofa.cli.objects import find_set, open_backbone
 from lofa.cli.pipeline import PipelineConfig
-from lofa.cli.sets import train_zoo
 from lofa.cli.train import train_into
 from lofa.data import prepare, read_samples
 from lofa.data.samples import values_of
@@ -26,7 +25,7 @@ from lofa.evaluation import Evaluation
 from lofa.files import atomic_write
 from lofa.predict import Predictor
 from lofa.predict.stages import PREDICTOR
-from lofa.workflows import hypernet_kind, side_by_side, write_clip
+from lofa.workflows import hypernet_kind, side_by_side, train_zoo, write_clip
 
 __all__ = ["demo"]
 
@@ -77,7 +76,7 @@ def demo(config: DemoConfig) -> Evaluation:
     with clock.part("prepare"):
         prepare(config.source, set_dir, backbone, config.prepare)
     with clock.part("zoo"):
-        train_zoo(config, backbone)
+        train_zoo(set_dir, backbone, config.zoo)
     before = None
     for stage in hypernet_kind(config.hypernet.kind).stages:
         with clock.part(f"stage {stage}: {_STAGES[stage]}"):

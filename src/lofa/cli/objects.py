@@ -1,7 +1,6 @@
 """What the configuration means: backbone, predictor, conditions, data set, run directory."""
 
 import os
-from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import datetime
@@ -19,15 +18,14 @@ from lofa.cli.problems import first_line
 from lofa.cli.text import literal
 from lofa.conditions import ConditionEncoder
 from lofa.errors import ConfigError, DataError
+from lofa.paths import Place, address, locate
 from lofa.predict import Predictor
 from lofa.processes import is_first_process
-from lofa.stores import Place, address, locate
 from lofa.tasks import Task
 from lofa.workflows import check_kinds, find_run, pick_device
 from lofa.workflows.runs import CONFIG, SHARED_RUN, read_settings, reserve_run
 
 __all__ = [
-    "check_conditions",
     "find_set",
     "load_predictor",
     "new_run",
@@ -84,13 +82,6 @@ def read_conditions(task: Task) -> tuple[dict[str, dict[str, Any]], dict[str, ty
             if not issubclass(classes[name], ConditionEncoder):
                 raise ConfigError(f"{key}: no subclass of lofa.conditions.ConditionEncoder")
     return constructed, classes
-
-
-def check_conditions(given: str, conditions: Sequence[str], task: Task) -> None:
-    """Refuses a predictor or stage, `given` as key=value, of other conditions than the task's (ConfigError)."""
-    if set(conditions) != set(task.conditions):
-        found, wanted = (", ".join(one) for one in (conditions, task.conditions))
-        raise ConfigError(f"{given}: takes {found}, but task={task.name} gives {wanted}")
 
 
 def find_set(config: PipelineConfig) -> Place:

@@ -16,7 +16,6 @@ from lofa.cli.blueprints import Blueprint, drop_leftovers
 from lofa.cli.command import given_overrides
 from lofa.cli.commands import TrainConfig
 from lofa.cli.objects import (
-    check_conditions,
     find_set,
     new_run,
     newest_run,
@@ -25,14 +24,13 @@ from lofa.cli.objects import (
     read_run_config,
 )
 from lofa.cli.options import build, schema
-from lofa.cli.trainer import build_trainer, place_training, stage_config, training_parts
+from lofa.cli.trainer import build_trainer, stage_config, training_parts
 from lofa.data import LoFADataModule, Sample, read_samples
 from lofa.errors import ConfigError, Interrupted
 from lofa.hypernets import Hypernetwork, Part
-from lofa.predict import load_part, read_description
+from lofa.paths import address
 from lofa.processes import is_first_process
 from lofa.resources import conf_dir
-from lofa.stores import address
 from lofa.training import (
     LAST,
     Checkpoints,
@@ -73,8 +71,11 @@ def train_into(run: Path, config: TrainConfig, checkpoint: Path | None = None) -
     """
     with StopRequest(follower=not is_first_process()) as stop, _explained(run, config.stage or 0):
         needed = _needed_parts(config)
-        trainer, strategy = place_training(config.device, config.trainer, config.strategy)
-        parts = training_parts(replace(config, trainer=trainer, strategy=strategy))
+        given = config.trainer.get("accelerator", "auto")
+        accelerator, devices = workflows.place_training(config.device, given, config.strategy.devices)
+        trainer, strategy = {**config.trainer, "accelerator": accelerator}, replace(config.strategy, devices=devices)
+        placed = replace(config, trainer=trainer, strategy=strategy)
+        parts = training_parts(placed)
         conditions, classes = read_conditions(config.task)
         workflows.quieten_lightning()
         stage, set_dir = stage_config(config), find_set(config)
@@ -96,7 +97,7 @@ def train_into(run: Path, config: TrainConfig, checkpoint: Path | None = None) -
         if needed:
             response = config.response or str(newest_run(config, 1, backbone, "response"))
             config = replace(config, response=response)
-            earlier = _load_earlier(config, backbone, needed)
+            earlier = workflows.load_earlier(response, needed, backbone, list(conditions))
         seed_everything(config.seed, verbose=False)  # here: loading a model draws random numbers, more or fewer of them
         encoder = workflows.build_encoder(conditions, backbone, data.example(), classes)
         hypernet = workflows.build_hypernet(config.hypernet, backbone, config.stage or 1, encoder, earlier)
@@ -108,7 +109,7 @@ def train_into(run: Path, config: TrainConfig, checkpoint: Path | None = None) -
             run,
             module,
             data,
-            build_trainer(parts, replace(config, strategy=strategy), run, checkpoints, callbacks),
+            build_trainer(parts, placed, run, checkpoints, callbacks),
             checkpoints,
             backbone=backbone,
             conditions=list(conditions),
@@ -181,18 +182,6 @@ def _resumed(run: Path, trusted: bool) -> TrainConfig:
         check_targets([one for one in named if one not in given], run / CONFIG)
     drop_leftovers(saved, overrides)
     return build(saved)
-
-
-def _load_earlier(config: TrainConfig, backbone: Backbone, needed: Sequence[str]) -> dict[str, Part]:
-    """Parts of the run `response`, trained for this backbone and these conditions."""
-    given, description = f"response={config.response}", read_description(config.response or "")
-    if not backbone.accepts(description.fingerprint):
-        raise ConfigError(
-            f"{given}: trained for backbone {description.backbone!r} ({description.fingerprint}), "
-            f"not for {backbone.name!r} ({backbone.fingerprint})"
-        )
-    check_conditions(given, description.conditions, config.task)
-    return {name: load_part(description, name) for name in needed}
 
 
 def _build_module(

@@ -1,9 +1,7 @@
 """What the configuration of a training names by class: optimizer, schedule, module, trainer, logger, callbacks."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from lightning import Callback, Trainer
@@ -12,12 +10,11 @@ from lightning.pytorch.strategies import Strategy
 
 from lofa.cli.blueprints import Blueprint
 from lofa.cli.commands import TrainConfig
-from lofa.cli.pipeline import StageConfig, StrategyConfig
+from lofa.cli.pipeline import StageConfig
 from lofa.errors import ConfigError
 from lofa.training import AtomicCheckpointIO, Checkpoints, StopOnNonFinite
-from lofa.workflows.devices import ACCELERATORS, pick_device
 
-__all__ = ["build_trainer", "place_training", "stage_config", "training_parts"]
+__all__ = ["build_trainer", "stage_config", "training_parts"]
 
 _TRAINER = (
     *("strategy", "devices", "num_nodes", "logger", "callbacks", "plugins", "max_steps", "max_epochs"),
@@ -93,33 +90,6 @@ def build_trainer(
         default_root_dir=str(run),
         enable_progress_bar=False,
     )
-
-
-def place_training(
-    device: str, trainer: Mapping[str, Any], strategy: StrategyConfig
-) -> tuple[dict[str, Any], StrategyConfig]:
-    """Trainer and strategy with accelerator and devices as `device` says; "auto" leaves them.
-
-    A kind of device ("cuda") leaves the number to `strategy.devices`, one of several ("cuda:1") is the only one.
-
-    Raises:
-        ConfigError: no such device here, no such number of them, or `device` says another thing than the two.
-    """
-    devices: Any = list(strategy.devices) if isinstance(strategy.devices, tuple) else strategy.devices
-    numbers = devices if isinstance(devices, list) else [devices]
-    if devices != "auto" and not (numbers and all(type(number) is int for number in numbers)):
-        raise ConfigError(f"strategy.devices={devices}: give how many, a list of their numbers, or auto")
-    if device == "auto":
-        return dict(trainer), strategy
-    found = pick_device(device)
-    accelerator, chosen = ACCELERATORS[found.type], trainer.get("accelerator", "auto")
-    if chosen not in ("auto", accelerator, found.type):
-        raise ConfigError(f"device={device} and trainer.accelerator={chosen} contradict each other: leave one out")
-    if found.type != "cpu" and found.index is not None:
-        if devices not in (1, "auto", [found.index]):
-            raise ConfigError(f"device={device} is one device, strategy.devices={devices} are others: leave one out")
-        devices = [found.index]
-    return {**trainer, "accelerator": accelerator}, replace(strategy, devices=devices)
 
 
 def _count_devices(config: TrainConfig) -> int:

@@ -14,7 +14,7 @@ from lofa.data.sampler import BatchKey
 from lofa.data.samples import LATENTS, Sample, prompt_of, read_encoded
 from lofa.data.zoo_store import ZooStore
 from lofa.errors import DataError
-from lofa.stores import Location, locate
+from lofa.paths import Location, locate
 
 __all__ = ["ZooDataset"]
 

@@ -11,7 +11,7 @@ from lofa.conditions import PROMPT, Condition
 from lofa.data.samples import Encoded, Sample, write_encoded
 from lofa.data.source import Loaded, Skipped, Source
 from lofa.errors import DataError, LofaError
-from lofa.stores import Place
+from lofa.paths import Place
 
 __all__ = ["Encoder"]
 

@@ -15,7 +15,7 @@ from lofa.data.sampler import BatchKey, BatchPlan, EndlessBatches
 from lofa.data.samples import Sample, read_encoded, read_samples
 from lofa.data.zoo_store import ZooStore
 from lofa.errors import DataError
-from lofa.stores import Location, locate
+from lofa.paths import Location, locate
 
 __all__ = ["LoFADataModule"]
 

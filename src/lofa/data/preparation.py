@@ -30,9 +30,8 @@ from lofa.data.zoo_store import ZooStore
 from lofa.errors import DataError
 from lofa.files import atomic_write, read_json, remove_temporaries, write_json
 from lofa.interop import PREFIX
-from lofa.locks import locked
-from lofa.paths import inside
-from lofa.stores import Location, Place, locate
+from lofa.paths import Location, Place, inside, locate
+from lofa.processes import locked
 
 __all__ = ["PrepareReport", "clip_shape", "open_source", "prepare"]
 

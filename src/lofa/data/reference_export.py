@@ -14,7 +14,7 @@ from lofa.errors import DataError
 from lofa.files import atomic_write, local_copy, write_json
 from lofa.interop.config import PROMPT_TOKENS
 from lofa.interop.zoo import INDEX, read_index, stage1_path, write_sample, write_stage1
-from lofa.stores import Location, locate
+from lofa.paths import Location, locate
 from lofa.targets import Kind, check_target, holds_only
 
 __all__ = ["EXPORTED", "export_reference"]

@@ -23,7 +23,7 @@ from lofa.data.zoo_store import ZooEntry, ZooStore
 from lofa.errors import DataError, LofaError, WriteError
 from lofa.interop import PREFIX
 from lofa.interop.zoo import INDEX, listed, read_index, read_sample
-from lofa.stores import Place
+from lofa.paths import Place
 
 __all__ = ["ReferenceImport", "ReferenceSource"]
 

@@ -22,9 +22,8 @@ from lofa.conditions import CONDITIONS, PROMPT, Condition
 from lofa.data.options import SPLIT_NAMES
 from lofa.errors import DataError
 from lofa.files import atomic_write, read_jsonl, save_tensors
-from lofa.paths import check_name, inside
+from lofa.paths import Location, Place, check_name, inside, locate
 from lofa.ranges import open_tensors
-from lofa.stores import Location, Place, locate
 
 __all__ = [
     "LATENTS", "ROLES", "SPLIT_NAMES", "Encoded", "Sample", "check_backbone", "encoded_path", "find_encoded",

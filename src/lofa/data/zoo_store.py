@@ -15,10 +15,9 @@ from lofa.backbones import Fingerprinted
 from lofa.data.samples import check_backbone
 from lofa.errors import DataError
 from lofa.files import append_jsonl, atomic_write, digest, local_copy, read_jsonl
-from lofa.locks import is_locked
-from lofa.paths import check_name, inside
+from lofa.paths import Location, Place, check_name, inside, locate
+from lofa.processes import is_locked
 from lofa.ranges import TensorFile, open_tensors
-from lofa.stores import Location, Place, locate
 
 __all__ = ["ZooEntry", "ZooStore"]
 

@@ -9,11 +9,19 @@ from lofa.adapters import Adapter
 from lofa.adapters.families import FAMILIES, locate_layer
 from lofa.adapters.formats import FORMATS
 from lofa.adapters.formats.container import RawFile
-from lofa.backbones import Backbone, WeightFolder, backbone_folder
+from lofa.backbones import (
+    Backbone,
+    WeightFolder,
+    backbone_folder,
+    check_merge_target,
+    load_backbone,
+    merge_adapter,
+)
 from lofa.errors import BackboneError, ConfigError
 from lofa.evaluation import Grid, LayerChange, draw_grids, measure_change, say_change, total_relative
+from lofa.files import digest
 
-__all__ = ["Facts", "adapter_facts", "check_adapter", "check_made_for", "export_adapter", "span"]
+__all__ = ["Facts", "adapter_facts", "check_adapter", "export_adapter", "merge", "span"]
 
 Facts = dict[str, str]
 _EXACT = 1e-6
@@ -43,7 +51,7 @@ def export_adapter(
     return f"{format}, {len(less)} layers{parts}, rank {', '.join(map(str, ranks))}, {lost}"
 
 
-def check_made_for(given: str, adapter: Adapter, backbone: Backbone) -> None:
+def _check_made_for(given: str, adapter: Adapter, backbone: Backbone) -> None:
     """Refuses an adapter, `given` in words, whose header names another backbone (BackboneError)."""
     made_for = adapter.metadata.get("backbone_fingerprint")
     if made_for is not None and not backbone.accepts(made_for):
@@ -55,11 +63,36 @@ def check_made_for(given: str, adapter: Adapter, backbone: Backbone) -> None:
 
 def check_adapter(given: str, adapter: Adapter, backbone: Backbone) -> None:
     """Refuses an adapter that was made for another backbone, or has other layers (BackboneError)."""
-    check_made_for(given, adapter, backbone)
+    _check_made_for(given, adapter, backbone)
     try:
         backbone.adapter_batch(adapter)
     except BackboneError as error:
         raise BackboneError(f"{given}: {error}") from None
+
+
+def merge(
+    adapter: str, out: str | Path, strength: float = 1.0, model: str | None = None, overwrite: bool = False
+) -> Path:
+    """Writes the diffusers folder of a model with an adapter's file merged into it.
+
+    Raises:
+        LofaError: no such adapter, one that is not of `model` (None: the one that it names), or `out` stands already.
+    """
+    file, folder_out = Path(adapter), Path(out)
+    loaded = Adapter.load(adapter)
+    model = model or loaded.metadata.get("backbone")
+    if model is None:
+        raise ConfigError(f"adapter={adapter}: does not say which backbone it is for; give backbone=<folder>")
+    folder = backbone_folder(model)
+    check_merge_target(folder, folder_out, overwrite)
+    _check_made_for(f"adapter={adapter}", loaded, load_backbone(model))
+    note = {"adapter": file.name} | ({"sha256": digest(file)} if file.is_file() else {})
+    try:
+        merge_adapter(folder, loaded, folder_out, strength, note, overwrite)
+    except BackboneError as error:
+        raise BackboneError(f"adapter={adapter}: {error}") from None
+    print(f"{out}: {folder} with {len(loaded)} layers changed, strength {strength:g}")
+    return folder_out
 
 
 def adapter_facts(

@@ -12,8 +12,9 @@ from lofa.conditions import CONDITIONS, ConditionEncoder, compose
 from lofa.errors import ConfigError, nearest
 from lofa.hypernets import HEADS, HYPERNETS, HypernetOptions, Hypernetwork, Part, compile_blocks, use_attention
 from lofa.interop.quirks import quirky
+from lofa.predict import load_part, read_description
 
-__all__ = ["build_encoder", "build_hypernet", "check_kinds", "hypernet_kind"]
+__all__ = ["build_encoder", "build_hypernet", "check_kinds", "hypernet_kind", "load_earlier"]
 
 Made = TypeVar("Made", bound=nn.Module)
 
@@ -63,6 +64,25 @@ def hypernet_kind(name: str) -> type[Hypernetwork]:
     if name not in HYPERNETS:
         raise ConfigError(f"hypernet.kind={name}: {nearest(name, HYPERNETS)}")
     return HYPERNETS[name]
+
+
+def load_earlier(run: str, names: Sequence[str], backbone: Backbone, conditions: Sequence[str]) -> dict[str, Part]:
+    """Parts of the hypernetwork of an earlier stage's run, trained for this backbone and these conditions.
+
+    Raises:
+        ConfigError: they were trained for others.
+        DataError: no such run.
+    """
+    description = read_description(run)
+    if not backbone.accepts(description.fingerprint):
+        raise ConfigError(
+            f"response={run}: trained for backbone {description.backbone!r} ({description.fingerprint}), "
+            f"not for {backbone.name!r} ({backbone.fingerprint})"
+        )
+    if set(description.conditions) != set(conditions):
+        found, wanted = (", ".join(one) for one in (description.conditions, conditions))
+        raise ConfigError(f"response={run}: takes {found}, but the task gives {wanted}")
+    return {name: load_part(description, name) for name in names}
 
 
 def build_hypernet(
