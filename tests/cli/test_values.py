@@ -150,7 +150,7 @@ TOGETHER: dict[str, tuple[tuple[str, ...], str]] = {
     "no encoder": ((*TRAIN, "+task.conditions.text._target_=math.sin"), "task.conditions.text._target_=math.sin"),
     "encoder without channels": (
         (*TRAIN, "task=pose_action", "task.conditions.pose.channels=0"),
-        "channels must be at least 1",
+        "sizes must be at least 1",
     ),
     "a curve without points": (
         ("finetune", BACKBONE, "finetune.validate_every=0"),
