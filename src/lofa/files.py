@@ -46,6 +46,7 @@ __all__ = [
     "temporaries",
     "tensor_shapes",
     "write_json",
+    "write_jsonl",
 ]
 
 
@@ -178,6 +179,12 @@ def read_json(path: Location) -> Any:
         return json.loads(_read_bytes(path))
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: not a json file ({error})") from None
+
+
+def write_jsonl(path: Location, values: Iterable[object]) -> None:
+    """Writes values as json lines, whole or not at all."""
+    with atomic_write(path) as temporary:
+        temporary.write_text("".join(json.dumps(value, allow_nan=False) + "\n" for value in values), encoding="utf-8")
 
 
 def append_jsonl(path: Location, value: object) -> None:

@@ -138,7 +138,7 @@ def test_what_the_disk_refuses_is_no_fault_of_an_imported_sample(
         raise WriteError(tmp_path / "x", "no space is left on the disk", no_space=True)
 
     write_zoo(tmp_path / "theirs", backbone)
-    monkeypatch.setattr("lofa.data.reference_source.write_encoded", refuse)
+    monkeypatch.setattr("lofa.data.preparation.write_encoded", refuse)
     with pytest.raises(WriteError):
         prepare(f"reference:{tmp_path / 'theirs'}", tmp_path / "set", backbone, OPTIONS, QUIET)
     assert not (tmp_path / "set" / "samples.jsonl").exists()

@@ -230,13 +230,14 @@ def test_missing_arrays_labels_and_sources_are_named(tmp_path: Path, backbone: B
         (tmp_path / "nowhere", PrepareOptions(), "no such file or folder"),
         (tmp_path, PrepareOptions(captions="gone.csv"), "captions=gone.csv"),
         ("world", PrepareOptions(train_classes=10_000), "train_classes=10000"),
-        ("world", PrepareOptions(frames=0), "frames=0"),
         ("world", replace(WORLD, frames=6), "frames"),
     ]
     for source, options, words in table:
         with pytest.raises(LofaError, match=words):
             prepare(str(source), tmp_path / "set", backbone, options, QUIET)
         assert not (tmp_path / "set").exists()
+    with pytest.raises(LofaError, match="frames=0"):
+        PrepareOptions(frames=0)
 
 
 def test_nothing_left_is_an_error_and_leaves_no_set(tmp_path: Path, backbone: Backbone) -> None:

@@ -12,7 +12,7 @@ from lofa.errors import DataError
 from lofa.files import digest, read_metadata, read_tensors
 from lofa.zoo import ZooOptions, build_zoo
 from tests.helpers.tiny_wan import make_tiny_wan
-from tests.zoo.sets import write_set
+from tests.zoo.sets import digests, write_set
 
 OPTIONS = ZooOptions(rank=2, steps=2, batch=3, clips_per_step=1, probe_levels=2)
 
@@ -20,10 +20,6 @@ OPTIONS = ZooOptions(rank=2, steps=2, batch=3, clips_per_step=1, probe_levels=2)
 def build(folder: Path, backbone: Backbone, **changes: object) -> list[int]:
     report = build_zoo(folder, backbone, replace(OPTIONS, **changes), progress=False)
     return [report.trained, report.present, len(report.quarantined)]
-
-
-def digests(folder: Path) -> dict[str, str]:
-    return {path.name: digest(path) for path in sorted((folder / "zoo").glob("*.safetensors"))}
 
 
 def test_writes_loras_that_explain_themselves(tmp_path: Path, backbone: Backbone) -> None:

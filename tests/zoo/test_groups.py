@@ -12,20 +12,16 @@ from lofa.backbones import Backbone
 from lofa.cli.problems import explain
 from lofa.data import Sample, ZooStore, encoded_path
 from lofa.errors import DataError, WriteError
-from lofa.files import digest, read_json, read_jsonl, temporaries
+from lofa.files import read_json, read_jsonl, temporaries
 from lofa.zoo import LoraPlan, ZooOptions, build, build_zoo
 from lofa.zoo.plan import plan_groups
-from tests.zoo.sets import sample, write_set
+from tests.zoo.sets import digests, sample, write_set
 
 OPTIONS = ZooOptions(rank=2, steps=2, warmup=0, batch=2, clips_per_step=1, probe_levels=2, lr=0.3)
 
 
 def run(folder: Path, backbone: Backbone, **changes: object) -> None:
     build_zoo(folder, backbone, replace(OPTIONS, **changes), progress=False)
-
-
-def digests(folder: Path) -> dict[str, str]:
-    return {path.name: digest(path) for path in sorted((folder / "zoo").glob("*.safetensors"))}
 
 
 def lines(folder: Path) -> list[str]:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from lofa.data.options import PrepareOptions
 from lofa.data.samples import ROLES, SPLIT_NAMES, Sample
-from lofa.data.source import ClipShape, Loaded, Plan, Skipped, draw_split, give_roles, slug
+from lofa.data.source import ClipShape, ClipSource, Loaded, Plan, Skipped, draw_split, give_roles, slug
 from lofa.data.video import VIDEO_SUFFIXES, read_clip
 from lofa.errors import DataError
 
@@ -39,7 +39,7 @@ class _Entry:
     role: str = ""
 
 
-class FolderSource:
+class FolderSource(ClipSource):
     """Videos of a folder (searched through), or those a caption file names."""
 
     def __init__(self, path: Path, options: PrepareOptions, shape: ClipShape) -> None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from lofa.data.options import PrepareOptions
 from lofa.data.samples import Sample
-from lofa.data.source import ClipShape, Loaded, Plan, Skipped, draw, give_roles, slug
+from lofa.data.source import ClipShape, ClipSource, Loaded, Plan, Skipped, draw, give_roles, slug
 from lofa.errors import DataError
 from lofa.worlds import JOINTS, Appearance, caption, fit_pose, render
 
@@ -29,7 +29,7 @@ def resample(points: NDArray[np.floating], frames: int) -> NDArray[np.float64]:
     return (1 - part) * points[low] + part * points[high]
 
 
-class PoseSource:
+class PoseSource(ClipSource):
     """Sequences of `path`; the labels `held_out_labels` are the test split, a share of the other sequences is val."""
 
     def __init__(self, path: Path, options: PrepareOptions, shape: ClipShape) -> None:
