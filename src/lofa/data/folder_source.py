@@ -129,15 +129,14 @@ class FolderSource(ClipSource):
 
     def load(self, samples: Sequence[Sample]) -> list[Loaded | DataError]:
         """Decodes the samples one after the other."""
-        return [self._load(sample) for sample in samples]
-
-    def _load(self, sample: Sample) -> Loaded | DataError:
-        path, window = self.clips[sample.id]
-        try:
-            clip = read_clip(path, self.shape, window, self.options.clips_per_video)
-        except DataError as error:
-            return error
-        return Loaded(clip.frames, fps=clip.fps)
+        loaded: list[Loaded | DataError] = []
+        for sample in samples:
+            path, window = self.clips[sample.id]
+            try:
+                loaded.append(read_clip(path, self.shape, window, self.options.clips_per_video))
+            except DataError as error:
+                loaded.append(error)
+        return loaded
 
 
 def _row_fault(row: dict[str, str], path: Path, seen: bool) -> str | None:
