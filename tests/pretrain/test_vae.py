@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lofa.pretrain import vae as room
 from lofa.pretrain.vae import (
-    figure_psnr,
+    figure_box,
     new_vae,
     normalise_latents,
     psnr,
@@ -106,7 +106,7 @@ def test_psnr_of_a_known_error() -> None:
     assert psnr(target + 1.5, target + 0.8) == pytest.approx(20.0, abs=1e-4)  # the output is clamped to 1
 
 
-def test_figure_psnr_counts_the_box_of_each_frame_alone() -> None:
+def test_psnr_inside_the_figure_counts_the_box_of_each_frame_alone() -> None:
     target = torch.zeros(1, 3, 2, 64, 64)
     # joints span columns 16..32 and rows 32..48 in the first frame, one more to the right in the second
     corners = torch.tensor([[0.25, 0.5], [0.5, 0.75]])
@@ -114,9 +114,10 @@ def test_figure_psnr_counts_the_box_of_each_frame_alone() -> None:
     inside = torch.zeros_like(target)
     inside[:, :, 0, 32:48, 16:32] = 1
     inside[:, :, 1, 32:48, 17:33] = 1
-    assert figure_psnr(0.2 * inside, target, joints, margin=0.0) == pytest.approx(20.0, abs=1e-4)
-    assert figure_psnr(0.2 * (1 - inside), target, joints, margin=0.0) == math.inf
-    assert figure_psnr(target + 0.2, target, joints) == pytest.approx(psnr(target + 0.2, target), abs=1e-4)
+    box = figure_box(joints, margin=0.0)
+    assert psnr(0.2 * inside, target, box) == pytest.approx(20.0, abs=1e-4)
+    assert psnr(0.2 * (1 - inside), target, box) == math.inf
+    assert psnr(target + 0.2, target, figure_box(joints)) == pytest.approx(psnr(target + 0.2, target), abs=1e-4)
 
 
 def test_the_loss_weighs_the_figure_more_than_the_background() -> None:

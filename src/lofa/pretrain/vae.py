@@ -33,7 +33,7 @@ from lofa.pretrain.options import Schedule
 from lofa.worlds import SPLITS, Appearance, random_motion, render, sample_batch, sample_motion
 
 __all__ = [
-    "figure_psnr",
+    "figure_box",
     "new_vae",
     "normalise_latents",
     "psnr",
@@ -177,28 +177,22 @@ def reconstruction_loss(output: Tensor, target: Tensor) -> Tensor:
     return _ERROR_SCALE * (weight * (output - target) ** 2).mean() / weight.mean()
 
 
-def psnr(output: Tensor, target: Tensor) -> float:
-    """Peak signal-to-noise ratio in dB over everything; inputs in [-1, 1], output clamped."""
-    return float(10 * torch.log10(4 / F.mse_loss(output.clamp(-1, 1), target)))
+def psnr(output: Tensor, target: Tensor, inside: Tensor | None = None) -> float:
+    """Peak signal-to-noise ratio in dB of pixels (B, 3, T, H, W) in [-1, 1], of those alone that are `inside`."""
+    error = (output.clamp(-1, 1) - target) ** 2
+    mean = error.mean() if inside is None else (error * inside).sum() / (3 * inside.sum())
+    return float(10 * torch.log10(4 / mean))
 
 
-def figure_psnr(output: Tensor, target: Tensor, joints: Tensor, margin: float = 0.06) -> float:
-    """PSNR in dB inside the figure's bounding box of each frame.
+def figure_box(joints: Tensor, size: int = 64, margin: float = 0.06) -> Tensor:
+    """1 inside the bounding box of each frame's joints (B, T, J, 2) in [0, 1], 0 outside: (B, 1, T, size, size).
 
-    Args:
-        output, target: (B, 3, T, H, W) in [-1, 1].
-        joints: (B, T, J, 2) in [0, 1], x right and y down.
-        margin: how far the box reaches beyond the joints, in frame widths (limbs have thickness).
+    The box reaches by `margin` frame widths beyond the joints, as limbs have thickness.
     """
-    height, width = target.shape[-2:]
     low, high = joints.amin(2) - margin, joints.amax(2) + margin
-    x = (torch.arange(width) + 0.5) / width
-    y = (torch.arange(height) + 0.5) / height
-    inside_x = (x >= low[..., :1]) & (x <= high[..., :1])
-    inside_y = (y >= low[..., 1:]) & (y <= high[..., 1:])
-    box = (inside_y.unsqueeze(-1) & inside_x.unsqueeze(-2)).unsqueeze(1).float()
-    error = ((output.clamp(-1, 1) - target) ** 2 * box).sum() / (3 * box.sum())
-    return float(10 * torch.log10(4 / error))
+    centres = (torch.arange(size) + 0.5) / size
+    x, y = ((centres >= low[..., i : i + 1]) & (centres <= high[..., i : i + 1]) for i in range(2))
+    return (y.unsqueeze(-1) & x.unsqueeze(-2)).unsqueeze(1).float()
 
 
 @torch.no_grad()
@@ -263,5 +257,5 @@ def train_vae(vae: AutoencoderKLWan, phases: Mapping[int, Schedule], seed: int, 
         vae.eval()
         with torch.no_grad():
             output = torch.cat([reconstruct(vae, part)[0] for part in held_out.split(8)])
-        whole, inside = psnr(output, held_out), figure_psnr(output, held_out, joints)
+        whole, inside = psnr(output, held_out), psnr(output, held_out, figure_box(joints))
         console.print(f"held-out classes: {whole:.2f} dB, {inside:.2f} dB inside the figure's box")

@@ -75,34 +75,24 @@ def wander(frames: int, rng: np.random.Generator) -> Array:
 
 
 class _Timing:
-    """The seed's own timing and strength of one movement."""
+    """The seed's own timing and strength of one movement; curves over time are (frames,)."""
 
     def __init__(self, part: Part, frames: int, whole: bool, rng: np.random.Generator) -> None:
         self.u = np.linspace(0, 1, frames)
         self.fast = part.speed == "fast"
         self.cycles = (2.0 if self.fast else 1.0) if whole else 1.0
-        self.delay, self.phase, self.stretch = rng.uniform(0, 0.08), rng.uniform(0, 1), rng.uniform(0.94, 1.06)
-        self.start = rng.uniform(0.05, 0.4) if self.fast else rng.uniform(0.0, 0.12)
-        self.span = 0.22 if self.fast else 0.8
+        self.delay, self.phase, stretch = rng.uniform(0, 0.08), rng.uniform(0, 1), rng.uniform(0.94, 1.06)
+        start = rng.uniform(0.05, 0.4) if self.fast else rng.uniform(0.0, 0.12)
         self.gain = rng.uniform(0.92, 1.08)
         self.extent = (0.55 if part.extent in ("low", "small") else 1.0) * self.gain
-
-    def rise(self) -> Array:
-        """From 0 to 1, then held."""
-        return _smooth((self.u - self.start) / (self.span * self.stretch))
-
-    def bumps(self) -> Array:
-        """From 0 to 1 and back, once a cycle."""
-        x = np.clip((self.u - self.delay) / (0.92 / self.stretch), 0, 1) * self.cycles
-        return 0.5 - 0.5 * np.cos(2 * np.pi * x)
-
-    def turns(self) -> Array:
-        """Cycles done at each time, from a random start."""
-        return self.phase + self.u * self.cycles * self.stretch
-
-    def sway(self) -> Array:
-        """Between -1 and 1, from a random phase."""
-        return np.sin(2 * np.pi * self.turns())
+        # from 0 to 1, then held
+        self.rise = _smooth((self.u - start) / ((0.22 if self.fast else 0.8) * stretch))
+        # from 0 to 1 and back, once a cycle
+        x = np.clip((self.u - self.delay) / (0.92 / stretch), 0, 1) * self.cycles
+        self.bumps = 0.5 - 0.5 * np.cos(2 * np.pi * x)
+        # cycles done, from a random start
+        self.turns = self.phase + self.u * self.cycles * stretch
+        self.sway = np.sin(2 * np.pi * self.turns)
 
 
 def _each(part: Part, **curves: Array | float) -> Curves:
@@ -114,40 +104,40 @@ def _curves(part: Part, t: _Timing) -> Curves:
     match part.verb, part.limb:
         case "raise", "arm":
             target = 158 if part.extent in ("high", "") else 84
-            return _each(part, arm=20 + (target * t.gain**0.5 - 20) * t.rise())
+            return _each(part, arm=20 + (target * t.gain**0.5 - 20) * t.rise)
         case "raise", "leg":
-            return _each(part, leg=9 + 68 * t.extent * t.rise())
+            return _each(part, leg=9 + 68 * t.extent * t.rise)
         case "lower", _:
-            return _each(part, arm=158 * t.gain**0.5 - 138 * t.rise())
+            return _each(part, arm=158 * t.gain**0.5 - 138 * t.rise)
         case "wave", _:
             swing = (26 if part.extent == "small" else 66) * t.gain
-            return _each(part, arm=95.0, elbow=72 + swing * t.sway())
+            return _each(part, arm=95.0, elbow=72 + swing * t.sway)
         case "punch", _:
-            out, target = t.bumps() ** 0.8, 90 if part.direction == "sideways" else 172
+            out, target = t.bumps**0.8, 90 if part.direction == "sideways" else 172
             return _each(part, arm=34 + (target - 34) * out, elbow=138 * (1 - out))
         case "swing", "arm":
-            return _each(part, arm=18 + 66 * t.extent * t.sway(), elbow=2.0)
+            return _each(part, arm=18 + 66 * t.extent * t.sway, elbow=2.0)
         case "swing", "leg":
-            return _each(part, leg=16 + 38 * t.extent * t.sway(), knee=-4.0)
+            return _each(part, leg=16 + 38 * t.extent * t.sway, knee=-4.0)
         case "circle", _:
             outwards = (part.direction == "clockwise") == (part.side == "right")
-            angle = 360 * t.turns() * (1 if outwards else -1)
+            angle = 360 * t.turns * (1 if outwards else -1)
             if part.extent == "small":  # drawn by the forearm alone
                 return _each(part, arm=72.0, elbow=angle - 72)
             return _each(part, arm=angle, elbow=0.0)
         case "kick", _:
-            out = t.bumps()
+            out = t.bumps
             top = 80 if part.extent in ("high", "") else 42
             chamber = 4 * out * (1 - out)
             other, sign = ("left", 1) if part.side == "right" else ("right", -1)
             curves = _each(part, leg=9 + (top * t.gain**0.5 - 9) * out**0.7, knee=-62 * chamber)
             return curves | {f"{other} arm": 20 + 26 * out, "lean": sign * 9 * out}
         case "lift", _:
-            up = t.bumps()
+            up = t.bumps
             top = (86 if part.extent in ("high", "") else 46) * t.gain**0.5
             return _each(part, leg=9 + (top - 9) * up, knee=-(top - 4) * up, thigh=1 - 0.15 * up)
         case "march", _:
-            x = t.turns() - t.phase + 0.5 * (t.phase > 0.5)
+            x = t.turns - t.phase + 0.5 * (t.phase > 0.5)
             curves = {}
             for side, sign in (("right", 1), ("left", -1)):
                 lift = np.maximum(sign * np.sin(2 * np.pi * x), 0)
@@ -167,12 +157,12 @@ def _curves(part: Part, t: _Timing) -> Curves:
                 curves |= {f"{side} leg": 9 + 46 * t.extent * spread * share, f"{side} knee": -20 * spread * share}
             return curves
         case "lean", _:
-            return {"lean": _TOWARDS[part.direction] * 44 * t.extent * t.bumps()}
+            return {"lean": _TOWARDS[part.direction] * 44 * t.extent * t.bumps}
         case "bow", _:
-            down = t.extent * t.bumps()
+            down = t.extent * t.bumps
             return {"torso": 1 - 0.65 * down, "nod": 1 - 0.5 * down} | _each(part, arm=20 - 6 * down)
         case "squat", _:
-            down = t.extent * t.bumps()
+            down = t.extent * t.bumps
             legs = _each(part, leg=9 + 68 * down, knee=-92 * down, thigh=1 - 0.25 * down)
             return legs | _each(part, arm=20 + 30 * down, elbow=4 - 120 * down)
         case "jump", _:
@@ -183,21 +173,21 @@ def _curves(part: Part, t: _Timing) -> Curves:
             return legs | {"jump": 0.24 * t.extent * flight} | _each(part, arm=20 + 70 * t.extent * flight)
         case "tilt", _:
             towards = _TOWARDS[part.direction]
-            return {"tilt": towards * 75 * t.extent * t.bumps(), "lean": towards * 6 * t.extent * t.bumps()}
+            return {"tilt": towards * 75 * t.extent * t.bumps, "lean": towards * 6 * t.extent * t.bumps}
         case "nod", _:
-            down = t.extent * t.bumps()
+            down = t.extent * t.bumps
             return {"nod": 1 - 1.1 * down, "torso": 1 - 0.03 * down}
         case "clap", _:
-            apart = t.bumps()
+            apart = t.bumps
             if part.direction == "overhead":
                 return _each(part, arm=168 - 52 * apart, elbow=32 - 26 * apart)
             return _each(part, arm=22 + 50 * apart, elbow=-118 + 62 * apart)
         case "spread", "arm":
-            return _each(part, arm=20 + 84 * t.extent * t.bumps())
+            return _each(part, arm=20 + 84 * t.extent * t.bumps)
         case "spread", "leg":
-            return _each(part, leg=9 + 30 * t.extent * t.bumps())
+            return _each(part, leg=9 + 30 * t.extent * t.bumps)
         case "curl", _:
-            up = t.bumps()
+            up = t.bumps
             return _each(part, arm=20 + 12 * up, elbow=4 + 142 * t.gain**0.5 * up)
     raise ValueError(f"no movement is written for {part}")
 
