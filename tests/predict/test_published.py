@@ -62,7 +62,7 @@ def test_it_predicts_what_the_published_networks_give_for_512_tokens(
     condition = backbone.encode_prompt(PROMPTS)
     order = ["attn1.to_q", "attn1.to_k", "attn1.to_v", "attn1.to_out.0"]
     order += [kind.replace("attn1", "attn2") for kind in order]
-    W = backbone.weights()
+    W = torch.stack([backbone.weight(layer.name) for layer in backbone.layers])
     depth = torch.tensor([layer.depth for layer in backbone.layers])
     kind = torch.tensor([order.index(layer.kind) for layer in backbone.layers])
     for row, (adapter, probability) in enumerate(zip(adapters, maps, strict=True)):
