@@ -164,10 +164,10 @@ FULL = OSError(errno.ENOSPC, "No space left on device")  # as a write to an open
 @pytest.mark.parametrize(
     ("fault", "reason", "no_space"),
     [
-        (FULL, "no space is left", True),
+        (FULL, "No space left", True),
         (OSError(errno.EDQUOT, "x"), "quota", True),
-        (OSError(errno.EROFS, "x"), "read only", False),
-        (SafetensorError("Error while serializing: I/O error: x (os error 28)"), "no space is left", True),
+        (OSError(errno.EROFS, "x"), "Read-only", False),
+        (SafetensorError("Error while serializing: I/O error: x (os error 28)"), "No space left", True),
     ],
 )
 def test_what_the_disk_refuses_names_the_goal(fault: Exception, reason: str, no_space: bool, tmp_path: Path) -> None:
@@ -191,7 +191,7 @@ def test_a_line_that_the_disk_refuses_is_taken_back(tmp_path: Path, monkeypatch:
         raise OSError(errno.ENOSPC, "x")
 
     append_jsonl(tmp_path / "x.jsonl", {"n": 1})
-    with monkeypatch.context() as patch, pytest.raises(WriteError, match=r"x\.jsonl: not written, no space is left"):
+    with monkeypatch.context() as patch, pytest.raises(WriteError, match=r"x\.jsonl: not written, No space left"):
         patch.setattr(os, "fsync", refuse)
         append_jsonl(tmp_path / "x.jsonl", {"n": 2})
     assert list(read_jsonl(tmp_path / "x.jsonl")) == [{"n": 1}]
@@ -200,14 +200,14 @@ def test_a_line_that_the_disk_refuses_is_taken_back(tmp_path: Path, monkeypatch:
 def test_a_full_disk_for_real(tmp_path: Path, full_disk: Path) -> None:
     save_tensors(full_disk / "small.safetensors", {"a": torch.ones(2)})
     values = torch.ones(100_000)
-    with pytest.raises(WriteError, match=r"x\.safetensors: not written, no space is left"):
+    with pytest.raises(WriteError, match=r"x\.safetensors: not written, No space left"):
         save_tensors(full_disk / "x.safetensors", {"a": values})
-    with pytest.raises(WriteError, match=r"x\.pth: not written, no space is left"):
+    with pytest.raises(WriteError, match=r"x\.pth: not written, No space left"):
         save_torch(full_disk / "x.pth", {"a": values})
-    with pytest.raises(WriteError, match=r"x\.json: not written, no space is left"):
+    with pytest.raises(WriteError, match=r"x\.json: not written, No space left"):
         write_json(full_disk / "x.json", values.tolist())
     append_jsonl(full_disk / "x.jsonl", {"n": 1})
-    with pytest.raises(WriteError, match=r"x\.jsonl: not written, no space is left"):
+    with pytest.raises(WriteError, match=r"x\.jsonl: not written, No space left"):
         append_jsonl(full_disk / "x.jsonl", values.tolist())
     assert list(read_jsonl(full_disk / "x.jsonl")) == [{"n": 1}]
     append_jsonl(full_disk / "x.jsonl", {"n": 2})

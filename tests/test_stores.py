@@ -22,8 +22,8 @@ from lofa.files import (
     tensor_shapes,
     write_json,
 )
+from lofa.paths import Place, locate
 from lofa.ranges import open_tensors
-from lofa.stores import Place, locate
 from tests.helpers.web import Web, serve
 
 

@@ -13,31 +13,13 @@ from lofa.errors import WriteError
 
 __all__ = ["disk_fault", "write_faults"]
 
-_NO_SPACE = {
-    errno.ENOSPC: "no space is left on the disk",
-    errno.EDQUOT: "the disk quota is used up",
-    errno.EFBIG: "it is larger than files may be here",
-}
-_REASONS = {
-    **_NO_SPACE,
-    errno.EROFS: "the disk is read only",
-    errno.EACCES: "there is no permission to write there",
-    errno.EPERM: "there is no permission to write there",
-    errno.EEXIST: "a file stands where a folder is needed",
-    errno.ENOTDIR: "a file stands where a folder is needed",
-    errno.EISDIR: "a folder stands there",
-    errno.ENAMETOOLONG: "the name is too long",
-}
-_WRITING = {*_NO_SPACE, errno.EROFS}
-"""What only a write can meet, so that it need not name a file."""
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def disk_fault(error: BaseException, place: object) -> WriteError | None:
     """What the disk answered to a write of `place`, None where the error is no such answer."""
     number = _number(error)
-    if number is None:
-        return None
-    return WriteError(place, _REASONS.get(number) or os.strerror(number), number in _NO_SPACE)
+    return None if number is None else WriteError(place, os.strerror(number), number in _NO_SPACE)
 
 
 def _number(error: BaseException) -> int | None:
@@ -60,11 +42,9 @@ def write_faults(goal: Path, temporary: Path) -> Iterator[None]:
         place = _place(error.place, goal, temporary)
         raise WriteError(place or error.place, error.reason, error.no_space) from None
     except (OSError, SafetensorError) as error:
-        place, named = None, False
-        for name in (getattr(error, "filename2", None), getattr(error, "filename", None)):
-            named = named or name is not None
-            place = place or _place(name, goal, temporary)
-        if place is None and (not named and _number(error) in _WRITING):
+        name = getattr(error, "filename", None)
+        place = _place(name, goal, temporary)
+        if name is None and _number(error) in (*_NO_SPACE, errno.EROFS):  # what only a write can meet
             place = goal
         fault = None if place is None else disk_fault(error, place)
         if fault is None:

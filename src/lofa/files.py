@@ -8,6 +8,7 @@ path is a URL (`lofa.stores`), the object is put whole.
 import hashlib
 import io
 import json
+import mmap
 import os
 import pickle
 import re
@@ -25,8 +26,8 @@ from torch import Tensor
 
 from lofa.errors import DataError
 from lofa.faults import write_faults
+from lofa.paths import Location, driver_faults, locate
 from lofa.ranges import open_tensors
-from lofa.stores import Location, driver_faults, locate
 from lofa.targets import FILE, Kind, check_target
 
 __all__ = [
@@ -45,6 +46,7 @@ __all__ = [
     "temporaries",
     "tensor_shapes",
     "write_json",
+    "write_jsonl",
 ]
 
 
@@ -82,13 +84,12 @@ def atomic_write(path: Location, replaces: Kind = FILE) -> Iterator[Path]:
         with write_faults(path, temporary):
             path.parent.mkdir(parents=True, exist_ok=True)
             yield temporary
-            if temporary.is_dir():
-                for file in temporary.rglob("*"):
-                    if file.is_file():
-                        _flush(file)
-            else:
-                _flush(temporary)
+            if temporary.is_file():
                 temporary.chmod(0o666 & ~_UMASK)  # safetensors makes files that only their owner may read
+            for file in (temporary, *temporary.rglob("*")):
+                if file.is_file():
+                    with file.open("rb") as written:
+                        os.fsync(written.fileno())
             check_target(path, overwrite=True, kind=replaces)  # what came meanwhile stays, too
             _take_place(temporary, path)
     finally:
@@ -153,11 +154,6 @@ def remove_temporaries(folder: Location, alone: Callable[[], bool], goals: Colle
             _remove(path)
 
 
-def _flush(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-
-
 def write_json(path: Location, value: object) -> None:
     """Writes `value` as indented json; NaN and infinity are refused (ValueError), they are no json."""
     with atomic_write(path) as temporary:
@@ -180,9 +176,15 @@ def read_json(path: Location) -> Any:
         DataError: the file is missing or no json.
     """
     try:
-        return json.loads(_read_bytes(path).decode("utf-8"))
+        return json.loads(_read_bytes(path))
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: not a json file ({error})") from None
+
+
+def write_jsonl(path: Location, values: Iterable[object]) -> None:
+    """Writes values as json lines, whole or not at all."""
+    with atomic_write(path) as temporary:
+        temporary.write_text("".join(json.dumps(value, allow_nan=False) + "\n" for value in values), encoding="utf-8")
 
 
 def append_jsonl(path: Location, value: object) -> None:
@@ -218,26 +220,18 @@ def append_jsonl(path: Location, value: object) -> None:
 
 def _last_line(file: BinaryIO, end: int) -> bytes:
     """What a file of `end` bytes holds behind its last line break."""
-    last = b""
-    while len(last) < end:
-        begin = max(0, end - 2 * len(last) - 4096)
-        file.seek(begin)
-        last = file.read(end - begin)
-        if b"\n" in last:
-            return last.rpartition(b"\n")[2]
-    return last
+    if not end:
+        return b""
+    with mmap.mmap(file.fileno(), end, access=mmap.ACCESS_READ) as data:
+        return data[data.rfind(b"\n") + 1 :]
 
 
 def _is_torn(last: bytes) -> bool:
     """Whether a last line without its break was torn by a crash: an object is whole with its last brace alone."""
     try:
-        return bool(last) and not isinstance(_parse(last), dict | list)
+        return bool(last) and not isinstance(json.loads(last), dict | list)
     except (ValueError, RecursionError):
         return True
-
-
-def _parse(line: bytes) -> Any:
-    return json.loads(line.decode("utf-8"))
 
 
 def read_jsonl(path: Location, torn: bool = False) -> Iterator[Any]:
@@ -256,7 +250,7 @@ def read_jsonl(path: Location, torn: bool = False) -> Iterator[Any]:
         if not line.strip():
             continue
         try:
-            yield _parse(line)
+            yield json.loads(line)
         except (ValueError, RecursionError) as error:
             raise DataError(f"{path}, line {number}: damaged, no json ({error}); mend it or delete the line") from None
 

@@ -64,7 +64,8 @@ class Options:
                 object.__setattr__(self, item.name, tuple(value))
             for entry in value if isinstance(value, list | tuple) else [value]:
                 words = _refusal(entry, item.metadata)
-                self.require(item.name, not words, words)
+                meaning = f" ({item.metadata['help']})" if "help" in item.metadata else ""
+                self.require(item.name, not words, words + meaning)
 
     def require(self, name: str, holds: bool, wanted: str) -> None:
         """Refuses the value of a field in the words "must be `wanted`"."""
@@ -81,12 +82,7 @@ _LIMITS: dict[str, tuple[Callable[[float, float], bool], str]] = {
 
 
 def _refusal(value: object, metadata: Mapping[Any, Any]) -> str:
-    """What a value of a field with this metadata has to be and is not, and what it means; "" where all is well."""
-    words = _wanted(value, metadata)
-    return f"{words} ({metadata['help']})" if words and "help" in metadata else words
-
-
-def _wanted(value: object, metadata: Mapping[Any, Any]) -> str:
+    """What a value of a field with this metadata has to be and is not; "" where all is well."""
     among = metadata.get("among")
     if among and isinstance(value, str) and value not in among:
         return f"one of {', '.join(among)}"

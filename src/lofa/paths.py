@@ -1,18 +1,62 @@
-"""Names and places that a file tells: a name is one component of a path, a place stays below its folder."""
+"""Places: a path on a disk, or a URL of an object store or a web server (s3://bucket/set, https://host/set).
+
+A store writes an object whole or not at all and knows no folders to make; a web server is read only. A name that a file
+tells is one component of a path, and a place that it tells stays below its folder.
+"""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
+from upath import UPath
+
 from lofa.errors import DataError
-from lofa.stores import Place
 
-__all__ = ["check_name", "inside"]
+__all__ = ["Location", "Place", "address", "check_name", "driver_faults", "inside", "locate"]
 
+Place = Path | UPath
+Location = str | Place
 P = TypeVar("P", bound=Place)
 
 _NAME = re.compile(r"\w[\w .,+=@()-]*")
 _LONGEST = 200  # bytes, so that ending and temporary name fit into the 255 of a file system
+
+
+def locate(location: Location) -> Place:
+    """The place that a path or URL means; `file://` is a path like any other.
+
+    Raises:
+        DataError: a URL whose kind of store is not known.
+    """
+    if not isinstance(location, str):
+        return location
+    if "://" not in location:
+        return Path(location)
+    try:
+        place = UPath(location, use_listings_cache=False)  # what others write is seen
+    except ValueError as error:
+        raise DataError(f"{location}: {error}; there are s3, gs, az, https, file ...") from None
+    return Path(place.path) if place.protocol in ("file", "local") else place
+
+
+def address(place: Place) -> str:
+    """A place's one name, from wherever it is asked for."""
+    return str(place.resolve() if isinstance(place, Path) else place)
+
+
+@contextmanager
+def driver_faults(place: Place) -> Iterator[None]:
+    """Tells what a store's driver raises as DataError, a missing object as FileNotFoundError."""
+    try:
+        yield
+    except (FileNotFoundError, DataError):
+        raise
+    except Exception as error:  # every driver has errors of its own
+        if isinstance(place, Path):
+            raise
+        raise DataError(f"{place}: {type(error).__name__}: {error}") from error
 
 
 def check_name(name: object, where: object) -> str:
@@ -42,8 +86,5 @@ def inside(folder: P, path: P) -> P:
     if isinstance(folder, Path) and isinstance(path, Path):
         real, home = path.resolve(), folder.resolve()
         if not real.is_relative_to(home) or real == home:
-            raise DataError(
-                f"{path}: leads out of {folder}, to {real}; names and symbolic links in it have to stay in it (the "
-                "folder itself may be a link)"
-            )
+            raise DataError(f"{path}: leads out of {folder}, to {real}; names and links in it have to stay in it")
     return path

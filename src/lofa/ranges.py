@@ -19,7 +19,7 @@ from torch import Tensor
 from upath import UPath
 
 from lofa.errors import DataError
-from lofa.stores import Location, Place, driver_faults, locate
+from lofa.paths import Location, Place, driver_faults, locate
 
 __all__ = ["TensorFile", "open_tensors"]
 

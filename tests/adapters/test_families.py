@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from lofa.adapters import Adapter, LowRank
-from lofa.adapters.families import FAMILIES, canonical_pairs, family_of, locate_layer
+from lofa.adapters.families import FAMILIES, Family, canonical_pairs, family_of, locate_layer
 from lofa.adapters.families.wan import WAN
 from lofa.errors import AdapterFormatError
 
@@ -43,12 +43,8 @@ def test_layers_are_located_by_component_depth_and_kind() -> None:
     assert locate_layer("transformer.proj_out") is None and locate_layer("unet.mid_block.attn1.to_q") is None
 
 
-class Fused:
+class Fused(Family):
     """A family whose first publication has one `qkv` where diffusers has three layers: its names are no bijection."""
-
-    name = "fused"
-    components = {"transformer": "whole"}
-    kinds = ("to_q", "to_k", "to_v")
 
     def locate(self, path: str) -> tuple[int, str] | None:
         return (0, path) if path in self.kinds else None
@@ -69,6 +65,9 @@ class Fused:
         return {kind: LowRank(A, part, alpha) for kind, part in zip(self.kinds, B.chunk(3), strict=True)}
 
 
+FUSED = Fused("fused", {"transformer": "whole"}, dict.fromkeys(("to_q", "to_k", "to_v"), "qkv"), {})
+
+
 @pytest.mark.parametrize("format", ["comfyui", "kohya", "reference"])
 def test_a_family_that_fuses_layers_is_one_line_of_the_table(
     format: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -79,13 +78,13 @@ def test_a_family_that_fuses_layers_is_one_line_of_the_table(
             f"transformer.{kind}": LowRank(
                 torch.randn(2, 6, generator=generator), torch.randn(5, 2, generator=generator), torch.tensor(0.3 + i)
             )
-            for i, kind in enumerate(Fused.kinds)
+            for i, kind in enumerate(FUSED.kinds)
         }
     )
     path = tmp_path / ("a.pth" if format == "reference" else "a.safetensors")
     with pytest.raises(AdapterFormatError, match="no .* name is known for layer to_q"):
         before.save(path, format)
-    monkeypatch.setitem(FAMILIES, "fused", Fused())
+    monkeypatch.setitem(FAMILIES, "fused", FUSED)
     before.save(path, format)
     after = Adapter.load(path)
     assert set(after) == set(before) and before.distance(after) < 1e-6

@@ -47,14 +47,11 @@ def merged(network: nn.Module, batch: dict[str, LowRankBatch], n: int) -> nn.Mod
     return copied
 
 
-def test_installing_changes_neither_names_nor_results(network: nn.Module) -> None:
+def test_slots_change_neither_names_nor_results(network: nn.Module) -> None:
     x = torch.randn(3, 5, dtype=torch.float64)
     before, parameters, y = list(network.state_dict()), list(network.parameters()), network(x)
     modules = dict(network.named_modules())
     slots = Slots(network, LAYERS)
-    slots.install()
-    slots.install()
-    assert slots.installed
     assert list(network.state_dict()) == before
     assert all(a is b for a, b in zip(network.parameters(), parameters, strict=True))
     assert torch.equal(network(x), y)
@@ -68,7 +65,6 @@ def test_groups_of_rows_go_through_their_adapter(network: nn.Module, count: int,
     batch = adapters(count)
     expected = torch.cat([merged(network, batch, n)(part) for n, part in enumerate(x.chunk(count))])
     slots = Slots(network, LAYERS)
-    slots.install()
     with slots.attached(batch, torch.arange(rows) * count // rows):
         torch.testing.assert_close(network(x), expected)
 
@@ -83,7 +79,6 @@ def test_rows_choose_their_adapter(network: nn.Module, chosen: list[int]) -> Non
     batch = adapters(4)
     expected = torch.cat([merged(network, batch, n)(x[i : i + 1]) for i, n in enumerate(chosen)])
     slots = Slots(network, LAYERS)
-    slots.install()
     with slots.attached(batch, rows):
         torch.testing.assert_close(network(x), expected)
 
@@ -91,7 +86,6 @@ def test_rows_choose_their_adapter(network: nn.Module, chosen: list[int]) -> Non
 def test_layers_without_an_adapter_stay_and_nesting_restores(network: nn.Module) -> None:
     x = torch.randn(2, 5, dtype=torch.float64)
     slots = Slots(network, LAYERS)
-    slots.install()
     bare, outer, both = network(x), adapters(1), torch.zeros(2, dtype=torch.int64)
     inner = {"net.last": adapters(1, seed=3)["net.last"]}
     with_inner = merged(network, inner, 0)(x)
@@ -129,7 +123,6 @@ def test_gradients_reach_a_b_alpha_and_are_right(network: nn.Module) -> None:
         return total
 
     slots = Slots(network, LAYERS)
-    slots.install()
 
     def by_slots() -> Tensor:
         with slots.attached(batch, torch.tensor([0, 0, 1, 1])):
@@ -144,7 +137,6 @@ def test_checkpointed_gradients_are_plain_gradients_after_detaching(network: nn.
     x = torch.randn(4, 3, 5, dtype=torch.float64)
     batch, other = adapters(2), adapters(4, seed=9)
     slots = Slots(network, LAYERS)
-    slots.install()
 
     def plain() -> Tensor:
         with slots.attached(batch, torch.tensor([1, 0, 1, 1])):
@@ -166,7 +158,6 @@ def test_checkpointed_gradients_are_plain_gradients_after_detaching(network: nn.
 
 def test_half_precision_inputs_and_autocast(network: nn.Module) -> None:
     slots = Slots(network.float(), LAYERS)
-    slots.install()
     x = torch.randn(2, 3, 5)
     batch = {name: pair.to(dtype=torch.float32) for name, pair in adapters(2).items()}
     with slots.attached(batch, torch.arange(2)):
@@ -185,14 +176,9 @@ def test_misuse_is_refused(network: nn.Module) -> None:
         Slots(network, {"a": "1"})
     slots = Slots(network, LAYERS)
     batch, rows = adapters(2), torch.arange(2)
-    with pytest.raises(RuntimeError, match="install"), slots.attached(batch, rows):
-        pass
-    slots.install()
-    with pytest.raises(ValueError, match="other slots"):
-        Slots(network, LAYERS).install()
+    with pytest.raises(ValueError, match="SlotLinear, not a plain"):
+        Slots(network, LAYERS)
     with pytest.raises(ValueError, match="no slot"), slots.attached({"net.other": batch["net.first"]}, rows):
-        pass
-    with pytest.raises(ValueError, match="layer of"), slots.attached({"net.last": batch["net.first"]}, rows):
         pass
     for wrong in ([0, 2], [-1, 0]):
         with (
@@ -210,7 +196,6 @@ def test_misuse_is_refused(network: nn.Module) -> None:
 @pytest.mark.parametrize(("batch", "rows"), [(6, 3), (6, 2), (3, 6), (4, 1)])
 def test_rows_of_another_number_than_the_batch_are_refused(network: nn.Module, batch: int, rows: int) -> None:
     slots = Slots(network, LAYERS)
-    slots.install()
     chosen = torch.zeros(rows, dtype=torch.int64)
     with slots.attached(adapters(2), chosen), pytest.raises(ValueError, match=f"{batch} batch rows"):
         network(torch.randn(batch, 3, 5, dtype=torch.float64))
@@ -234,7 +219,6 @@ def test_two_threads_run_one_network_under_two_adapters(network: nn.Module) -> N
     meeting = Meeting()
     network[1] = nn.Sequential(network[1], meeting)
     slots = Slots(network, LAYERS)
-    slots.install()
     found: dict[int, Tensor] = {}
 
     def run(n: int) -> None:
@@ -251,7 +235,6 @@ def test_recomputation_in_another_thread_has_the_adapters_of_the_forward_pass(ne
     """On a GPU, backward runs in a thread of autograd's own."""
     x, batch = torch.randn(4, 3, 5, dtype=torch.float64), adapters(2)
     slots = Slots(network, LAYERS)
-    slots.install()
 
     def loss(checkpointed: bool) -> Tensor:
         with slots.attached(batch, torch.tensor([1, 0, 1, 1])):

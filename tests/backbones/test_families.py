@@ -10,14 +10,14 @@ from lofa.backbones import load_backbone
 from lofa.backbones.families import FAMILIES
 from lofa.errors import BackboneError
 from lofa.zoo import Clips, LoraJob, LoraOptions, train_loras
-from tests.helpers.toy_family import TOY, make_toy
+from tests.helpers.toy_family import ToyBackbone, make_toy
 
 
 def test_a_family_is_a_file_and_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = make_toy(tmp_path / "toy")
     with pytest.raises(BackboneError, match=r"a ToyPipeline; the families known here are wan \(WanPipeline\)"):
         load_backbone(folder)
-    monkeypatch.setitem(FAMILIES, "toy", TOY)
+    monkeypatch.setitem(FAMILIES, "toy", ToyBackbone)
     toy = load_backbone(folder)
     names = [layer.name for layer in toy.layers]
     assert names == [f"unet.blocks.{depth}.{kind}" for depth in (0, 1) for kind in ("mix", "steer")]

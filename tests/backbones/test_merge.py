@@ -126,8 +126,8 @@ def test_what_does_not_fit_is_refused_and_nothing_left(
     pair = adapter[backbone.layers[1].name]
     out = tmp_path / "out"
     cases = {
-        r"blocks\.9\.attn1.*among the \d\d+ tensors": Adapter({"transformer.blocks.9.attn1.to_q": pair}),
-        r"unet\.x.*among the 0 tensors": Adapter({"unet.x": pair}),
+        r"blocks\.9\.attn1.*among the \d\d+ of transformer": Adapter({"transformer.blocks.9.attn1.to_q": pair}),
+        r"unet\.x.*among the 0 of unet": Adapter({"unet.x": pair}),
         r"is \(96, 96\), the adapter is for one of \(96, 5\)": Adapter(
             {backbone.layers[1].name: type(pair)(pair.A[:, :5], pair.B, pair.alpha)}
         ),

@@ -86,5 +86,5 @@ def test_a_full_disk_is_one_message(
         out = full_disk / ("x.pth" if "reference" in values[0] else "x")
         assert main(["convert", "in=a.safetensors", f"out={out}", *values]) == 2
     said = capsys.readouterr().err
-    assert f"{out}" in said and "no space is left on the disk" in said and "run the same command again" in said
+    assert f"{out}" in said and "No space left on device" in said and "run the same command again" in said
     assert said.count("\n") == 1 and [path.name for path in full_disk.iterdir()] == ["fill"]

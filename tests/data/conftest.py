@@ -6,13 +6,13 @@ from shutil import copytree
 import av
 import numpy as np
 import pytest
-import torch
 from numpy.typing import NDArray
 from rich.console import Console
 
-from lofa.adapters import Adapter, LowRank
+from lofa.adapters import Adapter
 from lofa.backbones import Backbone, load_backbone
 from lofa.data import PrepareOptions, ZooEntry, ZooStore, prepare, read_samples
+from tests.helpers import adapters
 
 FRAMES, SIDE = 5, 32
 QUIET = Console(quiet=True)
@@ -67,17 +67,7 @@ def prepared(backbone: Backbone, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 def random_adapter(backbone: Backbone, seed: int, rank: int = 2) -> Adapter:
     """A LoRA for every layer."""
-    draw = torch.Generator().manual_seed(seed)
-    return Adapter(
-        {
-            layer.name: LowRank(
-                torch.randn(rank, layer.in_features, generator=draw),
-                torch.randn(layer.out_features, rank, generator=draw),
-                torch.tensor(0.5),
-            )
-            for layer in backbone.layers
-        }
-    )
+    return adapters.random_adapter(backbone.layers, rank, 0.5, seed, scale=1.0)
 
 
 def add_zoo(set_dir: Path, backbone: Backbone) -> ZooStore:

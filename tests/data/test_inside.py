@@ -12,7 +12,7 @@ from lofa.backbones import Backbone
 from lofa.data import ZooEntry, ZooStore, encoded_path, prepare, read_samples
 from lofa.errors import DataError, WriteError
 from lofa.files import temporaries
-from lofa.locks import locked
+from lofa.processes import locked
 from tests.data.conftest import QUIET, WORLD, random_adapter
 from tests.data.test_reference_source import OPTIONS, write_zoo
 
@@ -138,7 +138,7 @@ def test_what_the_disk_refuses_is_no_fault_of_an_imported_sample(
         raise WriteError(tmp_path / "x", "no space is left on the disk", no_space=True)
 
     write_zoo(tmp_path / "theirs", backbone)
-    monkeypatch.setattr("lofa.data.reference_source.write_encoded", refuse)
+    monkeypatch.setattr("lofa.data.preparation.write_encoded", refuse)
     with pytest.raises(WriteError):
         prepare(f"reference:{tmp_path / 'theirs'}", tmp_path / "set", backbone, OPTIONS, QUIET)
     assert not (tmp_path / "set" / "samples.jsonl").exists()
@@ -151,7 +151,7 @@ def test_a_full_disk_stops_a_preparation_that_goes_on_later(
     write_zoo(tmp_path / "theirs", backbone)
     source, options = (f"reference:{tmp_path / 'theirs'}", OPTIONS) if reference else ("world", FEW)
     (full_disk / "fill").write_bytes(bytes(245_000 if reference else 255_000))
-    with pytest.raises(WriteError, match=r"set/(encoded|zoo)/[\w-]+\.safetensors: not written, no space is left"):
+    with pytest.raises(WriteError, match=r"set/(encoded|zoo)/[\w-]+\.safetensors: not written, No space left"):
         prepare(source, full_disk / "set", backbone, options, QUIET)
     assert not (full_disk / "set" / "samples.jsonl").exists()
     assert not any(temporaries(folder) for folder in (full_disk / "set").iterdir() if folder.is_dir())

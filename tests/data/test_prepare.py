@@ -17,7 +17,7 @@ from lofa.data.preparation import open_source
 from lofa.data.source import ClipShape
 from lofa.errors import DataError, LofaError
 from lofa.files import digest, read_tensors
-from lofa.worlds import SPLITS, sample_clip
+from lofa.worlds import SPLITS, sample_batch
 from tests.data.conftest import FRAMES, QUIET, SIDE, WORLD, grey_ramp, write_video
 from tests.helpers.tiny_wan import make_tiny_wan
 
@@ -46,7 +46,7 @@ def test_the_world_is_encoded_as_its_clips_and_captions_are(prepared: Path, back
     assert all(SPLITS[sample.group] == sample.split for sample in samples)
     assert len({sample.seed for sample in samples}) == len(samples)
     sample = samples[4]
-    clip = sample_clip(sample.group, sample.seed, FRAMES, SIDE)
+    (clip,) = sample_batch([sample.group], [sample.seed], FRAMES, SIDE)
     encoded = read_encoded(prepared, sample, backbone)
     assert encoded.latents is not None and "pose" in encoded.conditions
     latents = backbone.encode_video(torch.from_numpy(clip.frames)[None])[0]
@@ -230,13 +230,14 @@ def test_missing_arrays_labels_and_sources_are_named(tmp_path: Path, backbone: B
         (tmp_path / "nowhere", PrepareOptions(), "no such file or folder"),
         (tmp_path, PrepareOptions(captions="gone.csv"), "captions=gone.csv"),
         ("world", PrepareOptions(train_classes=10_000), "train_classes=10000"),
-        ("world", PrepareOptions(frames=0), "frames=0"),
         ("world", replace(WORLD, frames=6), "frames"),
     ]
     for source, options, words in table:
         with pytest.raises(LofaError, match=words):
             prepare(str(source), tmp_path / "set", backbone, options, QUIET)
         assert not (tmp_path / "set").exists()
+    with pytest.raises(LofaError, match="frames=0"):
+        PrepareOptions(frames=0)
 
 
 def test_nothing_left_is_an_error_and_leaves_no_set(tmp_path: Path, backbone: Backbone) -> None:

@@ -42,16 +42,6 @@ def test_smaller_ranks_are_padded_without_changing_the_delta(store: ZooStore, ba
     torch.testing.assert_close(stack.alpha[1, 0] * stack.B[1, 0] @ stack.A[1, 0], wide.delta_weight(layer))
 
 
-def test_a_file_with_diffusers_own_scales_is_read_by_them(store: ZooStore, backbone: Backbone) -> None:
-    name = store.ready()[0]
-    path, layer = store.path(name), backbone.layers[0].name
-    (before,) = store.stacks([name], [[layer]], backbone)
-    scales = '{"transformer.r": 2, "transformer.lora_alpha": 8}'
-    save_tensors(path, read_tensors(path), {**read_metadata(path), "lora_adapter_metadata": scales})
-    (after,) = store.stacks([name], [[layer]], backbone)
-    torch.testing.assert_close(after.alpha, 4 * before.alpha)
-
-
 def test_indices_are_merged_and_the_last_word_counts(tmp_path: Path, backbone: Backbone) -> None:
     store = ZooStore(tmp_path)
     assert store.entries() == {} and store.ready() == []
@@ -65,8 +55,6 @@ def test_indices_are_merged_and_the_last_word_counts(tmp_path: Path, backbone: B
     assert store.ready() == ["a", "b"] and len(store.entries()["a"].digest) == 64
     store.path("b").unlink()
     assert store.ready() == ["a"]
-    with pytest.raises(ValueError, match="backbone_fingerprint"):
-        store.add(random_adapter(backbone, 1), ZooEntry("d", "ok"), "1-of-2", {"backbone": "x"})
 
 
 def test_a_zoo_in_a_store_is_the_zoo_on_a_disk(tmp_path: Path, backbone: Backbone) -> None:
@@ -85,11 +73,6 @@ def test_a_zoo_in_a_store_is_the_zoo_on_a_disk(tmp_path: Path, backbone: Backbon
         DataError, match=r"memory://.*/zoo/c\.safetensors: no such LoRA; make it with: lofa zoo data=mem"
     ):
         store.read("c", names, backbone)
-    scales = '{"transformer.r": 2, "transformer.lora_alpha": 8}'
-    tensors, metadata = read_tensors(store.path("a")), read_metadata(store.path("a"))
-    save_tensors(store.path("a"), tensors, {**metadata, "lora_adapter_metadata": scales})
-    (scaled,) = store.stacks(["a"], [[names[4], names[1]]], backbone)
-    torch.testing.assert_close(scaled.alpha[0], 4 * far.alpha[0])
 
 
 def test_spoilt_files_are_named(store: ZooStore, backbone: Backbone) -> None:

@@ -1,7 +1,7 @@
 """A model family in one file: blocks of two linear layers a token, to be named by one line of the table."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from lofa.adapters import AdapterBatch
 from lofa.backbones import Backbone, LayerSpec, Sampling
-from lofa.backbones.family import Family
 from lofa.conditions import Condition
 from lofa.diffusion import FlowMatching
 
@@ -44,12 +43,12 @@ class ToyNetwork(nn.Module):
 class ToyBackbone(Backbone):
     """Latents are the pixels, tokens are letters."""
 
-    def __init__(self, name: str, source: Any, kinds: tuple[str, ...], *others: Any) -> None:
-        sizes = {"mix": (WIDTH, WIDTH), "steer": (WIDTH, TEXT)}
-        layers = [LayerSpec(f"unet.blocks.{d}.{kind}", d, kind, *sizes[kind]) for d in range(BLOCKS) for kind in kinds]
-        super().__init__(name, source, layers, *others)
-
+    pipelines, default_kinds, sampling = ("ToyPipeline",), ("mix", "steer"), Sampling(2, 4, 4, 2, 1.0, 8.0)
     latent_channels, condition_width, max_prompt_tokens, process = CHANNELS, TEXT, 40, FlowMatching(2.0)
+
+    def _layer_table(self, kinds: Sequence[str]) -> list[LayerSpec]:
+        sizes = {"mix": (WIDTH, WIDTH), "steer": (WIDTH, TEXT)}
+        return [LayerSpec(f"unet.blocks.{d}.{kind}", d, kind, *sizes[kind]) for d in range(BLOCKS) for kind in kinds]
 
     def _open_denoiser(self) -> Mapping[str, nn.Module]:
         return {"unet": self.source.load("unet", ToyNetwork, dtype=self.dtype)}
@@ -81,9 +80,6 @@ class ToyBackbone(Backbone):
 
     def _sample(self, *args: Any) -> Tensor:
         raise NotImplementedError
-
-
-TOY = Family("toy", ("ToyPipeline",), ("mix", "steer"), Sampling(2, 4, 4, 2, 1.0, 8.0), ToyBackbone)
 
 
 def make_toy(folder: Path) -> Path:

@@ -62,7 +62,7 @@ def test_it_predicts_what_the_published_networks_give_for_512_tokens(
     condition = backbone.encode_prompt(PROMPTS)
     order = ["attn1.to_q", "attn1.to_k", "attn1.to_v", "attn1.to_out.0"]
     order += [kind.replace("attn1", "attn2") for kind in order]
-    W = backbone.weights()
+    W = torch.stack([backbone.weight(layer.name) for layer in backbone.layers])
     depth = torch.tensor([layer.depth for layer in backbone.layers])
     kind = torch.tensor([order.index(layer.kind) for layer in backbone.layers])
     for row, (adapter, probability) in enumerate(zip(adapters, maps, strict=True)):
@@ -89,12 +89,12 @@ def _edit(change: dict[str, Any]) -> Callable[[Path], None]:
     ("spoil", "message"),
     [
         (lambda folder: (folder / "config.yaml").unlink(), "config.yaml: no such file; .*stage1_preview.pth"),
-        (lambda folder: (folder / "config.yaml").write_text("stage1: {}"), "sections stage1 and stage2; it has stage1"),
+        (lambda folder: (folder / "config.yaml").write_text("stage1: {}"), "needs the sections stage1 and stage2"),
         (lambda folder: (folder / "config.yaml").write_text("a: [b"), "config.yaml: not readable as yaml"),
         (lambda folder: (folder / "stage2_preview.pth").unlink(), "stage2_preview.pth: no such file"),
         (lambda folder: (folder / "stage2_preview.pth").write_bytes(b"PK"), "stage2_preview.pth: not a readable"),
         (_edit({"d_modle": 3}), "no constructor value 'd_modle'"),
-        (_edit({"lora_rank": 3}), "of another shape: .*head_A.weight"),
+        (_edit({"lora_rank": 3}), "size mismatch for head_A.weight"),
     ],
 )
 def test_a_wrong_folder_is_named(folder: Path, backbone: Backbone, spoil: Callable[[Path], None], message: str) -> None:

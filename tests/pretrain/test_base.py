@@ -9,9 +9,10 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from lofa.conditions import Condition
+from lofa.pretrain import Schedule
 from lofa.pretrain import base as room
-from lofa.pretrain.fit import Schedule
-from lofa.worlds import ACTIONS, Clip, sample_batch, split_words
+from lofa.worlds import ACTIONS, Clip, sample_batch
+from lofa.worlds.captions import split_words
 
 
 class _Backbone:

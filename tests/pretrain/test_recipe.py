@@ -35,7 +35,7 @@ MICRO = Recipe(
     video_width=16,
     sampling_steps=2,
 )
-PARTS = ("tiny-wan.parts/vae", "tiny-wan.parts/text", "tiny-wan.parts/untrained", "tiny-wan", "tiny-metrics/clip")
+PARTS = ("tiny-wan.parts/vae", "tiny-wan.parts/text", "tiny-wan", "tiny-metrics/clip")
 
 
 def _digests(out: Path) -> dict[str, str]:
@@ -52,7 +52,7 @@ def test_an_interrupted_recipe_goes_on_and_its_models_load(tmp_path: Path, monke
     def interrupt(*args: Any) -> None:
         raise KeyboardInterrupt
 
-    # most of the time would go into drawing the judges' pools
+    # most of the time would go into drawing the pools of the metric networks
     monkeypatch.setattr(recipe, "train_clip", partial(recipe.train_clip, looks=8))
     monkeypatch.setattr(recipe, "train_video_network", partial(recipe.train_video_network, looks=24))
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):

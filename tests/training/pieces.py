@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from lofa.adapters import Adapter, LoraBatch, LowRank, LowRankBatch, Slots, own_rows, stack_adapters
-from lofa.backbones import by_shape
+from lofa.backbones import LayerSpec, by_shape
 from lofa.conditions import Condition, Inputs, Padded, TextEncoder
 from lofa.data.sampler import BatchKey, BatchPlan, EndlessBatches
 from lofa.diffusion import FlowMatching
@@ -18,15 +18,6 @@ from lofa.hypernets import AdapterConfig, AdapterNet, Part, ResponseConfig, Resp
 from lofa.training import AdapterModule, ResponseModule, warmup_schedule
 
 WIDTH, RANK, CONTEXT, LATENT = 16, 2, 8, (2, 2, 2, 2)
-
-
-@dataclass(frozen=True)
-class ToyLayer:
-    name: str
-    depth: int
-    kind: str
-    out_features: int = WIDTH
-    in_features: int = WIDTH
 
 
 class ToyBackbone:
@@ -44,7 +35,7 @@ class ToyBackbone:
         sizes |= {"up": (2 * WIDTH, WIDTH), "down": (WIDTH, 2 * WIDTH)} if mixed else {}
         self.kinds = tuple(sizes)
         self.layers = tuple(
-            ToyLayer(f"transformer.blocks.{d}.{kind}", d, kind, *sizes[kind]) for d in range(2) for kind in self.kinds
+            LayerSpec(f"transformer.blocks.{d}.{kind}", d, kind, *sizes[kind]) for d in range(2) for kind in self.kinds
         )
         self.depth_ids = torch.tensor([layer.depth for layer in self.layers])
         self.kind_ids = torch.tensor([self.kinds.index(layer.kind) for layer in self.layers])
@@ -53,7 +44,6 @@ class ToyBackbone:
         for parameter in self.net.parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=generator) / WIDTH**0.5)
         self.slots = Slots(self.net, {layer.name: str(i) for i, layer in enumerate(self.layers)})
-        self.slots.install()
 
     def weight(self, name: str) -> Tensor:
         return self.net[[layer.name for layer in self.layers].index(name)].weight.detach()
@@ -94,7 +84,7 @@ class ToyBackbone:
                     x = x + torch.tanh(layer(x[:, None])[:, 0] + steer)
         return (x - (noise - latents).flatten(1)).square().mean(1)
 
-    def generate(self, prompt: str, adapter: list[Adapter | None], seed: list[int], steps: int | None) -> Tensor:
+    def generate(self, prompt: str, adapter: list[Adapter | None], seed: list[int]) -> Tensor:
         generators = [torch.Generator().manual_seed(number) for number in seed]
         return torch.stack([torch.randint(0, 255, (3, 8, 8, 3), generator=g, dtype=torch.uint8) for g in generators])
 

@@ -268,8 +268,9 @@ def test_a_validation_without_a_number_gives_no_best(tmp_path: Path) -> None:
             checkpoints.find_best(EVERY)
         assert checkpoints.find_best(EVERY - 1) is None
         checkpoints.load_state_dict({"score": 0.5, "rows": 3})
-        with pytest.raises(DataError, match=r"best\.ckpt: no such file"):
-            checkpoints.find_best(EVERY)
+        best = checkpoints.find_best(EVERY)
+        with pytest.raises(DataError, match=r"best\.ckpt: .*no such file"):
+            AtomicCheckpointIO().load_checkpoint(best)
 
 
 def test_a_process_started_by_another_leaves_stopping_to_it() -> None:
@@ -314,10 +315,10 @@ def test_the_csv_log_goes_back_to_a_row(tmp_path: Path) -> None:
     logged(CsvLog(str(tmp_path / "broken"), flush_every=1), range(7))
     again = CsvLog(str(tmp_path / "broken"))
     again.rewind(3)
-    assert again.rows == 3 and logged(again, range(3, 8)) == whole
+    assert len(again.rows) == 3 and logged(again, range(3, 8)) == whole
     again.rewind(3)  # the column of what is cut goes too
     assert logged(again, range(3, 5)) == logged(CsvLog(str(tmp_path / "short")), range(5))
     logged(again, range(5, 8))
     older = CsvLog(str(tmp_path / "broken"))
     older.rewind(None)
-    assert older.rows == 8
+    assert len(older.rows) == 8

@@ -10,7 +10,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from lofa.adapters import Adapter
+from lofa.adapters import Adapter, merge_batches, unstack
 from lofa.training import SampleClips
 from tests.training.pieces import ToyBackbone, adapter_module, captions, loader
 
@@ -24,7 +24,7 @@ def test_clips_stand_side_by_side_without_with_the_true_and_with_the_predicted_a
     asked: list[tuple[str, list[Adapter | None], list[int]]] = []
     shades = {}
 
-    def painted(prompt: str, adapters: list[Adapter | None], seed: list[int], steps: int | None) -> torch.Tensor:
+    def painted(prompt: str, adapters: list[Adapter | None], seed: list[int]) -> torch.Tensor:
         """Black without an adapter, and another grey for every delta weight."""
         asked.append((prompt, adapters, seed))
         greys = [0 if one is None else shades.setdefault(one.norm(), 60 + 60 * len(shades)) for one in adapters]
@@ -38,7 +38,7 @@ def test_clips_stand_side_by_side_without_with_the_true_and_with_the_predicted_a
         accelerator="cpu", logger=logger, callbacks=[callback], enable_progress_bar=False, enable_checkpointing=False
     ).validate(module, data, verbose=False)
     batch = next(iter(data))
-    true, predicted = module.true_adapters(batch), module.predict_adapters(batch)
+    true, predicted = (unstack(merge_batches(stacks)) for stacks in (batch.stacks, module(batch)))
     events = EventAccumulator(str(tmp_path)).Reload()
     for row, name in enumerate(batch.ids):
         (shown,) = events.Images(f"clips/{name}: base, LoRA, LoFA")

@@ -25,11 +25,6 @@ def response(seed: int = 1) -> Response:
     return Response(torch.zeros(3, 4, 2, 8), p.A.requires_grad_(), (0.1 * p.B).requires_grad_(), 0.02, 0.1, p.layers)
 
 
-def part_of(dense: Tensor, tile: tiles_file.Tile) -> Tensor:
-    """The tile of maps (P, L, out, in)."""
-    return dense[:, tile.layers, tile.rows]
-
-
 def test_target_is_the_relative_change_above_tau() -> None:
     delta, weight = torch.tensor([0.021, -0.021, 0.019, 1e-12, 0.0]), torch.tensor([1.0, 1.0, -1.0, 0.0, 0.0])
     assert response_target(delta, weight, 0.02).tolist() == [True, True, False, False, False]
@@ -132,19 +127,34 @@ def test_gradient_shares_sum_to_one_and_follow_the_norms() -> None:
     torch.testing.assert_close(shares.sum(), torch.tensor(1.0))
 
 
+def as_response(probability: Tensor) -> Response:
+    """A response of maps (P, L, out, in); 0 and 1 are exact."""
+    S = 0.02 + 0.1 * probability.logit().clamp(-1e4, 1e4)
+    return Response(S, eye_like(S), S, 0.02, 0.1, tuple("abcd"[: S.shape[1]]))
+
+
+def implying(true: Tensor) -> tuple[list[Tensor], LoraBatch]:
+    """W (out, in) of L layers, and adapters whose maps are `true` (P, L, out, in)."""
+    pairs = LoraBatch(eye_like(true), true.float(), torch.ones(true.shape[:2]), tuple("abcd"[: true.shape[1]]))
+    return list(torch.ones(true.shape[1:])), pairs
+
+
+def eye_like(maps: Tensor) -> Tensor:
+    return torch.eye(maps.shape[3]).expand(*maps.shape[:2], -1, -1)
+
+
 def test_agreement_of_a_map_with_itself_is_one_and_with_its_opposite_zero() -> None:
     true = torch.rand(3, 4, 6, 5) > 0.7
-    shape = tuple(true.shape)
-    same = agreement([(lambda tile: (part_of(true, tile).float(), part_of(true, tile)), shape)])
-    assert (same.precision, same.recall) == (1, 1)
-    torch.testing.assert_close(same.cosine, torch.tensor(1.0))
-    torch.testing.assert_close(same.density, true.float().mean())
-    opposite = agreement([(lambda tile: ((~part_of(true, tile)).float(), part_of(true, tile)), shape)])
-    assert (opposite.precision, opposite.recall, opposite.cosine) == (0, 0, 0)
-    constant = agreement(
-        [(lambda tile: (torch.ones_like(part_of(true, tile), dtype=torch.float), part_of(true, tile)), shape)]
-    )
-    torch.testing.assert_close(constant.cosine, true.float().mean((1, 2, 3)).sqrt().mean())
+    weights, pairs = implying(true)
+    for itself in (as_response(true.float()), pairs):
+        same = agreement([(itself, weights, pairs)], tau=0.02)
+        assert (same["precision"], same["recall"]) == (1, 1)
+        torch.testing.assert_close(same["cosine"], torch.tensor(1.0))
+        torch.testing.assert_close(same["density"], true.float().mean())
+    opposite = agreement([(as_response((~true).float()), weights, pairs)], tau=0.02)
+    assert (opposite["precision"], opposite["recall"], opposite["cosine"]) == (0, 0, 0)
+    constant = agreement([(as_response(torch.ones(true.shape)), weights, pairs)], tau=0.02)
+    torch.testing.assert_close(constant["cosine"], true.float().mean((1, 2, 3)).sqrt().mean())
 
 
 def test_agreement_is_counted_as_in_a_table_of_all_entries() -> None:
@@ -154,15 +164,16 @@ def test_agreement_is_counted_as_in_a_table_of_all_entries() -> None:
     said = [torch.rand(shape, generator=generator) for shape in shapes]
     share = torch.tensor([0.05, 0.4, 0.9])[:, None, None, None]
     true = [torch.rand(shape, generator=generator) < share for shape in shapes]
-    found = agreement(
-        [
-            ((lambda tile, p=p, t=t: (part_of(p, tile), part_of(t, tile))), tuple(p.shape))
-            for p, t in zip(said, true, strict=True)
-        ]
-    )
+    parts = [(as_response(p), *implying(t)) for p, t in zip(said, true, strict=True)]
+    found = agreement(parts, tau=0.02)
     p, t = (torch.cat([part.flatten(1) for part in parts], 1).double() for parts in (said, true))
     both = ((p > 0.5) & (t == 1)).sum()
-    assert found.precision.item() == pytest.approx(float(both / (p > 0.5).sum()))
-    assert found.recall.item() == pytest.approx(float(both / t.sum()))
-    assert found.cosine.item() == pytest.approx(float(torch.nn.functional.cosine_similarity(p, t).mean()))
-    assert found.density.item() == pytest.approx(float(t.mean()))
+    expected = {
+        "precision": both / (p > 0.5).sum(),
+        "recall": both / t.sum(),
+        "cosine": torch.nn.functional.cosine_similarity(p, t).mean(),
+        "density": t.mean(),
+    }
+    assert {name: value.item() for name, value in found.items()} == pytest.approx(
+        {name: value.item() for name, value in expected.items()}
+    )

@@ -10,7 +10,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils.data import DataLoader
 
-from lofa.adapters import LoraBatch
+from lofa.adapters import LoraBatch, merge_batches, unstack
 from lofa.conditions import Padded, PoseEncoder
 from lofa.errors import DataError
 from lofa.training import AdapterModule, PredictorModule, SampleClips
@@ -138,7 +138,7 @@ def test_batches_that_do_not_fit_are_refused() -> None:
     batch = batch_of([0], backbone)
     (stack,) = batch.stacks
     batch.stacks = [replace(stack, A=torch.cat([stack.A, stack.A], -1))]
-    with pytest.raises(DataError, match=r"adapters of s0 .* layers of \(16, 32\)"):
+    with pytest.raises(DataError, match=r"adapter of s0 .* layer \(16, 32\)"):
         response_module(backbone).training_step(batch, 0)
     module = adapter_module(backbone)
     with pytest.raises(DataError, match="sample s0: no latents"):
@@ -150,7 +150,7 @@ def test_predicted_adapters_are_those_the_loss_saw(mixed: bool) -> None:
     backbone = ToyBackbone(mixed)
     module, batch = adapter_module(backbone), batch_of([0, 1, 2], backbone)
     prediction = module(batch)
-    for row, adapter in enumerate(module.predict_adapters(batch)):
+    for row, adapter in enumerate(unstack(merge_batches(module(batch)))):
         assert set(adapter) == {layer.name for layer in backbone.layers}
         for stack, part in zip(batch.stacks, prediction, strict=True):
             stacked = torch.stack([adapter.delta_weight(name) for name in stack.layers])
@@ -218,6 +218,16 @@ def test_a_single_stage_trains_without_a_response_map() -> None:
     assert list(hypernet.parts()) == ["adapter"] and hypernet.trained.network.config.read_after == ()
     for name, gradient in gradients(module, batch_of([0, 1], backbone)).items():
         assert gradient is not None and gradient.isfinite().all() and gradient.any(), name
+
+
+def test_validation_of_stage_two_runs_stage_one_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    backbone = ToyBackbone()
+    module = adapter_module(backbone)
+    network, calls = module.hypernet.parts()["response"].network, []
+    tokens = network.tokens
+    monkeypatch.setattr(network, "tokens", lambda *given: (calls.append(given), tokens(*given))[1])
+    Trainer(logger=False, **QUIET).validate(module, loader(backbone, 4, 2), verbose=False)
+    assert len(calls) == 2, "two batches of layers of one shape"
 
 
 def test_layers_that_are_drawn_give_what_all_of_them_give() -> None:

@@ -26,7 +26,7 @@ import torch
 from lofa.backbones import Backbone, load_backbone
 from lofa.data import ZooStore
 from lofa.files import append_jsonl, digest, read_jsonl, temporaries
-from lofa.zoo import LoraJob, LoraResult, ZooOptions, attempts, build_zoo, train_loras, verify_zoo
+from lofa.zoo import LoraJob, LoraResult, ZooOptions, build, build_zoo, train_loras, verify_zoo
 from tests.helpers.killing import finish, kill_now_and_then, start
 from tests.helpers.tiny_wan import make_tiny_wan
 from tests.zoo.sets import write_set
@@ -46,7 +46,7 @@ class Outcome:
     kills: int = 0
 
 
-def build(folder: Path, backbone: Backbone, shard: str) -> None:
+def build_shard(folder: Path, backbone: Backbone, shard: str) -> None:
     """Builds a shard, and notes in a file which groups it begins to train."""
 
     def traced(backbone: Backbone, jobs: Sequence[LoraJob], options: ZooOptions, *rest: object) -> list[LoraResult]:
@@ -54,7 +54,7 @@ def build(folder: Path, backbone: Backbone, shard: str) -> None:
             append_jsonl(folder / f"{shard[0]}-{TRACE}", [job.id for job in jobs])
         return train_loras(backbone, jobs, options, *rest)
 
-    with mock.patch.object(attempts, "train_loras", traced):
+    with mock.patch.object(build, "train_loras", traced):
         build_zoo(folder, backbone, replace(OPTIONS, shard=shard), progress=False)
 
 
@@ -66,10 +66,10 @@ def run_round(folder: Path, backbone: Backbone, seconds: float, rng: random.Rand
         seconds: how long an undisturbed run takes; moments are drawn from as long.
     """
     write_set(folder, backbone)
-    other = start(build, (folder, backbone, "2/2"))  # the backbone is loaded once
-    kills = kill_now_and_then(build, (folder, backbone, "1/2"), seconds, rng)
+    other = start(build_shard, (folder, backbone, "2/2"))  # the backbone is loaded once
+    kills = kill_now_and_then(build_shard, (folder, backbone, "1/2"), seconds, rng)
     assert finish(other) == 0, "the shard that nobody killed failed"
-    build(folder, backbone, "1/2")
+    build_shard(folder, backbone, "1/2")
     check(folder, backbone)
     return replace(outcome(folder), kills=kills)
 
@@ -103,9 +103,9 @@ def run(rounds: int, seed: int, folder: Path) -> list[Outcome]:
     rng = random.Random(seed)
     backbone = load_backbone(make_tiny_wan(folder / "backbone"))
     calm = write_set(folder / "calm", backbone)
-    build(calm, backbone, "2/2")
+    build_shard(calm, backbone, "2/2")
     begun = time.perf_counter()
-    build(calm, backbone, "1/2")
+    build_shard(calm, backbone, "1/2")
     seconds = time.perf_counter() - begun
     check(calm, backbone)
     expected = outcome(calm)

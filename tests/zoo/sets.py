@@ -7,6 +7,7 @@ import torch
 from lofa.backbones import Backbone
 from lofa.conditions import Condition
 from lofa.data import Encoded, Sample, write_encoded, write_samples
+from lofa.files import digest
 from lofa.zoo import Clips, LoraJob
 
 SHAPE = (2, 4, 4)
@@ -58,3 +59,8 @@ def write_set(folder: Path, backbone: Backbone, huge: str = "") -> Path:
             )
     write_samples(folder, samples)
     return folder
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """Of the LoRAs of a set."""
+    return {path.name: digest(path) for path in sorted((folder / "zoo").glob("*.safetensors"))}

@@ -1,31 +1,27 @@
 """Groups are fixed when a shard begins: what interrupts it changes no byte."""
 
 import errno
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-import lofa.files
 from lofa.backbones import Backbone
 from lofa.cli.problems import explain
 from lofa.data import Sample, ZooStore, encoded_path
 from lofa.errors import DataError, WriteError
-from lofa.files import digest, read_json, read_jsonl, temporaries
+from lofa.files import read_json, read_jsonl, temporaries
 from lofa.zoo import LoraPlan, ZooOptions, build, build_zoo
-from lofa.zoo.groups import plan_groups
-from tests.zoo.sets import sample, write_set
+from lofa.zoo.plan import plan_groups
+from tests.zoo.sets import digests, sample, write_set
 
 OPTIONS = ZooOptions(rank=2, steps=2, warmup=0, batch=2, clips_per_step=1, probe_levels=2, lr=0.3)
 
 
 def run(folder: Path, backbone: Backbone, **changes: object) -> None:
     build_zoo(folder, backbone, replace(OPTIONS, **changes), progress=False)
-
-
-def digests(folder: Path) -> dict[str, str]:
-    return {path.name: digest(path) for path in sorted((folder / "zoo").glob("*.safetensors"))}
 
 
 def lines(folder: Path) -> list[str]:
@@ -84,9 +80,9 @@ def test_a_full_disk_ends_in_one_message_and_the_run_can_go_on(
     full = OSError(errno.ENOSPC, "No space left on device")
     with (
         monkeypatch.context() as patch,
-        pytest.raises(WriteError, match=r"zoo/[\w.-]+: not written, no space is left") as caught,
+        pytest.raises(WriteError, match=r"zoo/[\w.-]+: not written, No space left") as caught,
     ):
-        patch.setattr(lofa.files, "_flush", failing_at(call, lofa.files._flush, full))
+        patch.setattr(os, "fsync", failing_at(call, os.fsync, full))
         run(folder, backbone)
     assert "run the same command again" in str(explain(caught.value))
     assert not temporaries(folder / "zoo")

@@ -48,7 +48,7 @@ class Adapter(Mapping[str, LowRank]):
         return Adapter({name: pair.to(device, dtype) for name, pair in self.items()}, self.metadata)
 
     def reduced(self, rank: int) -> "Adapter":
-        """The nearest adapter of at most that rank (ValueError below 1), layer by layer; see `LowRank.reduced`."""
+        """The nearest adapter of at most that rank, layer by layer (`LowRank.reduced`)."""
         pairs = {name: pair.reduced(rank) for name, pair in self.items()}
         return Adapter(pairs, self.metadata | {"rank": str(max((pair.rank for pair in pairs.values()), default=0))})
 
@@ -129,11 +129,8 @@ def _stack_layer(name: str, pairs: Sequence[LowRank | None]) -> LowRankBatch:
     sizes = {(pair.B.shape[0], pair.A.shape[1]) for pair in present}
     if len(sizes) > 1:
         raise ValueError(f"{name}: the adapters are for layers of different sizes {sorted(sizes)}")
-    rank = max(pair.rank for pair in present)
-    like = present[0]
-    none = LowRank(
-        like.A.new_zeros(0, like.A.shape[1]), like.B.new_zeros(like.B.shape[0], 0), torch.zeros_like(like.alpha)
-    )
+    rank, like = max(pair.rank for pair in present), present[0]
+    none = LowRank(like.A[:0], like.B[:, :0], torch.zeros_like(like.alpha))
     filled = [none if pair is None else pair for pair in pairs]
     return LowRankBatch(
         torch.stack([torch.nn.functional.pad(pair.A, (0, 0, 0, rank - pair.rank)) for pair in filled]),
@@ -144,11 +141,6 @@ def _stack_layer(name: str, pairs: Sequence[LowRank | None]) -> LowRankBatch:
 
 def unstack(batch: AdapterBatch, metadata: Mapping[str, str] | None = None) -> list[Adapter]:
     """Takes a stack of N adapters apart: N adapters, detached views of the stack, each with `metadata`."""
-    count = len(next(iter(batch.values())))
-    return [
-        Adapter(
-            {name: LowRank(p.A[n].detach(), p.B[n].detach(), p.alpha[n].detach()) for name, p in batch.items()},
-            metadata,
-        )
-        for n in range(count)
-    ]
+    held = {name: LowRankBatch(p.A.detach(), p.B.detach(), p.alpha.detach()) for name, p in batch.items()}
+    count = len(next(iter(held.values())))
+    return [Adapter({name: pair[n] for name, pair in held.items()}, metadata) for n in range(count)]

@@ -23,31 +23,23 @@ __all__ = ["AdapterBatch", "LoraBatch", "LowRank", "LowRankBatch", "merge_batche
 
 @dataclass(frozen=True, eq=False)
 class _Pairs:
-    """Low-rank pairs with `len(axes)` leading axes, which are the same for A, B and alpha."""
+    """Low-rank pairs with the same leading axes for A, B and alpha (ValueError: shapes that don't fit)."""
 
     A: Tensor
     B: Tensor
     alpha: Tensor
 
-    axes: ClassVar[tuple[str, ...]] = ()
+    axes: ClassVar[str] = ""
 
     def __post_init__(self) -> None:
-        leading, count = self.alpha.shape, len(self.axes)
-        fits = len(leading) == count and self.A.ndim == self.B.ndim == count + 2
-        fits = fits and self.A.shape[:-2] == self.B.shape[:-2] == leading and self.A.shape[-2] == self.B.shape[-1]
-        if not fits:
-            A, B = (", ".join((*self.axes, *own)) for own in (("r", "in"), ("out", "r")))
-            raise ValueError(
-                f"a {type(self).__name__} needs A ({A}), B ({B}), alpha {self._alpha()}; got A {tuple(self.A.shape)}, "
-                f"B {tuple(self.B.shape)}, alpha {tuple(self.alpha.shape)}"
-            )
-
-    def _alpha(self) -> str:
-        return f"({', '.join(self.axes)}{',' if len(self.axes) == 1 else ''})"
+        A, B, alpha = (tuple(tensor.shape) for tensor in (self.A, self.B, self.alpha))
+        fits = len(alpha) == len(self.axes.split()) and len(A) == len(B) == len(alpha) + 2
+        if not fits or not A[:-2] == B[:-2] == alpha or A[-2] != B[-1]:
+            name, axes = type(self).__name__, self.axes
+            raise ValueError(f"a {name} needs A ({axes}r, in), B ({axes}out, r), alpha ({axes}); got {A}, {B}, {alpha}")
 
     @property
     def rank(self) -> int:
-        """r."""
         return self.A.shape[-2]
 
     @property
@@ -67,16 +59,7 @@ class _Pairs:
 
 @dataclass(frozen=True, eq=False)
 class LowRank(_Pairs):
-    """The low-rank pair of one layer.
-
-    Attributes:
-        A: (r, in)
-        B: (out, r)
-        alpha: (), the multiplier of `B @ A`; a Python number becomes a tensor
-
-    Raises:
-        ValueError: shapes that don't fit.
-    """
+    """The low-rank pair of one layer: A (r, in), B (out, r), alpha (); a Python number becomes a tensor."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.alpha, Tensor):
@@ -120,18 +103,9 @@ class LowRank(_Pairs):
 
 @dataclass(frozen=True, eq=False)
 class LowRankBatch(_Pairs):
-    """N low-rank pairs of one layer, side by side; the tensors may be parameters or a network's output.
+    """N low-rank pairs of one layer: A (N, r, in), B (N, out, r), alpha (N,); parameters or a network's output."""
 
-    Attributes:
-        A: (N, r, in)
-        B: (N, out, r)
-        alpha: (N,)
-
-    Raises:
-        ValueError: shapes that don't fit.
-    """
-
-    axes = ("N",)
+    axes = "N, "
 
     def __len__(self) -> int:
         return self.A.shape[0]
@@ -146,21 +120,11 @@ AdapterBatch = Mapping[str, LowRankBatch]
 
 @dataclass(frozen=True, eq=False)
 class LoraBatch(_Pairs):
-    """N adapters on L layers of one shape.
-
-    Attributes:
-        A: (N, L, r, in)
-        B: (N, L, out, r)
-        alpha: (N, L)
-        layers: names of the L layers
-
-    Raises:
-        ValueError: shapes that don't fit.
-    """
+    """N adapters on the L `layers` of one shape: A (N, L, r, in), B (N, L, out, r), alpha (N, L)."""
 
     layers: tuple[str, ...]
 
-    axes = ("N", "L")
+    axes = "N, L, "
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -88,71 +88,33 @@ class SlotLinear(nn.Linear):
 
 
 class Slots:
-    """The slots of a network.
+    """A `SlotLinear` in the place of every layer; without adapters the network computes what it did before.
 
     Args:
         root: the module whose tree is rewritten
         layers: layer name -> path of its `nn.Linear` below `root`
 
     Raises:
-        ValueError: a path that is no `nn.Linear` of `root`.
+        ValueError: a path that is no plain `nn.Linear` of `root`.
     """
 
     def __init__(self, root: nn.Module, layers: Mapping[str, str]) -> None:
-        self._root = root
-        self._paths = dict(layers)
-        self._key = object()
+        self._root, self._names, self._key = root, layers.keys(), object()
         self._replaced: dict[str, nn.Linear] = {}
-        for name, path in self._paths.items():
+        for name, path in layers.items():
             try:
-                module = root.get_submodule(path)
+                linear = root.get_submodule(path)
             except AttributeError:
                 raise ValueError(f"layer {name}: {type(root).__name__} has no module {path!r}") from None
-            if not isinstance(module, nn.Linear):
-                raise ValueError(f"layer {name}: {path!r} is a {type(module).__name__}, not an nn.Linear")
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The layer names."""
-        return tuple(self._paths)
-
-    @property
-    def installed(self) -> bool:
-        """Whether the slots stand in the tree."""
-        return bool(self._replaced)
-
-    def install(self) -> None:
-        """Puts a `SlotLinear` in the place of every layer; without adapters the network computes what it did before.
-
-        Raises:
-            ValueError: a layer is no plain `nn.Linear` any more: it has another slot, or PEFT wrapped it.
-        """
-        if self.installed:
-            return
-        for name, path in self._paths.items():
-            linear = self._root.get_submodule(path)
             if not isinstance(linear, nn.Linear) or isinstance(linear, SlotLinear):
-                raise ValueError(f"layer {name}: {path!r} is a {type(linear).__name__} now, other slots hold it")
-            self._replaced[name] = linear
-            self._put(path, SlotLinear(linear, name, self._key))
+                raise ValueError(f"layer {name}: {path!r} is a {type(linear).__name__}, not a plain nn.Linear")
+            self._replaced[path] = linear
+            root.set_submodule(path, SlotLinear(linear, name, self._key))
 
     def remove(self) -> None:
-        """Puts the plain layers back, with the parameters as they are now.
-
-        Raises:
-            ValueError: somebody (PEFT) has put another layer in a slot's place.
-        """
-        for name, linear in self._replaced.items():
-            slot = self._root.get_submodule(self._paths[name])
-            if not isinstance(slot, SlotLinear):
-                raise ValueError(f"layer {name}: its slot was replaced by a {type(slot).__name__}; undo that first")
-            linear.weight, linear.bias = slot.weight, slot.bias
-            self._put(self._paths[name], linear)
-        self._replaced = {}
-
-    def _put(self, path: str, module: nn.Module) -> None:
-        parent, _, attribute = path.rpartition(".")
-        setattr(self._root.get_submodule(parent), attribute, module)
+        """Puts the plain layers back, for good."""
+        for path, linear in self._replaced.items():
+            self._root.set_submodule(path, linear)
 
     @contextmanager
     def attached(self, batch: AdapterBatch, rows: Tensor) -> Iterator[None]:
@@ -164,37 +126,14 @@ class Slots:
                 nothing, on a GPU it waits for it
 
         Raises:
-            ValueError: a layer without a slot, pairs that don't fit the layer, or rows of adapters that there are not.
-            RuntimeError: the slots are not installed.
+            ValueError: a layer without a slot, rows of adapters that there are not, or layers with different numbers
+                of them.
         """
-        with self._holding(self._attachment(batch, rows.cpu()) if batch else None):
+        unknown = batch.keys() - self._names
+        if unknown:
+            raise ValueError(f"no slot for {len(unknown)} layers, {min(unknown)!r} among them")
+        with self._holding(_attachment(batch, rows.cpu()) if batch else None):
             yield
-
-    def _attachment(self, batch: AdapterBatch, rows: Tensor) -> _Attachment:
-        if not self.installed:
-            raise RuntimeError("the slots are not installed: call install() first")
-        counts = {len(pair) for pair in batch.values()}
-        first, last = int(rows.min()), int(rows.max())
-        if len(counts) > 1 or first < 0 or last >= max(counts):
-            raise ValueError(f"rows name the adapters {first} to {last}, the layers have {sorted(counts)} of them")
-        groups = last - first + 1
-        grouped = torch.equal(rows, first + torch.arange(len(rows)) * groups // len(rows)) and not len(rows) % groups
-        chosen = slice(first, last + 1) if grouped else slice(None)
-        pairs = {}
-        for name, pair in batch.items():
-            slot = self._replaced.get(name)
-            if slot is None:
-                raise ValueError(
-                    f"no slot for layer {name!r}; there are {len(self._paths)}, from {next(iter(self._paths))!r} on"
-                )
-            if pair.A.shape[2] != slot.in_features or pair.B.shape[1] != slot.out_features:
-                raise ValueError(
-                    f"{name} is a layer of ({slot.out_features}, {slot.in_features}); the adapter is for one of "
-                    f"({pair.B.shape[1]}, {pair.A.shape[2]})"
-                )
-            A, B, alpha = pair.A[chosen], pair.B[chosen], pair.alpha[chosen]
-            pairs[name] = (A, (alpha[:, None, None] * B).transpose(1, 2))
-        return _Attachment(pairs, len(rows), None if grouped else rows.to(A.device))
 
     @contextmanager
     def _holding(self, attachment: _Attachment | None) -> Iterator[None]:
@@ -218,3 +157,18 @@ class Slots:
             return nullcontext(), self._holding(attachment)
 
         return checkpoint(function, *args, use_reentrant=False, context_fn=contexts)
+
+
+def _attachment(batch: AdapterBatch, rows: Tensor) -> _Attachment:
+    counts = {len(pair) for pair in batch.values()}
+    first, last = int(rows.min()), int(rows.max())
+    if len(counts) > 1 or first < 0 or last >= max(counts):
+        raise ValueError(f"rows name the adapters {first} to {last}, the layers have {sorted(counts)} of them")
+    groups = last - first + 1
+    grouped = torch.equal(rows, first + torch.arange(len(rows)) * groups // len(rows)) and not len(rows) % groups
+    chosen = slice(first, last + 1) if grouped else slice(None)
+    pairs = {}
+    for name, pair in batch.items():
+        A, B, alpha = pair.A[chosen], pair.B[chosen], pair.alpha[chosen]
+        pairs[name] = (A, (alpha[:, None, None] * B).transpose(1, 2))
+    return _Attachment(pairs, len(rows), None if grouped else rows.to(A.device))

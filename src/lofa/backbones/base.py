@@ -8,23 +8,25 @@ adapters only.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from lofa.adapters import Adapter, AdapterBatch, LowRankBatch, own_rows
-from lofa.backbones.networks import Adapters, LayerSpec, SlottedNetworks
-from lofa.backbones.source import Source
+from lofa.backbones.networks import Adapters, SlottedNetworks
 from lofa.conditions import Condition
-from lofa.diffusion import DiffusionProcess
+from lofa.diffusion import DiffusionProcess, seeded_noise
 from lofa.errors import BackboneError
 
-__all__ = ["Backbone", "OnStep", "Sampling"]
+__all__ = ["Backbone", "OnStep", "Sampling", "Side"]
 
 OnStep = Callable[[int, int, Tensor], None]
 """Called after each denoising step with (steps done, steps in all, latents (B, C, T, H, W))."""
+
+Side = tuple[Condition, Tensor]
+"""One side of guidance: the condition of B rows (or of one for all), and the adapter of each row (B,)."""
 
 
 @dataclass(frozen=True)
@@ -40,28 +42,12 @@ class Sampling:
 
 
 class Backbone(SlottedNetworks, ABC):
-    """A frozen generator with slots for adapters.
+    """A frozen generator with slots for adapters. A model family is a subclass, and a line of `FAMILIES`."""
 
-    Args:
-        name: what it was loaded as
-        source: where its parts come from
-        layers: the adapted layers
-        sampling: defaults of `generate`
-        dtype: precision of denoiser and text encoder
-        device: where its parts are put
-    """
-
-    def __init__(
-        self,
-        name: str,
-        source: Source,
-        layers: Sequence[LayerSpec],
-        sampling: Sampling,
-        dtype: torch.dtype = torch.float32,
-        device: torch.device | str = "cpu",
-    ) -> None:
-        super().__init__(name, source, layers, dtype, device)
-        self.sampling = sampling
+    pipelines: ClassVar[tuple[str, ...]]
+    """names of diffusers' pipeline classes whose models are of the family"""
+    sampling: Sampling
+    """defaults of `generate`: the family's, or those that lie beside the model"""
 
     # -- parts -----------------------------------------------------------------------------------------------------
 
@@ -87,11 +73,7 @@ class Backbone(SlottedNetworks, ABC):
 
     @abstractmethod
     def latent_shape(self, frames: int, height: int, width: int) -> tuple[int, int, int, int]:
-        """(C, T', h', w') of the latents of a clip.
-
-        Raises:
-            BackboneError: a size the model doesn't take.
-        """
+        """(C, T', h', w') of the latents of a clip (BackboneError: a size the model doesn't take)."""
 
     @property
     @abstractmethod
@@ -147,18 +129,15 @@ class Backbone(SlottedNetworks, ABC):
 
     @abstractmethod
     def _sample(
-        self,
-        prompts: list[str],
-        negative_prompt: str,
-        batch: AdapterBatch,
-        rows: tuple[Tensor, Tensor],
-        seeds: list[int],
-        sampling: Sampling,
-        on_step: OnStep | None,
+        self, noise: Tensor, sides: list[Side], batch: AdapterBatch, sampling: Sampling, on_step: OnStep | None
     ) -> Tensor:
-        """Denoised latents of B prompts, row i from the noise of `seeds[i]`.
+        """Denoised latents (B, C, T, H, W) of noise of that shape.
 
-        `rows` are the adapters of the B rows under their prompts, and under the negative prompt of guidance.
+        Args:
+            noise: standard normal
+            sides: the prompts' condition and rows of adapters; where there is guidance, then those it leads away from
+            batch: the adapters
+            sampling, on_step: as in `generate`
         """
 
     # -- loss and samples ------------------------------------------------------------------------------------------
@@ -193,8 +172,7 @@ class Backbone(SlottedNetworks, ABC):
         if noise_level is None:
             noise_level = self.process.draw_levels(count, generator)
         if noise is None:
-            noise_device = torch.device("cpu") if generator is None else generator.device
-            noise = torch.randn(latents.shape, generator=generator, device=noise_device)
+            noise = torch.randn(latents.shape, generator=generator, device=generator.device if generator else "cpu")
         x_0 = latents.to(self.device, torch.float32)
         noise = noise.to(self.device, torch.float32)
         level = noise_level.to(self.device, torch.float32)
@@ -203,6 +181,7 @@ class Backbone(SlottedNetworks, ABC):
         predicted = self.predict(x_t, level, condition, batch, own_rows(batch, count) if rows is None else rows)
         return (predicted.float() - self.process.target(x_0, noise, level)).square().flatten(1).mean(1)
 
+    @torch.no_grad()
     def generate(
         self,
         prompt: str | list[str],
@@ -245,24 +224,24 @@ class Backbone(SlottedNetworks, ABC):
             raise ValueError(
                 f"{len(prompts)} prompts, {len(adapters)} adapters and {len(seeds)} seeds don't go together"
             )
-        own = self.sampling
-        sampling = Sampling(
-            frames=own.frames if frames is None else frames,
-            height=own.height if height is None else height,
-            width=own.width if width is None else width,
-            steps=own.steps if steps is None else steps,
-            guidance=own.guidance if guidance is None else guidance,
-            fps=own.fps,
-        )
+        asked: dict[str, Any] = {
+            "frames": frames,
+            "height": height,
+            "width": width,
+            "steps": steps,
+            "guidance": guidance,
+        }
+        sampling = replace(self.sampling, **{key: value for key, value in asked.items() if value is not None})
         if sampling.steps < 1:
             raise BackboneError(f"steps={steps}: sampling takes at least one step")
         rows = negative_rows = torch.arange(count) % len(adapters)
         if not isinstance(negative_adapter, str):
             negative_rows = torch.full_like(rows, len(adapters))
             adapters.append(negative_adapter)
-        batch = self.adapter_batch(None if all(a is None for a in adapters) else adapters)
+        batch = self.adapter_batch(adapters)
         scaled = {name: LowRankBatch(pair.A, pair.B, pair.alpha * strength) for name, pair in batch.items()}
-        prompts = prompts * (count // len(prompts))
-        with torch.no_grad():
-            both = rows, negative_rows
-            return self.decode_latents(self._sample(prompts, negative_prompt, scaled, both, seeds, sampling, on_step))
+        noise = seeded_noise(seeds, self.latent_shape(sampling.frames, sampling.height, sampling.width))
+        sides = [(self.encode_prompt(prompts * (count // len(prompts))), rows)]
+        if sampling.guidance > 1:
+            sides.append((self.encode_prompt([negative_prompt]), negative_rows))
+        return self.decode_latents(self._sample(noise.to(self.device), sides, scaled, sampling, on_step))

@@ -1,6 +1,6 @@
 """What a file of conf/backbone says."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import yaml
@@ -48,9 +48,7 @@ def read_config(name: str) -> BackboneConfig:
     file = conf_dir() / "backbone" / f"{name}.yaml"
     if not file.is_file():
         raise BackboneError(f"no backbone {name!r}; known names: {', '.join(known_backbones())}")
-    values = yaml.safe_load(file.read_text(encoding="utf-8"))
-    allowed = [field.name for field in fields(BackboneConfig)]
-    unknown = [key for key in values if key not in allowed]
-    if unknown:
-        raise ConfigError(f"{file}: unknown key {unknown[0]!r}; there are {', '.join(allowed)}")
-    return BackboneConfig(**values)
+    try:
+        return BackboneConfig(**yaml.safe_load(file.read_text(encoding="utf-8")))
+    except TypeError as error:
+        raise ConfigError(f"{file}: {error}") from None

@@ -1,8 +1,9 @@
 """The model families: one folder each, and one line here."""
 
-from lofa.backbones.family import Family
-from lofa.backbones.wan import WAN
+from lofa.backbones.base import Backbone
+from lofa.backbones.wan import WanBackbone
 
 __all__ = ["FAMILIES"]
 
-FAMILIES: dict[str, Family] = {family.name: family for family in (WAN,)}
+FAMILIES: dict[str, type[Backbone]] = {"wan": WanBackbone}
+"""What `backbone.family` calls a family -> its backbones."""

@@ -4,76 +4,64 @@ A layer name's component is a subfolder, its module path with `.weight` a tensor
 "transformer.blocks.0.attn1.to_q" is `blocks.0.attn1.to_q.weight` in `transformer/*.safetensors`.
 """
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 
 from torch import Tensor
 
-from lofa.adapters.names import split_name
+from lofa.adapters import LowRank
+from lofa.adapters.names import join_name, split_name
 from lofa.errors import BackboneError
 from lofa.files import read_tensors, tensor_shapes
 
-__all__ = ["LayerPlace", "WeightFolder"]
-
-LayerPlace = tuple[Path, str]
-"""A file and the name of a tensor in it."""
+__all__ = ["WeightFolder"]
 
 
 class WeightFolder:
-    """A diffusers folder as a table of layers.
-
-    Args:
-        path: of the folder
-    """
+    """A diffusers folder as a table of layers."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def places(self, name: str) -> list[LayerPlace]:
+    @cached_property
+    def _layers(self) -> dict[str, dict[Path, tuple[int, ...]]]:
+        """Layer name -> the files that hold its weight, and its size there."""
+        found: dict[str, dict[Path, tuple[int, ...]]] = {}
+        for file in sorted(self.path.glob("*/*.safetensors")):
+            for tensor, size in tensor_shapes(file).items():
+                if tensor.endswith(".weight"):
+                    found.setdefault(join_name(file.parent.name, tensor[: -len(".weight")]), {})[file] = size
+        return found
+
+    def files(self, name: str) -> list[Path]:
         """Every file that holds the weight of a layer: several where the folder has variants.
 
         Raises:
             BackboneError: the folder has no such layer.
         """
-        component, path = split_name(name)
-        places = self._tensors.get((component, f"{path}.weight"), [])
-        if not places:
-            count = sum(own == component for own, _ in self._tensors)
+        if name not in self._layers:
+            component, _ = split_name(name)
+            count = sum(known.startswith(f"{component}.") for known in self._layers)
             raise BackboneError(
-                f"{self.path}: no weight of the layer {name} among the {count} tensors of {component}/*.safetensors; "
-                "the adapter was made for another backbone"
+                f"{self.path}: no weight of the layer {name} among the {count} of {component}/*.safetensors; the "
+                "adapter was made for another backbone"
             )
-        return [(file, f"{path}.weight") for file in places]
+        return list(self._layers[name])
 
     def weight(self, name: str) -> Tensor:
-        """W (out, in) of a layer, read from disk (BackboneError as in `places`)."""
-        file, tensor = self.places(name)[0]
-        return read_tensors(file, [tensor])[tensor]
+        """W (out, in) of a layer, read from disk (BackboneError as in `files`)."""
+        tensor = f"{split_name(name)[1]}.weight"
+        return read_tensors(self.files(name)[0], [tensor])[tensor]
 
-    def check(self, sizes: Iterable[tuple[str, tuple[int, ...]]]) -> None:
-        """Compares (layer name, (out, in)) with the folder.
-
-        Raises:
-            BackboneError: a layer that the folder lacks or has in another size.
-        """
-        for name, size in sizes:
-            for file, tensor in self.places(name):
-                found = self._shapes[file][tensor]
+    def check(self, adapter: Mapping[str, LowRank]) -> None:
+        """Compares an adapter with the folder (BackboneError: a layer that it lacks or has in another size)."""
+        for name, pair in adapter.items():
+            size = pair.B.shape[0], pair.A.shape[1]
+            for file in self.files(name):
+                found = self._layers[name][file]
                 if found != size:
                     raise BackboneError(
                         f"{file}: the layer {name} is {found}, the adapter is for one of {size}: it was made for "
                         "another backbone"
                     )
-
-    @cached_property
-    def _shapes(self) -> dict[Path, dict[str, tuple[int, ...]]]:
-        return {file: tensor_shapes(file) for file in sorted(self.path.glob("*/*.safetensors"))}
-
-    @cached_property
-    def _tensors(self) -> dict[tuple[str, str], list[Path]]:
-        found: dict[tuple[str, str], list[Path]] = {}
-        for file, shapes in self._shapes.items():
-            for tensor in shapes:
-                found.setdefault((file.parent.name, tensor), []).append(file)
-        return found

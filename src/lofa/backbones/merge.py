@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from lofa.adapters import Adapter, LowRank
+from lofa.adapters.names import split_name
 from lofa.backbones.folder import WeightFolder
 from lofa.errors import BackboneError, DataError
 from lofa.faults import write_faults
@@ -79,11 +80,11 @@ def merge_adapter(
     folder, out = Path(folder), Path(out)
     check_merge_target(folder, out, overwrite)
     weights = WeightFolder(folder)
-    weights.check((name, (pair.B.shape[0], pair.A.shape[1])) for name, pair in adapter.items())
+    weights.check(adapter)
     changes: dict[Path, dict[str, LowRank]] = {}
     for name, pair in adapter.items():
-        for file, tensor in weights.places(name):
-            changes.setdefault(file, {})[tensor] = pair
+        for file in weights.files(name):
+            changes.setdefault(file, {})[f"{split_name(name)[1]}.weight"] = pair
     entry = {"strength": strength, "layers": len(adapter), "metadata": adapter.metadata, **(note or {})}
     with atomic_write(out, MERGED) as temporary:
         ignored = {*changes, folder / MERGED_FILE}
@@ -95,9 +96,8 @@ def merge_adapter(
         )
         for file, pairs in changes.items():
             _merge_file(file, temporary / file.relative_to(folder), pairs, strength)
-        entry["files"] = sorted(
-            file.relative_to(temporary).as_posix() for file in temporary.rglob("*") if file.is_file()
-        )
+        files = (file.relative_to(temporary).as_posix() for file in temporary.rglob("*") if file.is_file())
+        entry["files"] = sorted(files)
         write_json(temporary / MERGED_FILE, [*merged_adapters(folder), entry])
 
 

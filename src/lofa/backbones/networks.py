@@ -6,9 +6,8 @@ None of that but the slots needs the network: it is made when it is first asked 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from threading import RLock
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -27,28 +26,28 @@ Adapters = Adapter | Sequence[Adapter | None] | AdapterBatch | None
 
 @dataclass(frozen=True)
 class LayerSpec:
-    """An adapted linear layer.
-
-    Attributes:
-        name: pipeline component and module path, "transformer.blocks.0.attn1.to_q"
-        depth: index of its block, counted on through the components
-        kind: what it is in its block, "attn1.to_q"
-        out_features: rows of its weight
-        in_features: columns of its weight
-    """
+    """An adapted linear layer, whose weight is (out_features, in_features)."""
 
     name: str
+    """pipeline component and module path, "transformer.blocks.0.attn1.to_q" """
     depth: int
+    """index of its block, counted on through the components"""
     kind: str
+    """what it is in its block, "attn1.to_q" """
     out_features: int
     in_features: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(out, in)."""
+        return self.out_features, self.in_features
 
 
 def by_shape(layers: Iterable[LayerSpec]) -> dict[tuple[int, int], list[int]]:
     """Indices of the layers of each shape (out, in), shapes in the order of their first layer."""
     groups: dict[tuple[int, int], list[int]] = {}
     for index, layer in enumerate(layers):
-        groups.setdefault((layer.out_features, layer.in_features), []).append(index)
+        groups.setdefault(layer.shape, []).append(index)
     return groups
 
 
@@ -56,28 +55,29 @@ class SlottedNetworks(ABC):
     """A denoiser that is frozen, in eval mode, and carries slots at the adapted layers.
 
     Args:
-        name: for messages
+        name: what it was loaded as
         source: where its parts come from
-        layers: the adapted layers
-        dtype: precision of the denoiser
+        kinds: layer kinds to adapt; none named: `default_kinds`
+        dtype: precision of denoiser and text encoder; the autoencoder stays in float32
         device: where its parts are put
 
     Attributes:
-        kinds: layer kinds, in the order that `kind_ids` counts
-        dtype: precision of the denoiser
-        device: where its parts are, or will be put
+        layers: the adapted layers
+        kinds: their kinds, in the order that `kind_ids` counts
     """
+
+    default_kinds: ClassVar[tuple[str, ...]]
 
     def __init__(
         self,
         name: str,
         source: Source,
-        layers: Sequence[LayerSpec],
+        kinds: Sequence[str] = (),
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
     ) -> None:
         self.name, self.source, self.dtype, self.device = name, source, dtype, torch.device(device)
-        self.layers = tuple(layers)
+        self.layers = tuple(self._layer_table(kinds or self.default_kinds))
         self.kinds = tuple(dict.fromkeys(layer.kind for layer in self.layers))
         self._by_name = {layer.name: layer for layer in self.layers}
         self._checkpointing = False
@@ -86,6 +86,10 @@ class SlottedNetworks(ABC):
         self._weights_hash: str | None = None
 
     # -- what a family fills in ------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def _layer_table(self, kinds: Sequence[str]) -> Sequence[LayerSpec]:
+        """The layers of those kinds, by the configurations alone (BackboneError: a kind that there is not)."""
 
     @abstractmethod
     def _open_denoiser(self) -> Mapping[str, nn.Module]:
@@ -100,24 +104,19 @@ class SlottedNetworks(ABC):
 
     @property
     def denoiser(self) -> nn.ModuleDict:
-        """Component -> network.
-
-        Raises:
-            BackboneError: its files are missing or damaged.
-        """
+        """Component -> network (BackboneError: its files are missing or damaged)."""
         networks: nn.ModuleDict = self._part("denoiser", self._make_denoiser)
         return networks
 
     @property
     def slots(self) -> Slots:
         """The slots of all layers in the denoiser, installed."""
-        self._part("denoiser", self._make_denoiser)
+        self.denoiser  # noqa: B018  makes them
         return self._slots
 
     def _make_denoiser(self) -> nn.ModuleDict:
         networks = nn.ModuleDict(self._open_denoiser())
         self._slots = Slots(networks, {layer.name: layer.name for layer in self.layers})
-        self._slots.install()
         if self._checkpointing:
             self._checkpoint(networks)
         return networks
@@ -171,10 +170,8 @@ class SlottedNetworks(ABC):
         try:
             return self._by_name[name]
         except KeyError:
-            raise BackboneError(
-                f"{self.name} has no adapted layer {name!r}; it has {len(self.layers)}, "
-                f"{self.layers[0].name} to {self.layers[-1].name}"
-            ) from None
+            first, last = self.layers[0].name, self.layers[-1].name
+            raise BackboneError(f"{self.name} has no adapted layer {name!r}; it has {first} to {last}") from None
 
     def weight(self, name: str) -> Tensor:
         """W (out, in) of a layer, detached: the network's own where the denoiser has been made, else read from file.
@@ -187,28 +184,13 @@ class SlottedNetworks(ABC):
             component, path = split_name(name)
             stored = self.source.tensor(component, f"{path}.weight")
             if stored is not None:
-                if stored.shape != (layer.out_features, layer.in_features):
+                if stored.shape != layer.shape:
                     raise BackboneError(
                         f"{self.name}: the weight of {name} is {tuple(stored.shape)}, its configuration says "
-                        f"({layer.out_features}, {layer.in_features}); download or make the model again"
+                        f"{layer.shape}"
                     )
                 return stored.to(self.device, self.dtype)
-        weight = self.denoiser.get_submodule(name).weight
-        if not isinstance(weight, Tensor):
-            raise TypeError(f"{name} has no weight tensor")
-        return weight.detach()
-
-    def weights(self, names: Sequence[str] | None = None) -> Tensor:
-        """W of several layers (all by default), stacked (L, out, in).
-
-        Raises:
-            ValueError: the layers are not all of one shape.
-        """
-        specs = self.layers if names is None else [self.layer(name) for name in names]
-        shapes = sorted({(spec.out_features, spec.in_features) for spec in specs})
-        if len(shapes) != 1:
-            raise ValueError(f"layers of shapes {shapes} can't be stacked; choose layer kinds of one shape")
-        return torch.stack([self.weight(spec.name) for spec in specs])
+        return self.denoiser.get_parameter(f"{name}.weight").detach()
 
     @property
     def depth_ids(self) -> Tensor:
@@ -239,7 +221,8 @@ class SlottedNetworks(ABC):
             samples = {component: self._sample_of(component) for component in self._components}
             here = {component: sample for component, sample in samples.items() if sample is not None}
             self._weights_hash = hash_samples(here) if len(here) == len(samples) else None
-        return self._config_hash if self._weights_hash is None else f"{self._config_hash}-{self._weights_hash}"
+        configuration = hash_configs(self.architecture)
+        return configuration if self._weights_hash is None else f"{configuration}-{self._weights_hash}"
 
     def accepts(self, fingerprint: str | None) -> bool:
         """Whether a file with this stamp was made for this backbone, as far as its maker and this one know."""
@@ -249,10 +232,6 @@ class SlottedNetworks(ABC):
         if longer == shorter or longer.startswith(f"{shorter}-"):
             return True
         return "-" not in fingerprint and fingerprint == self._fingerprint_of_0_1
-
-    @cached_property
-    def _config_hash(self) -> str:
-        return hash_configs(self.architecture)
 
     def _sample_of(self, component: str) -> Mapping[str, Tensor] | None:
         stored = self.source.sample(component, SAMPLE)
@@ -271,20 +250,13 @@ class SlottedNetworks(ABC):
         Raises:
             BackboneError: an adapter for a layer this backbone hasn't, or of another size.
         """
-        if adapters is None:
-            return {}
-        batch: AdapterBatch
-        if isinstance(adapters, Sequence):
-            batch = stack_adapters([{} if adapter is None else adapter for adapter in adapters])
-        elif isinstance(adapters, Adapter):
-            batch = stack_adapters([adapters])
-        else:
-            batch = adapters
+        if adapters is None or isinstance(adapters, Adapter):
+            adapters = [adapters]
+        batch = stack_adapters([one or {} for one in adapters]) if isinstance(adapters, Sequence) else adapters
         for name, pair in batch.items():
-            spec, found = self.layer(name), (pair.B.shape[1], pair.A.shape[2])
-            if found != (spec.out_features, spec.in_features):
+            own, found = self.layer(name).shape, (pair.B.shape[1], pair.A.shape[2])
+            if found != own:
                 raise BackboneError(
-                    f"{name} of {self.name} is ({spec.out_features}, {spec.in_features}), the adapter is for one of "
-                    f"{found}: it was made for another backbone"
+                    f"{name} of {self.name} is {own}, the adapter is for one of {found}: it is for another backbone"
                 )
         return {name: pair.to(self.device) for name, pair in batch.items()}

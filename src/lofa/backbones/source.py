@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from textwrap import shorten
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,46 +15,16 @@ from lofa.errors import BackboneError, DataError
 from lofa.files import read_json, read_tensors
 from lofa.ranges import open_tensors
 
-__all__ = ["BareModel", "ModelFiles", "Source"]
+__all__ = ["BareModel", "Source"]
 
 _WEIGHTS = "diffusion_pytorch_model.safetensors"
 _CONFIGS = {"scheduler": "scheduler_config.json", "tokenizer": "tokenizer_config.json"}
 
 
-class Source(Protocol):
-    """What a backbone asks of the place it comes from. A component is a subfolder of the model."""
-
-    @property
-    def index(self) -> Mapping[str, Any]:
-        """The pipeline's own values: component -> (library, class), boundary_ratio ..."""
-
-    def config(self, component: str) -> Mapping[str, Any]:
-        """The configuration of a component.
-
-        Raises:
-            BackboneError: it can't be had.
-        """
-
-    def tensor(self, component: str, name: str) -> Tensor | None:
-        """A tensor of a component's weights, read by itself; None where they lie in no file that allows it.
-
-        Raises:
-            BackboneError: the files are damaged or lack the tensor.
-        """
-
-    def sample(self, component: str, count: int) -> dict[str, Tensor] | None:
-        """The first `count` values of each tensor of a component; None where its weight files are not here."""
-
-    def load(self, component: str, kind: Any, **values: Any) -> Any:
-        """The component, made by `kind.from_pretrained`; `values` are for it.
-
-        Raises:
-            BackboneError: it can't be had.
-        """
-
-
-class ModelFiles:
+class Source:
     """A diffusers folder, or a model on the hub of which what is asked for alone is fetched.
+
+    A component is a subfolder of the model.
 
     Args:
         name: of the backbone, for messages
@@ -67,7 +37,7 @@ class ModelFiles:
 
     @cached_property
     def index(self) -> Mapping[str, Any]:
-        """As in `Source`."""
+        """The pipeline's own values: component -> (library, class), boundary_ratio ..."""
         file = self._file("model_index.json")
         if file is None:
             there = [] if self.folder is None else sorted(file.name for file in self.folder.iterdir())[:6]
@@ -78,16 +48,20 @@ class ModelFiles:
         return values
 
     def config(self, component: str) -> Mapping[str, Any]:
-        """As in `Source`."""
+        """The configuration of a component (BackboneError: it can't be had)."""
         path = f"{component}/{_CONFIGS.get(component, 'config.json')}"
         file = self._file(path)
         if file is None:
-            raise BackboneError(f"{self._path}: no {path} in it; download or make the model again")
+            raise BackboneError(f"{self._path}: no {path} in it")
         values: Mapping[str, Any] = read_json(file)
         return values
 
     def tensor(self, component: str, name: str) -> Tensor | None:
-        """As in `Source`."""
+        """A tensor of a component's weights, read by itself; None where they lie in no file that allows it.
+
+        Raises:
+            BackboneError: the files are damaged or lack the tensor.
+        """
         files = self._weights(component, fetch=True)
         if files is None:
             return None
@@ -97,7 +71,7 @@ class ModelFiles:
             return read_tensors(files[name], [name])[name]
 
     def sample(self, component: str, count: int) -> dict[str, Tensor] | None:
-        """As in `Source`."""
+        """The first `count` values of each tensor of a component; None where its weight files are not here."""
         files = self._weights(component, fetch=False)
         if files is None:
             return None
@@ -109,7 +83,7 @@ class ModelFiles:
         return found
 
     def load(self, component: str, kind: Any, **values: Any) -> Any:
-        """As in `Source`."""
+        """The component, made by `kind.from_pretrained`; `values` are for it (BackboneError: it can't be had)."""
         try:
             with _quiet():
                 return kind.from_pretrained(
@@ -118,10 +92,8 @@ class ModelFiles:
         except (OSError, ValueError, RuntimeError, KeyError) as error:
             if self.folder is None:
                 raise self._unreachable(error) from None
-            reason = shorten(str(error) or type(error).__name__, 160, placeholder=" ...")
             raise BackboneError(
-                f"{self.folder / component}: can't be loaded as {kind.__name__} ({reason}); download or make the model "
-                "again"
+                f"{self.folder / component}: can't be loaded as {kind.__name__} ({_reason(error)})"
             ) from None
 
     def _weights(self, component: str, fetch: bool) -> dict[str, Path] | None:
@@ -158,10 +130,9 @@ class ModelFiles:
             raise self._unreachable(error) from None
 
     def _unreachable(self, error: Exception) -> BackboneError:
-        reason = shorten(str(error) or type(error).__name__, 160, placeholder=" ...")
         return BackboneError(
-            f"{self.name}: can't get {self._path} from the hub ({reason}). Without the hub, download it elsewhere "
-            f"(hf download {self._path} --local-dir <folder>) and give that folder: backbone.path=<folder>"
+            f"{self.name}: can't get {self._path} from the hub ({_reason(error)}). Without the hub, download it "
+            f"elsewhere (hf download {self._path} --local-dir <folder>) and give that folder: backbone.path=<folder>"
         )
 
     @contextmanager
@@ -169,10 +140,14 @@ class ModelFiles:
         try:
             yield
         except DataError as error:
-            raise BackboneError(f"{error}; download or make the model {self.name} again") from None
+            raise BackboneError(str(error)) from None
 
 
-class BareModel:
+def _reason(error: Exception) -> str:
+    return shorten(str(error) or type(error).__name__, 160, placeholder=" ...")
+
+
+class BareModel(Source):
     """A denoiser without files, made by its constructors: on the meta device for layer tables of any size, on another
     one with random weights for benchmarks.
 
@@ -183,27 +158,22 @@ class BareModel:
     """
 
     def __init__(self, name: str, architecture: Mapping[str, Any], device: torch.device | str) -> None:
+        self.name, self.folder, self._device = name, None, device
         values = json.loads(json.dumps(dict(architecture)))
         self._configs = {key: value for key, value in values.items() if isinstance(value, dict)}
-        self.index: Mapping[str, Any] = {key: value for key, value in values.items() if key not in self._configs} | {
-            component: (None, "bare") for component in self._configs
-        }
-        self._name, self._device = name, device
+        self.index = values | {component: (None, "bare") for component in self._configs}
 
     def config(self, component: str) -> Mapping[str, Any]:
         """As in `Source`; empty for what has no architecture."""
         return self._configs.get(component, {})
 
-    def tensor(self, component: str, name: str) -> None:
-        """None: there are no files."""
-
-    def sample(self, component: str, count: int) -> None:
+    def _file(self, path: str, fetch: bool = True) -> None:
         """None: there are no files."""
 
     def load(self, component: str, kind: Any, **values: Any) -> Any:
         """As in `Source`, of random weights."""
         if component not in self._configs:
-            raise BackboneError(f"{self._name}: made of its architecture alone, it has no {component}")
+            raise BackboneError(f"{self.name}: made of its architecture alone, it has no {component}")
         with torch.device(self._device):
             return kind(**self._configs[component]).to(values["dtype"])
 
@@ -211,18 +181,16 @@ class BareModel:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Without the libraries' progress bars and advice; errors are ours to report."""
-    from diffusers.utils import logging as diffusers_logging
-    from transformers.utils import logging as transformers_logging
+    from diffusers.utils import logging as of_diffusers
+    from transformers.utils import logging as of_transformers
 
-    verbosity = diffusers_logging.get_verbosity(), transformers_logging.get_verbosity()
-    diffusers_logging.set_verbosity_error()
-    transformers_logging.set_verbosity_error()
-    diffusers_logging.disable_progress_bar()
-    transformers_logging.disable_progress_bar()
+    verbosities = [(library, library.get_verbosity()) for library in (of_diffusers, of_transformers)]
+    for library, _ in verbosities:
+        library.set_verbosity_error()
+        library.disable_progress_bar()
     try:
         yield
     finally:
-        diffusers_logging.set_verbosity(verbosity[0])
-        transformers_logging.set_verbosity(verbosity[1])
-        diffusers_logging.enable_progress_bar()
-        transformers_logging.enable_progress_bar()
+        for library, verbosity in verbosities:
+            library.set_verbosity(verbosity)
+            library.enable_progress_bar()

@@ -18,9 +18,9 @@ from lofa.cli.problems import first_line
 from lofa.cli.text import literal
 from lofa.conditions import ConditionEncoder
 from lofa.errors import ConfigError, DataError
+from lofa.paths import Place, address, locate
 from lofa.predict import Predictor
 from lofa.processes import is_first_process
-from lofa.stores import Place, address, locate
 from lofa.tasks import Task
 from lofa.workflows import check_kinds, find_run, pick_device
 from lofa.workflows.runs import CONFIG, SHARED_RUN, read_settings, reserve_run

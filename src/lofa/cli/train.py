@@ -28,9 +28,9 @@ from lofa.cli.trainer import build_trainer, stage_config, training_parts
 from lofa.data import LoFADataModule, Sample, read_samples
 from lofa.errors import ConfigError, Interrupted
 from lofa.hypernets import Hypernetwork, Part
+from lofa.paths import address
 from lofa.processes import is_first_process
 from lofa.resources import conf_dir
-from lofa.stores import address
 from lofa.training import (
     LAST,
     Checkpoints,

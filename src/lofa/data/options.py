@@ -13,10 +13,12 @@ SPLIT_NAMES = ("train", "val", "test")
 class PrepareOptions(Options):
     """How a set is prepared; what is None comes from the backbone's own sampling defaults."""
 
-    frames: int | None = option(None, "frames of a clip, 4 k + 1 for Wan; none: the backbone's, as for the next three")
-    height: int | None = option(None, "pixels")
-    width: int | None = option(None, "pixels")
-    fps: float | None = option(None, "frames a second")
+    frames: int | None = option(
+        None, "frames of a clip, 4 k + 1 for Wan; none: the backbone's, as for the next three", least=1
+    )
+    height: int | None = option(None, "pixels", least=1)
+    width: int | None = option(None, "pixels", least=1)
+    fps: float | None = option(None, "frames a second", above=0)
     batch: int = option(16, "clips rendered and encoded at once", least=1)
     dtype: str = option(
         "float16",

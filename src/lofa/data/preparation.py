@@ -5,34 +5,30 @@ with its reason. samples.jsonl is written last and whole: a set either is prepar
 at a time, held by a lock on `.prepare.lock` in it, and removes the temporaries of killed ones.
 """
 
-import json
-import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import MofNCompleteColumn, Progress
 
 from lofa.backbones import Backbone
-from lofa.data.encode import Encoder
 from lofa.data.folder_source import FolderSource
 from lofa.data.options import PrepareOptions
 from lofa.data.pose_source import PoseSource
-from lofa.data.reference_source import ReferenceImport, ReferenceSource
-from lofa.data.samples import SPLIT_NAMES, Sample, find_encoded, write_samples
-from lofa.data.source import ClipShape, Plan, Skipped, Source
+from lofa.data.reference_source import ReferenceSource
+from lofa.data.samples import SPLIT_NAMES, Sample, find_encoded, write_encoded, write_samples
+from lofa.data.source import ClipShape, Made, Plan, Skipped, Source
 from lofa.data.world_source import WorldSource
-from lofa.data.zoo_store import ZooStore
-from lofa.errors import DataError
-from lofa.files import atomic_write, read_json, remove_temporaries, write_json
+from lofa.data.zoo_store import ZooEntry, ZooStore
+from lofa.errors import DataError, LofaError, WriteError
+from lofa.files import read_json, remove_temporaries, write_json, write_jsonl
 from lofa.interop import PREFIX
-from lofa.locks import locked
-from lofa.paths import inside
-from lofa.stores import Location, Place, locate
+from lofa.paths import Location, Place, inside, locate
+from lofa.processes import locked
 
 __all__ = ["PrepareReport", "clip_shape", "open_source", "prepare"]
 
@@ -51,43 +47,30 @@ class PrepareReport:
 
 
 def clip_shape(backbone: Backbone, options: PrepareOptions) -> ClipShape:
-    """The shape of a set's clips: what the options name, else the backbone's own sampling defaults.
-
-    Raises:
-        DataError: a value that is not above 0. What sizes it takes, the backbone says when it encodes.
-    """
-    own = backbone.sampling
-    shape = ClipShape(
-        own.frames if options.frames is None else options.frames,
-        own.height if options.height is None else options.height,
-        own.width if options.width is None else options.width,
-        own.fps if options.fps is None else options.fps,
-    )
-    for key in ("frames", "height", "width", "fps"):
-        if not 0 < getattr(shape, key) < math.inf:
-            raise DataError(f"prepare.{key}={getattr(shape, key)}: must be a number above 0")
-    return shape
+    """The shape of a set's clips: what the options name, else the backbone's own sampling defaults."""
+    chosen = {key: getattr(options, key) for key in ("frames", "height", "width", "fps")}
+    return ClipShape(**{key: getattr(backbone.sampling, key) if v is None else v for key, v in chosen.items()})
 
 
-def open_source(source: str, options: PrepareOptions, shape: ClipShape) -> Source | ReferenceSource:
+def open_source(source: str, options: PrepareOptions, shape: ClipShape) -> Source:
     """The source a user named: "world", a folder of videos, a csv or jsonl, an npz of poses, "reference:<folder>".
 
     Raises:
         DataError: it is none of these, or can't be read.
     """
-    kinds = "give a folder of videos, a csv or jsonl of captions, an npz of poses, reference:<folder>, or world"
     if source == "world":
         return WorldSource(options, shape)
     if source.startswith(PREFIX):
         return ReferenceSource(Path(source.removeprefix(PREFIX)), options, shape)
     path = Path(source)
-    if not path.exists():
-        raise DataError(f"source={source}: no such file or folder; {kinds}")
-    if path.is_dir() or path.suffix.lower() in (".csv", ".jsonl"):
+    if path.is_dir() or (path.exists() and path.suffix.lower() in (".csv", ".jsonl")):
         return FolderSource(path, options, shape)
-    if path.suffix.lower() == ".npz":
+    if path.exists() and path.suffix.lower() == ".npz":
         return PoseSource(path, options, shape)
-    raise DataError(f"source={source}: a {path.suffix or 'file without suffix'} is no source; {kinds}")
+    raise DataError(
+        f"source={source}: {'no source' if path.exists() else 'no such file or folder'}; give a folder of videos, a "
+        "csv or jsonl of captions, an npz of poses, reference:<folder>, or world"
+    )
 
 
 def prepare(
@@ -100,34 +83,34 @@ def prepare(
     """Encodes every clip of a source for `backbone` into `set_dir`, and says what was left out.
 
     Args:
-        source: "world", a folder of videos, a csv or jsonl of captions, an npz of poses, or "reference:<folder>" for a
-            zoo of the published code
+        source: as `open_source` takes it
         set_dir: folder of the set, `data/<set>`
         backbone: encodes clips and captions
         options: what is taken of the source, and how it is stored
         console: where progress and the report go; None: the terminal
 
     Raises:
-        DataError: no such source, an option out of range, a set of another backbone or source, one that another
-            process prepares, a symbolic link that leads out of it, or no sample remains.
+        DataError: no such source, a set of another backbone or source, one that another process prepares, a symbolic
+            link that leads out of it, or no sample remains.
         WriteError: a full disk; what was written is whole.
     """
     options, console, set_dir = options or PrepareOptions(), console or Console(), locate(set_dir)
     opened = open_source(source, options, clip_shape(backbone, options))
     _check_owner(set_dir, opened, backbone)
     plan = opened.plan()
-    destination = (set_dir, backbone, getattr(torch, options.dtype), plan.stamps, list(plan.skipped))
-    encoder: Encoder | ReferenceImport = (
-        ReferenceImport(opened, *destination) if isinstance(opened, ReferenceSource) else Encoder(opened, *destination)
-    )
     with _claimed(set_dir):
-        report = _encode(plan, encoder, set_dir, backbone, options.batch, console)
+        report = _encode(opened, plan, set_dir, backbone, options, console)
         _print(console, report, set_dir)
         if not report.samples:
             first = f"; the first: {report.skipped[0].source}: {report.skipped[0].reason}" if report.skipped else ""
             raise DataError(f"no sample remains of source={source} ({len(report.skipped)} skipped{first})")
-        _write_skipped(set_dir, report.skipped)
-        description = _description(opened, backbone, report.samples)
+        write_jsonl(inside(set_dir, set_dir / "skipped.jsonl"), map(vars, report.skipped))
+        description = {
+            "source": opened.name,
+            "backbone": backbone.name,
+            "backbone_fingerprint": backbone.fingerprint,
+            "splits": dict(Counter(sample.split for sample in report.samples)),
+        }
         write_json(inside(set_dir, set_dir / "set.json"), description)
         write_samples(set_dir, report.samples)
     return report
@@ -160,41 +143,55 @@ def _claimed(set_dir: Place) -> Iterator[None]:
 
 
 def _encode(
-    plan: Plan,
-    encoder: Encoder | ReferenceImport,
-    set_dir: Place,
-    backbone: Backbone,
-    batch: int,
-    console: Console,
+    source: Source, plan: Plan, set_dir: Place, backbone: Backbone, options: PrepareOptions, console: Console
 ) -> PrepareReport:
-    """Encodes the samples that are not encoded yet, a batch at a time."""
+    """Writes the files of the samples that have none yet, a batch at a time."""
     done: dict[str, Sample] = {}
     for sample in plan.samples:
         found = find_encoded(set_dir, sample, backbone, plan.stamps.get(sample.id, ""))
         if found is not None:
             done[sample.id] = found
-    reused = len(done)
+    reused, skipped = len(done), list(plan.skipped)
     todo = [sample for sample in plan.samples if sample.id not in done]
-    with _progress(console) as progress:
+    with Progress(*Progress.get_default_columns(), MofNCompleteColumn(), console=console) as progress:
         task = progress.add_task(f"prepare {set_dir.name}", total=len(plan.samples), completed=reused)
-        for start in range(0, len(todo), batch):
-            part = todo[start : start + batch]
-            done |= {sample.id: sample for sample in encoder.encode(part)}
+        for start in range(0, len(todo), options.batch):
+            part = todo[start : start + options.batch]
+            for sample, made in zip(part, source.make(part, backbone), strict=True):
+                try:
+                    done[sample.id] = _write(set_dir, sample, made, backbone, options, plan.stamps.get(sample.id, ""))
+                except WriteError:
+                    raise  # no fault of the sample
+                except LofaError as error:
+                    skipped.append(Skipped.because(error, sample.source))
             progress.advance(task, len(part))
     samples = [done[sample.id] for sample in plan.samples if sample.id in done]
-    return PrepareReport(samples, len(samples) - reused, reused, encoder.skipped)
+    return PrepareReport(samples, len(samples) - reused, reused, skipped)
 
 
-def _description(source: Source | ReferenceSource, backbone: Backbone, samples: Sequence[Sample]) -> dict[str, object]:
-    return {
-        "source": source.name,
-        "backbone": backbone.name,
-        "backbone_fingerprint": backbone.fingerprint,
-        "splits": dict(Counter(sample.split for sample in samples)),
-    }
+def _write(
+    set_dir: Place, sample: Sample, made: Made | LofaError, backbone: Backbone, options: PrepareOptions, stamp: str
+) -> Sample:
+    """The sample as written; its LoRA goes first, so that a sample that is there has one (raises what was made)."""
+    if isinstance(made, LofaError):
+        raise made
+    dtype = getattr(torch, options.dtype)
+    if made.lora is not None:
+        header = {"backbone": backbone.name, "backbone_fingerprint": backbone.fingerprint, "caption": sample.caption}
+        ZooStore(set_dir).add(made.lora, ZooEntry(sample.id, "ok"), "reference", header, dtype)
+    return write_encoded(
+        set_dir,
+        sample,
+        made.encoded,
+        backbone=backbone.name,
+        fingerprint=backbone.fingerprint,
+        dtype=dtype,
+        fps=made.fps,
+        stamp=stamp,
+    )
 
 
-def _check_owner(set_dir: Place, source: Source | ReferenceSource, backbone: Backbone) -> None:
+def _check_owner(set_dir: Place, source: Source, backbone: Backbone) -> None:
     path = set_dir / "set.json"
     if not path.is_file():
         return
@@ -207,17 +204,6 @@ def _check_owner(set_dir: Place, source: Source | ReferenceSource, backbone: Bac
         )
     if before.get("source") != source.name:
         raise DataError(f"{set_dir}: prepared from source={before.get('source')}, not from {source.name}. {way_out}")
-
-
-def _write_skipped(set_dir: Place, skipped: Sequence[Skipped]) -> None:
-    lines = "".join(json.dumps(vars(skip)) + "\n" for skip in skipped)
-    with atomic_write(inside(set_dir, set_dir / "skipped.jsonl")) as temporary:
-        temporary.write_text(lines, encoding="utf-8")
-
-
-def _progress(console: Console) -> Progress:
-    text, bar, count = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
-    return Progress(text, bar, count, TimeElapsedColumn(), TimeRemainingColumn(), console=console)
 
 
 def _print(console: Console, report: PrepareReport, set_dir: Place, most: int = 20) -> None:

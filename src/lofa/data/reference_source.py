@@ -6,31 +6,26 @@ an entry has `caption` or `prompt`. Nor has it groups and splits; `group` or `ac
 entry has them. `stage1/` is not needed: stage II here reads its own stage I.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from lofa.adapters import Adapter
 from lofa.backbones import Backbone
 from lofa.conditions import PROMPT
 from lofa.data.options import PrepareOptions
-from lofa.data.samples import SPLIT_NAMES, Encoded, Sample, write_encoded
-from lofa.data.source import ClipShape, Plan, Skipped, draw_split, slug
-from lofa.data.zoo_store import ZooEntry, ZooStore
-from lofa.errors import DataError, LofaError, WriteError
+from lofa.data.samples import SPLIT_NAMES, Encoded, Sample
+from lofa.data.source import ClipShape, Made, Plan, Skipped, Source, draw_split, slug
+from lofa.errors import DataError, LofaError
 from lofa.interop import PREFIX
 from lofa.interop.zoo import INDEX, listed, read_index, read_sample
-from lofa.stores import Place
 
-__all__ = ["ReferenceImport", "ReferenceSource"]
+__all__ = ["ReferenceSource"]
 
 _SPACE, _TIME = 8, 4  # pixels a latent cell, frames a latent frame (after the first) of Wan's autoencoder
 
 
-class ReferenceSource:
+class ReferenceSource(Source):
     """LoRAs and samples that `metadata.json` lists."""
 
     def __init__(self, folder: Path, options: PrepareOptions, shape: ClipShape) -> None:
@@ -73,63 +68,33 @@ class ReferenceSource:
         sample = Sample(name, str(words), split, group, "adapt", str(file), frames, size, fps)
         return sample, lora, file
 
-
-@dataclass
-class ReferenceImport:
-    """Writes LoRAs and samples of a published zoo; what fails is added to `skipped`."""
-
-    source: ReferenceSource
-    set_dir: Place
-    backbone: Backbone
-    dtype: torch.dtype
-    stamps: dict[str, str]
-    skipped: list[Skipped] = field(default_factory=list)
-
-    def encode(self, samples: Sequence[Sample]) -> list[Sample]:
-        """Samples as written; the LoRA goes first, so a sample that is there has one."""
-        written = []
+    def make(self, samples: Sequence[Sample], backbone: Backbone) -> Iterator[Made | LofaError]:
+        """Reads the samples one after the other."""
         for sample in samples:
             try:
-                written.append(self._write(sample, *self.source.files[sample.id]))
-            except WriteError:
-                raise  # no fault of the sample
+                yield _read(*self.files[sample.id], sample, backbone)
             except LofaError as error:
-                self.skipped.append(Skipped.because(error, sample.source))
-        return written
+                yield error
 
-    def _write(self, sample: Sample, lora: Path, file: Path) -> Sample:
-        adapter, values, backbone = Adapter.load(lora), read_sample(file), self.backbone
-        self._check(lora, adapter)
-        text, latents = (value.float() for value in values)
-        found = (latents.shape[0], text.shape[1])
-        if found != (backbone.latent_channels, backbone.condition_width):
+
+def _read(lora: Path, file: Path, sample: Sample, backbone: Backbone) -> Made:
+    adapter, values = Adapter.load(lora), read_sample(file)
+    shapes = {layer.name: (layer.out_features, layer.in_features) for layer in backbone.layers}
+    for name, pair in adapter.items():
+        found = (pair.B.shape[0], pair.A.shape[1])
+        if shapes.get(name) != found:
+            wanted = f"is {shapes[name]} there" if name in shapes else "is not there"
             raise DataError(
-                f"{file}: {found[0]} latent channels and text tokens {found[1]} wide, but {backbone.name!r} has "
-                f"{backbone.latent_channels} and {backbone.condition_width}"
+                f"{lora}: made for another backbone than {backbone.name!r}: layer {name} of {found} {wanted}"
             )
-        real = text.any(1).nonzero()
-        if not len(real):
-            raise DataError(f"{file}: every row of prompt_emb is zero")
-        owner = {"backbone": backbone.name, "backbone_fingerprint": backbone.fingerprint}
-        ZooStore(self.set_dir).add(
-            adapter, ZooEntry(sample.id, "ok"), "reference", {**owner, "caption": sample.caption}, self.dtype
+    text, latents = (value.float() for value in values)
+    sizes, own = (latents.shape[0], text.shape[1]), (backbone.latent_channels, backbone.condition_width)
+    if sizes != own:
+        raise DataError(
+            f"{file}: {sizes[0]} latent channels and text tokens {sizes[1]} wide, but {backbone.name!r} has "
+            f"{own[0]} and {own[1]}"
         )
-        return write_encoded(
-            self.set_dir,
-            sample,
-            Encoded(latents, {PROMPT.name: text[: int(real.max()) + 1]}),
-            backbone=backbone.name,
-            fingerprint=backbone.fingerprint,
-            dtype=self.dtype,
-            stamp=self.stamps[sample.id],
-        )
-
-    def _check(self, lora: Path, adapter: Adapter) -> None:
-        shapes = {layer.name: (layer.out_features, layer.in_features) for layer in self.backbone.layers}
-        for name, pair in adapter.items():
-            found = (pair.B.shape[0], pair.A.shape[1])
-            if shapes.get(name) != found:
-                wanted = f"is {shapes[name]} there" if name in shapes else "is not there"
-                raise DataError(
-                    f"{lora}: made for another backbone than {self.backbone.name!r}: layer {name} of {found} {wanted}"
-                )
+    real = text.any(1).nonzero()
+    if not len(real):
+        raise DataError(f"{file}: every row of prompt_emb is zero")
+    return Made(Encoded(latents, {PROMPT.name: text[: int(real.max()) + 1]}), sample.fps, adapter)

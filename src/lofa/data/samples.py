@@ -21,10 +21,9 @@ from lofa.backbones import Fingerprinted
 from lofa.conditions import CONDITIONS, PROMPT, Condition
 from lofa.data.options import SPLIT_NAMES
 from lofa.errors import DataError
-from lofa.files import atomic_write, read_jsonl, save_tensors
-from lofa.paths import check_name, inside
+from lofa.files import read_jsonl, save_tensors, write_jsonl
+from lofa.paths import Location, Place, check_name, inside, locate
 from lofa.ranges import open_tensors
-from lofa.stores import Location, Place, locate
 
 __all__ = [
     "LATENTS", "ROLES", "SPLIT_NAMES", "Encoded", "Sample", "check_backbone", "encoded_path", "find_encoded",
@@ -59,36 +58,27 @@ class Sample:
     encoded: tuple[str, ...] = ()
     """names of the tensors in its encoded file"""
 
-    def to_json(self) -> dict[str, Any]:
-        """The object of its line in samples.jsonl."""
-        return asdict(self)
-
-
-_NAMES = [field.name for field in fields(Sample)]
-
 
 def _parse(row: Any, where: str) -> Sample:
-    if not isinstance(row, dict):
-        raise DataError(f"{where}: not a json object; run `lofa prepare` again")
-    missing = [name for name in _NAMES[:9] if name not in row]
+    names = [field.name for field in fields(Sample)]
+    missing = [name for name in names[:9] if name not in row] if isinstance(row, dict) else names
     if missing:
-        raise DataError(f"{where}: no {', '.join(missing)}; it has {', '.join(row)}. Run `lofa prepare` again")
-    check_name(row["id"], where)
-    # what many samples share is kept once
-    shared = {name: intern(str(row[name])) for name in ("split", "group", "role")}
-    encoded = tuple(intern(str(name)) for name in row.get("encoded", ()))
+        raise DataError(f"{where}: no {', '.join(missing)}; run `lofa prepare` again")
+    values = {name: row[name] for name in names if name in row}
+    for name in ("split", "group", "role"):
+        values[name] = intern(str(row[name]))  # what many samples share is kept once
+    values["encoded"] = tuple(intern(str(name)) for name in row.get("encoded", ()))
     try:
-        size = (int(row["size"][0]), int(row["size"][1]))
-    except (TypeError, LookupError, ValueError):
+        height, width = row["size"]
+        sample = Sample(**values | {"size": (int(height), int(width))})
+    except (TypeError, ValueError):
         raise DataError(f"{where}: its size {row['size']!r} is no height and width; run `lofa prepare` again") from None
-    sample = Sample(**{name: row[name] for name in _NAMES if name in row} | shared | {"size": size, "encoded": encoded})
+    check_name(sample.id, where)
     if not isinstance(sample.caption, str) or not sample.caption.strip():
         raise DataError(f"{where}: sample {sample.id!r} has no caption; give it one and run `lofa prepare` again")
-    if sample.split not in SPLIT_NAMES or sample.role not in ROLES:
-        raise DataError(
-            f"{where}: split {sample.split!r} and role {sample.role!r}; a split is one of {', '.join(SPLIT_NAMES)}, "
-            f"a role one of {', '.join(ROLES)}"
-        )
+    for name, words in (("split", SPLIT_NAMES), ("role", ROLES)):
+        if values[name] not in words:
+            raise DataError(f"{where}: {name} {values[name]!r} is none of {', '.join(words)}")
     return sample
 
 
@@ -109,23 +99,13 @@ def read_samples(set_dir: Location) -> list[Sample]:
             f"{', '.join(known) or 'none'}. Make it with: lofa prepare source=<folder|csv|poses.npz|world> "
             f"data={set_dir}"
         )
-    samples = [_parse(row, f"{path}, entry {i + 1}") for i, row in enumerate(read_jsonl(path))]
-    seen: set[str] = set()
-    for sample in samples:
-        if sample.id in seen:
-            raise DataError(f"{path}: two samples are called {sample.id!r}; run `lofa prepare` again")
-        seen.add(sample.id)
-    if not samples:
-        raise DataError(f"{path}: no samples in it; run `lofa prepare` again")
-    return samples
+    return [_parse(row, f"{path}, entry {i}") for i, row in enumerate(read_jsonl(path), 1)]
 
 
 def write_samples(set_dir: Location, samples: Iterable[Sample]) -> None:
     """Writes samples.jsonl, whole or not at all."""
-    lines = "".join(json.dumps(sample.to_json(), allow_nan=False) + "\n" for sample in samples)
     set_dir = locate(set_dir)
-    with atomic_write(inside(set_dir, set_dir / "samples.jsonl")) as temporary:
-        temporary.write_text(lines, encoding="utf-8")
+    write_jsonl(inside(set_dir, set_dir / "samples.jsonl"), map(asdict, samples))
 
 
 def encoded_path(set_dir: Location, sample_id: str) -> Place:
@@ -223,9 +203,8 @@ def check_backbone(path: Place, metadata: dict[str, str], backbone: Fingerprinte
     """DataError naming the file where its metadata tells of another backbone."""
     found = metadata.get("backbone_fingerprint")
     if not backbone.accepts(found):
-        name = metadata.get("backbone", "unknown")
         raise DataError(
-            f"{path}: made for backbone {name!r} (fingerprint {found or 'missing'}), not for the one in use ("
+            f"{path}: made for backbone {metadata.get('backbone')!r} (fingerprint {found}), not for the one in use ("
             f"fingerprint {backbone.fingerprint}). Choose that backbone, or prepare a set of another name with "
             "data=<name>"
         )
@@ -278,8 +257,6 @@ def values_of(
         return read_encoded(set_dir, sample, backbone, [CONDITIONS[kind].key]).conditions[kind]
 
     return {
-        CONDITIONS[kind].argument: [
-            CONDITIONS[kind].own(sample.caption, partial(stored, sample, kind)) for sample in samples
-        ]
-        for kind in kinds
+        CONDITIONS[name].argument: [CONDITIONS[name].own(one.caption, partial(stored, one, name)) for one in samples]
+        for name in kinds
     }

@@ -1,28 +1,28 @@
-"""What a source of clips gives: a plan of samples first (captions, splits, no pixels), then pixels, a few at a time."""
+"""What a source of samples gives: a plan first (captions, splits, no pixels), then what their files hold, a few at a
+time.
+"""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from lofa.adapters import Adapter
+from lofa.backbones import Backbone
+from lofa.conditions import PROMPT, Condition
 from lofa.data.options import PrepareOptions
-from lofa.data.samples import Sample
+from lofa.data.samples import Encoded, Sample
 from lofa.errors import DataError, LofaError
 
 __all__ = [
-    "ClipShape",
-    "Loaded",
-    "Plan",
-    "Skipped",
-    "Source",
-    "draw",
-    "draw_split",
-    "give_roles",
+    "ClipShape", "ClipSource", "Loaded", "Made", "Plan", "Skipped", "Source", "draw", "draw_split", "give_roles",
     "slug",
-]
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -41,12 +41,10 @@ class ClipShape:
 
     def square(self, source: str) -> int:
         """The side of a clip that is drawn (DataError where height and width differ, or it doesn't move)."""
-        if self.frames < 2:
-            raise DataError(f"source={source} is drawn in clips of at least 2 frames, got frames={self.frames}")
-        if self.height != self.width:
+        if self.frames < 2 or self.height != self.width:
             raise DataError(
-                f"source={source} is drawn in square clips, got height={self.height} and "
-                f"width={self.width}; give both one value"
+                f"source={source} is drawn in square clips of at least 2 frames, got frames={self.frames}, "
+                f"height={self.height}, width={self.width}"
             )
         return self.height
 
@@ -75,6 +73,32 @@ class Plan:
 
 
 @dataclass(frozen=True)
+class Made:
+    """What goes into the files of a sample."""
+
+    encoded: Encoded
+    fps: float
+    """the clip's true rate"""
+    lora: Adapter | None = None
+    """where the source brings one"""
+
+
+class Source(ABC):
+    """Where samples come from."""
+
+    name: str
+    """written into the set's description"""
+
+    @abstractmethod
+    def plan(self) -> Plan:
+        """Samples in a fixed order; the same source gives the same plan."""
+
+    @abstractmethod
+    def make(self, samples: Sequence[Sample], backbone: Backbone) -> Iterator[Made | LofaError]:
+        """What becomes of each sample of the plan, or why nothing does."""
+
+
+@dataclass(frozen=True)
 class Loaded:
     """The pixels of one sample, and what it has of conditions beside its caption."""
 
@@ -86,17 +110,42 @@ class Loaded:
     """the clip's true rate where it differs from the plan's"""
 
 
-class Source(Protocol):
-    """Where clips come from."""
+class ClipSource(Source):
+    """A source of pixels and captions, which the backbone encodes."""
 
-    name: str
-    """written into the set's description"""
-
-    def plan(self) -> Plan:
-        """Samples in a fixed order; the same source gives the same plan."""
-
+    @abstractmethod
     def load(self, samples: Sequence[Sample]) -> list[Loaded | DataError]:
         """Pixels of each sample of the plan, or why it has none; never raises for a broken clip."""
+
+    def make(self, samples: Sequence[Sample], backbone: Backbone) -> Iterator[Made | LofaError]:
+        """Encodes the samples that can be read, together."""
+        prompts = _encode_prompts(backbone, list(dict.fromkeys(sample.caption for sample in samples)))
+        readable = [sample for sample in samples if isinstance(prompts[sample.caption], Condition)]
+        loaded = {one.id: clip for one, clip in zip(readable, self.load(readable), strict=True)} if readable else {}
+        frames = [torch.from_numpy(clip.frames) for clip in loaded.values() if isinstance(clip, Loaded)]
+        latents = iter(backbone.encode_video(torch.stack(frames).to(backbone.device)).cpu() if frames else ())
+        for sample in samples:
+            prompt, clip = prompts[sample.caption], loaded.get(sample.id)
+            if isinstance(prompt, LofaError):
+                yield prompt
+            elif isinstance(clip, Loaded):
+                kinds = {kind: torch.from_numpy(row) for kind, row in clip.conditions.items()}
+                extras = {name: value[0] for name, value in prompt.extras.items()}
+                encoded = Encoded(next(latents), {PROMPT.name: prompt.row(0), **kinds}, extras)
+                yield Made(encoded, sample.fps if clip.fps is None else clip.fps)
+            elif clip is not None:
+                yield clip
+
+
+def _encode_prompts(backbone: Backbone, captions: list[str]) -> dict[str, Condition | LofaError]:
+    """Each caption's condition, one row, or why it has none; one by one where a batch is refused."""
+    try:
+        condition = backbone.encode_prompt(captions).to("cpu")
+    except LofaError as error:
+        if len(captions) == 1:
+            return {captions[0]: error}
+        return {caption: _encode_prompts(backbone, [caption])[caption] for caption in captions}
+    return {caption: condition[i : i + 1] for i, caption in enumerate(captions)}
 
 
 def draw(*parts: object) -> float:
@@ -122,14 +171,10 @@ def slug(text: str) -> str:
 
 def give_roles(samples: Sequence[Sample], adapt: int) -> list[Sample]:
     """Samples with their roles: of a test group the first `adapt` are seen (of a small one half), the rest score."""
-    sizes: dict[str, int] = {}
-    for sample in samples:
-        sizes[sample.group] = sizes.get(sample.group, 0) + 1
-    seen: dict[str, int] = {}
+    sizes, seen = Counter(sample.group for sample in samples), Counter[str]()
     done = []
     for sample in samples:
-        rank = seen[sample.group] = seen.get(sample.group, 0) + 1
-        size = sizes[sample.group]
-        first = min(adapt, max(1, size // 2))
+        seen[sample.group] += 1
+        rank, first = seen[sample.group], min(adapt, max(1, sizes[sample.group] // 2))
         done.append(replace(sample, role="score" if sample.split == "test" and rank > first else "adapt"))
     return done

@@ -4,14 +4,14 @@ from collections.abc import Sequence
 
 from lofa.data.options import PrepareOptions
 from lofa.data.samples import Sample
-from lofa.data.source import ClipShape, Loaded, Plan, draw
+from lofa.data.source import ClipShape, ClipSource, Loaded, Plan, draw
 from lofa.errors import DataError
 from lofa.worlds import SPLITS, sample_batch, sample_motion
 
 __all__ = ["WorldSource"]
 
 
-class WorldSource:
+class WorldSource(ClipSource):
     """Renders clips of each class; clips of a class differ in look, wording, timing and strength."""
 
     name = "world"

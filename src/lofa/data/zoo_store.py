@@ -4,7 +4,7 @@ A process appends to the index of its own shard alone, after the file itself is 
 last line of an id counting. Reading some layers of a file touches the bytes of those layers.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
@@ -14,16 +14,14 @@ from lofa.adapters import Adapter, LoraBatch, LowRank, stack_adapters
 from lofa.backbones import Fingerprinted
 from lofa.data.samples import check_backbone
 from lofa.errors import DataError
-from lofa.files import append_jsonl, atomic_write, digest, local_copy, read_jsonl
-from lofa.locks import is_locked
-from lofa.paths import check_name, inside
+from lofa.files import append_jsonl, atomic_write, digest, read_jsonl
+from lofa.paths import Location, Place, check_name, inside, locate
+from lofa.processes import is_locked
 from lofa.ranges import TensorFile, open_tensors
-from lofa.stores import Location, Place, locate
 
 __all__ = ["ZooEntry", "ZooStore"]
 
 _VERSION = "lofa-zoo-1"
-_SCALES = "lora_adapter_metadata"  # diffusers' header entry for alpha; our own files fold alpha into B
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,9 +109,6 @@ class ZooStore:
             metadata: strings for the file's header; must name `backbone` and `backbone_fingerprint`
             dtype: precision of the file, None for the adapter's
         """
-        missing = {"backbone", "backbone_fingerprint"} - metadata.keys()
-        if missing:
-            raise ValueError(f"the header of a zoo file must name {', '.join(sorted(missing))}")
         with atomic_write(inside(self.set_dir, self.path(entry.id))) as temporary:
             Adapter(adapter, {"format_version": _VERSION, **metadata}).save(temporary, dtype=dtype)
             entry = replace(entry, digest=digest(temporary))
@@ -132,7 +127,7 @@ class ZooStore:
         path = self.path(sample_id)
         with open_tensors(path, f"no such LoRA; make it with: lofa zoo data={self.set_dir}") as file:
             check_backbone(path, file.metadata, backbone)
-            chosen = _scaled(path, layers) if _SCALES in file.metadata else _slices(file, layers)
+            chosen = _read_layers(file, layers)
         values = [tensor.flatten() for pair in chosen.values() for tensor in (pair.A, pair.B)]
         if not torch.isfinite(torch.cat(values)).all():
             bad = next(name for name, pair in chosen.items() if not torch.isfinite(pair.delta_weight()).all())
@@ -158,30 +153,18 @@ class ZooStore:
         return [LoraBatch.stack(batch, group) for group in groups]
 
 
-def _slices(file: TensorFile, layers: Sequence[str]) -> dict[str, LowRank]:
-    """Pairs of a file whose multiplier is 1."""
-    _check_layers(file.place, {name.partition(".lora_")[0] for name in file.shapes}, layers)
-    one = torch.ones(())
+def _read_layers(file: TensorFile, layers: Sequence[str]) -> dict[str, LowRank]:
+    """Pairs of a file whose multiplier is 1, as `ZooStore.add` writes them."""
+    there = {name.partition(".lora_")[0] for name in file.shapes}
+    lacking = [layer for layer in layers if layer not in there]
+    if lacking:
+        raise DataError(
+            f"{file.place}: no LoRA for {len(lacking)} of the backbone's {len(layers)} layers (the first: "
+            f"{lacking[0]}). Set backbone.kinds to the kinds the zoo was built with, or build a zoo anew"
+        )
     tensors = file.read(f"{layer}.lora_{part}.weight" for layer in layers for part in "AB")
+    one = torch.ones(())
     return {
         layer: LowRank(tensors[f"{layer}.lora_A.weight"].float(), tensors[f"{layer}.lora_B.weight"].float(), one)
         for layer in layers
     }
-
-
-def _scaled(path: Place, layers: Sequence[str]) -> dict[str, LowRank]:
-    """Pairs of a file whose header scales them."""
-    with local_copy(path) as copy:
-        adapter = Adapter.load(copy).to(dtype=torch.float32)
-    _check_layers(path, adapter, layers)
-    return {layer: adapter[layer] for layer in layers}
-
-
-def _check_layers(path: Place, there: Collection[str], layers: Sequence[str]) -> None:
-    """DataError where a LoRA does not have all of the layers."""
-    lacking = [layer for layer in layers if layer not in there]
-    if lacking:
-        raise DataError(
-            f"{path}: no LoRA for {len(lacking)} of the backbone's {len(layers)} layers (the first: {lacking[0]}); "
-            f"it has {len(there)}. Set backbone.kinds to the kinds the zoo was built with, or build a zoo anew"
-        )

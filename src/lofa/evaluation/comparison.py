@@ -12,8 +12,8 @@ from lofa.evaluation.methods import Comparison, Recipe, make_methods
 from lofa.evaluation.protocol import Evaluation, evaluate
 from lofa.evaluation.scoring import check_needs
 from lofa.metrics import build_metrics
+from lofa.paths import Location
 from lofa.predict import Predictor
-from lofa.stores import Location
 from lofa.tasks import Task
 
 __all__ = ["compare"]

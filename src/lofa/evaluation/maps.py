@@ -15,8 +15,8 @@ from lofa.adapters import Adapter
 from lofa.data.samples import Sample
 from lofa.evaluation.cases import Case
 from lofa.evaluation.methods import Method, prompts_of
+from lofa.paths import Location
 from lofa.predict import Predictor
-from lofa.stores import Location
 from lofa.training import response_target
 
 __all__ = ["LayerMaps", "maps_of_methods", "response_maps"]

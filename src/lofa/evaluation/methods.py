@@ -24,8 +24,8 @@ from lofa.data.samples import LATENTS, Sample, values_of
 from lofa.errors import ConfigError, LofaError
 from lofa.evaluation.cases import Case
 from lofa.options import Options, option, text
+from lofa.paths import Location
 from lofa.predict import Predictor
-from lofa.stores import Location
 from lofa.tasks import PROMPTS, Task
 from lofa.zoo import LoraJob, LoraOptions, LoraResult, lora_seed, read_clips, train_loras
 

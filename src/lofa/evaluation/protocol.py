@@ -16,7 +16,7 @@ from lofa.evaluation.methods import Method, shuffled
 from lofa.evaluation.scoring import Metrics, Scorer, Scores
 from lofa.evaluation.summary import summarize
 from lofa.metrics import ClipMetric
-from lofa.stores import Location
+from lofa.paths import Location
 
 __all__ = ["Evaluation", "PromptScores", "evaluate"]
 

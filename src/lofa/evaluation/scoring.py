@@ -17,7 +17,7 @@ from lofa.errors import ConfigError
 from lofa.evaluation.cases import Case, Protocol
 from lofa.evaluation.methods import Method
 from lofa.metrics import ClipMetric, SetMetric, find_metrics
-from lofa.stores import Location, locate
+from lofa.paths import Location, locate
 from lofa.zoo import Clips, read_clips
 
 __all__ = ["Metrics", "Scorer", "Scores", "check_needs"]

@@ -1,15 +1,16 @@
-"""The one training loop of the pre-training recipe: AdamW, warm-up, decay to zero, a progress bar."""
+"""What the trainings of the recipe share: the loop (AdamW, warm-up, decay to zero) and matching pairs by contrast."""
 
 from collections.abc import Callable, Iterable
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import track
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from lofa.pretrain.options import Schedule
 
-__all__ = ["fit"]
+__all__ = ["contrastive_loss", "fit", "share_found"]
 
 
 def fit(
@@ -18,8 +19,8 @@ def fit(
     schedule: Schedule,
     loss_of_step: Callable[[int], Tensor],
     console: Console,
-) -> list[float]:
-    """Runs `loss_of_step(step)`, its backward and an AdamW step `schedule.steps` times; returns every loss.
+) -> None:
+    """Runs `loss_of_step(step)`, its backward and an AdamW step `schedule.steps` times.
 
     Every tenth of the way one line with the mean loss stays on the console, so that a log file tells the course too.
     """
@@ -28,25 +29,26 @@ def fit(
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule.rate)
     losses: list[float] = []
     tenth = max(1, schedule.steps // 10)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task(title, total=schedule.steps)
-        for step in range(schedule.steps):
-            loss = loss_of_step(step)
-            loss.backward()
-            nn.utils.clip_grad_norm_(parameters, schedule.clip)
-            optimizer.step()
-            scheduler.step()
-            optimizer.zero_grad(set_to_none=True)
-            losses.append(loss.item())
-            progress.advance(task)
-            if (step + 1) % tenth == 0:
-                recent = sum(losses[-tenth:]) / tenth
-                console.print(f"{title}: step {step + 1} of {schedule.steps}, loss {recent:.4f}")
-    return losses
+    for step in track(range(schedule.steps), title, console=console, transient=True):
+        loss = loss_of_step(step)
+        loss.backward()
+        nn.utils.clip_grad_norm_(parameters, schedule.clip)
+        optimizer.step()
+        scheduler.step()
+        optimizer.zero_grad(set_to_none=True)
+        losses.append(loss.item())
+        if (step + 1) % tenth == 0:
+            mean = sum(losses[-tenth:]) / tenth
+            console.print(f"{title}: step {step + 1} of {schedule.steps}, loss {mean:.4f}")
+
+
+def contrastive_loss(left: Tensor, right: Tensor, scale: Tensor) -> Tensor:
+    """Symmetric InfoNCE of two rows of embeddings (B, D); row i of one belongs to row i of the other."""
+    logits = scale * left @ right.T
+    goal = torch.arange(len(logits))
+    return (F.cross_entropy(logits, goal) + F.cross_entropy(logits.T, goal)) / 2
+
+
+def share_found(queries: Tensor, keys: Tensor) -> Tensor:
+    """Share () of the queries (B, D) whose nearest key (B, D) by scalar product is the one of their own row."""
+    return ((queries @ keys.T).argmax(1) == torch.arange(len(queries))).float().mean()

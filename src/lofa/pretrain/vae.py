@@ -8,9 +8,8 @@ Three steps, each with a fresh optimiser: single images, short clips, full-lengt
 - the loss weighs pixels that differ from their neighbourhood, or thin limbs drown in background.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -34,31 +33,25 @@ from lofa.pretrain.options import Schedule
 from lofa.worlds import SPLITS, Appearance, random_motion, render, sample_batch, sample_motion
 
 __all__ = [
-    "Phase",
-    "encode_means",
-    "figure_psnr",
-    "held_out_scenes",
-    "init_vae",
+    "figure_box",
     "new_vae",
     "normalise_latents",
     "psnr",
-    "random_scenes",
     "reconstruct",
     "reconstruction_loss",
-    "to_pixels",
+    "scenes",
     "train_vae",
 ]
 
 _TRAINING_ACTIONS = [name for name, split in SPLITS.items() if split == "train"]
 
-KL_WEIGHT = 1e-6
-"""Weight of the mean KL divergence a latent element: enough to keep the latents near unit size, no more."""
-
-_ERROR_SCALE = 5.0  # brings the squared error of a half-trained model near 0.1, which KL_WEIGHT was set beside
+_ERROR_SCALE = 5.0  # brings the squared error of a half-trained model near 0.1
+_KL_WEIGHT = 1e-6  # of the mean KL divergence of a latent element: enough to keep the latents near unit size, no more
 
 
+@torch.no_grad()
 def new_vae(base_dim: int, z_dim: int) -> AutoencoderKLWan:
-    """A Wan autoencoder of pixel patches 2, factor 8 in space and 4 in time, initialised for training."""
+    """A Wan autoencoder of pixel patches 2, factor 8 in space and 4 in time, untrained but nearly linear."""
     vae = AutoencoderKLWan(
         base_dim=base_dim,
         z_dim=z_dim,
@@ -71,13 +64,6 @@ def new_vae(base_dim: int, z_dim: int) -> AutoencoderKLWan:
         latents_mean=[0.0] * z_dim,
         latents_std=[1.0] * z_dim,
     )
-    init_vae(vae)
-    return vae
-
-
-@torch.no_grad()
-def init_vae(vae: AutoencoderKLWan) -> None:
-    """Initialises in place so that the untrained model is nearly a per-frame linear autoencoder."""
     for module in vae.modules():
         if isinstance(module, WanCausalConv3d | nn.Conv2d):
             assert module.bias is not None
@@ -97,8 +83,9 @@ def init_vae(vae: AutoencoderKLWan) -> None:
     for conv in (vae.quant_conv, vae.post_quant_conv):
         conv.weight.zero_()
         conv.weight[:, :, 0, 0, 0] = torch.eye(conv.in_channels)
-    vae.encoder.conv_out.weight[vae.config.z_dim :].zero_()
-    vae.encoder.conv_out.bias[vae.config.z_dim :] = -6.0
+    vae.encoder.conv_out.weight[z_dim:].zero_()
+    vae.encoder.conv_out.bias[z_dim:] = -6.0
+    return vae
 
 
 class _ImageConv(WanCausalConv3d):
@@ -112,18 +99,13 @@ class _ImageConv(WanCausalConv3d):
         return y.unsqueeze(2)
 
 
-@contextmanager
-def _channels_last(vae: AutoencoderKLWan) -> Iterator[None]:
-    """Within the block the convolutions' weights lie channels last, which is quicker on a CPU."""
-    weights = [module.weight for module in vae.modules() if isinstance(module, WanCausalConv3d | nn.Conv2d)]
-    for weight in weights:
-        layout = torch.channels_last_3d if weight.ndim == 5 else torch.channels_last
-        weight.data = weight.data.contiguous(memory_format=layout)
-    try:
-        yield
-    finally:
-        for weight in weights:
-            weight.data = weight.data.contiguous()
+def _lay_out(vae: AutoencoderKLWan, channels_last: bool) -> None:
+    """Memory layout of the convolutions' weights: channels last is quicker on a CPU, contiguous ones can be saved."""
+    for module in vae.modules():
+        if isinstance(module, WanCausalConv3d | nn.Conv2d):
+            weight = module.weight
+            layout = torch.channels_last_3d if weight.ndim == 5 else torch.channels_last
+            weight.data = weight.data.contiguous(memory_format=layout if channels_last else torch.contiguous_format)
 
 
 @contextmanager
@@ -183,125 +165,97 @@ def _sample(moments: Tensor, generator: torch.Generator | None) -> tuple[Tensor,
     return mean + torch.exp(0.5 * log_variance) * torch.randn(mean.shape, generator=generator), kl
 
 
-def reconstruction_loss(output: Tensor, target: Tensor, emphasis: float = 3.0) -> Tensor:
-    """Five times the squared error, `emphasis` times heavier where a pixel differs from its 9x9 mean by more than 0.16.
+def reconstruction_loss(output: Tensor, target: Tensor) -> Tensor:
+    """Five times the squared error, three times heavier where a pixel differs from its 9x9 mean by more than 0.16.
 
     Args:
         output, target: (B, 3, T, H, W) in [-1, 1] (0.16 there is 0.08 of the full range).
     """
     local = F.avg_pool3d(target, (1, 9, 9), stride=1, padding=(0, 4, 4), count_include_pad=False)
     detail = ((target - local).abs().amax(1, keepdim=True) > 0.16).float()
-    weight = 1 + (emphasis - 1) * detail
+    weight = 1 + 2 * detail
     return _ERROR_SCALE * (weight * (output - target) ** 2).mean() / weight.mean()
 
 
-def psnr(output: Tensor, target: Tensor) -> float:
-    """Peak signal-to-noise ratio in dB over everything; inputs in [-1, 1], output clamped."""
-    return float(10 * torch.log10(4 / F.mse_loss(output.clamp(-1, 1), target)))
+def psnr(output: Tensor, target: Tensor, inside: Tensor | None = None) -> float:
+    """Peak signal-to-noise ratio in dB of pixels (B, 3, T, H, W) in [-1, 1], of those alone that are `inside`."""
+    error = (output.clamp(-1, 1) - target) ** 2
+    mean = error.mean() if inside is None else (error * inside).sum() / (3 * inside.sum())
+    return float(10 * torch.log10(4 / mean))
 
 
-def figure_psnr(output: Tensor, target: Tensor, joints: Tensor, margin: float = 0.06) -> float:
-    """PSNR in dB inside the figure's bounding box of each frame.
+def figure_box(joints: Tensor, size: int = 64, margin: float = 0.06) -> Tensor:
+    """1 inside the bounding box of each frame's joints (B, T, J, 2) in [0, 1], 0 outside: (B, 1, T, size, size).
 
-    Args:
-        output, target: (B, 3, T, H, W) in [-1, 1].
-        joints: (B, T, J, 2) in [0, 1], x right and y down.
-        margin: how far the box reaches beyond the joints, in frame widths (limbs have thickness).
+    The box reaches by `margin` frame widths beyond the joints, as limbs have thickness.
     """
-    height, width = target.shape[-2:]
     low, high = joints.amin(2) - margin, joints.amax(2) + margin
-    x = (torch.arange(width) + 0.5) / width
-    y = (torch.arange(height) + 0.5) / height
-    inside_x = (x >= low[..., :1]) & (x <= high[..., :1])
-    inside_y = (y >= low[..., 1:]) & (y <= high[..., 1:])
-    box = (inside_y.unsqueeze(-1) & inside_x.unsqueeze(-2)).unsqueeze(1).float()
-    error = ((output.clamp(-1, 1) - target) ** 2 * box).sum() / (3 * box.sum())
-    return float(10 * torch.log10(4 / error))
+    centres = (torch.arange(size) + 0.5) / size
+    x, y = ((centres >= low[..., i : i + 1]) & (centres <= high[..., i : i + 1]) for i in range(2))
+    return (y.unsqueeze(-1) & x.unsqueeze(-2)).unsqueeze(1).float()
 
 
 @torch.no_grad()
-def normalise_latents(vae: AutoencoderKLWan, latents: Tensor) -> None:
-    """Stores mean and deviation of each channel of `latents` (B, C, T, H, W) in the config, where Wan keeps them."""
+def normalise_latents(vae: AutoencoderKLWan, pixels: Tensor) -> None:
+    """Stores mean and deviation of each latent channel over pixels (B, 3, T, H, W) in the config, as Wan does."""
+    latents = torch.cat([vae.encode(part).latent_dist.mode() for part in pixels.split(8)])
     mean = latents.mean((0, 2, 3, 4))
     std = latents.std((0, 2, 3, 4)).clamp(min=1e-3)
     vae.register_to_config(latents_mean=mean.tolist(), latents_std=std.tolist())
 
 
-def random_scenes(count: int, frames: int, rng: np.random.Generator) -> Tensor:
+def scenes(count: int, frames: int, rng: np.random.Generator) -> Tensor:
     """Pixels (count, 3, frames, 64, 64) in [-1, 1] of figures in all looks and motions but held-out classes.
 
     Single images show arbitrary poses; of clips three in five show a training action, one idles, one moves at random.
     """
-    motions = [_random_motion(frames, rng) for _ in range(count)]
-    video = render(np.stack([joints for joints, _ in motions]), [look for _, look in motions])
-    return to_pixels(torch.from_numpy(video))
+    motions, looks = [], []
+    for _ in range(count):
+        kind = rng.random()
+        if frames == 1 or kind < 0.2:
+            joints, look = random_motion(rng), Appearance.random(rng)
+        else:
+            action = None if kind < 0.4 else str(rng.choice(_TRAINING_ACTIONS))
+            joints, look, _ = sample_motion(action, int(rng.integers(1 << 28)))
+        start = int(rng.integers(0, 17 - frames + 1))
+        motions.append(joints[start : start + frames])
+        looks.append(look)
+    return _to_pixels(render(np.stack(motions), looks))
 
 
-def _random_motion(frames: int, rng: np.random.Generator) -> tuple[NDArray[np.float32], Appearance]:
-    kind = rng.random()
-    if frames == 1 or kind < 0.2:
-        joints, look = random_motion(rng, 17), Appearance.random(rng)
-    else:
-        action = None if kind < 0.4 else str(rng.choice(_TRAINING_ACTIONS))
-        joints, look, _ = sample_motion(action, int(rng.integers(1 << 28)), 17)
-    return joints[_window(frames, rng)], look
-
-
-def held_out_scenes(count: int) -> tuple[Tensor, Tensor]:
+def _held_out_scenes(count: int) -> tuple[Tensor, Tensor]:
     """Clips of held-out classes: pixels (count, 3, 17, 64, 64) in [-1, 1], joints (count, 17, 15, 2) in [0, 1]."""
     actions = [name for name, split in SPLITS.items() if split != "train"]
     clips = sample_batch([actions[i % len(actions)] for i in range(count)], [(1 << 28) + i for i in range(count)])
-    pixels = to_pixels(torch.from_numpy(np.stack([clip.frames for clip in clips])))
-    return pixels, torch.from_numpy(np.stack([clip.joints for clip in clips]))
+    joints = torch.from_numpy(np.stack([clip.joints for clip in clips]))
+    return _to_pixels(np.stack([clip.frames for clip in clips])), joints
 
 
-def _window(frames: int, rng: np.random.Generator) -> slice:
-    start = int(rng.integers(0, 17 - frames + 1))
-    return slice(start, start + frames)
-
-
-def to_pixels(video: Tensor) -> Tensor:
+def _to_pixels(video: NDArray[np.uint8]) -> Tensor:
     """uint8 (B, T, H, W, 3) to float (B, 3, T, H, W) in [-1, 1]."""
-    return video.permute(0, 4, 1, 2, 3).float() / 127.5 - 1
+    return torch.from_numpy(video).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
 
 
 def _loss(vae: AutoencoderKLWan, batch: int, frames: int, rng: np.random.Generator, step: int) -> Tensor:
-    pixels = random_scenes(batch, frames, rng).contiguous(memory_format=torch.channels_last_3d)
+    pixels = scenes(batch, frames, rng).contiguous(memory_format=torch.channels_last_3d)
     output, kl = reconstruct(vae, pixels, torch.Generator().manual_seed(step))
-    return reconstruction_loss(output, pixels) + KL_WEIGHT * kl
+    return reconstruction_loss(output, pixels) + _KL_WEIGHT * kl
 
 
-@dataclass(frozen=True)
-class Phase:
-    """A part of the training, with an optimiser of its own."""
-
-    frames: int
-    """length of its clips; 1: single images"""
-    schedule: Schedule
-
-
-def train_vae(vae: AutoencoderKLWan, phases: Sequence[Phase], seed: int, console: Console) -> None:
-    """Trains in place, phase by phase: images first, then clips.
+def train_vae(vae: AutoencoderKLWan, phases: Mapping[int, Schedule], seed: int, console: Console) -> None:
+    """Trains in place, phase by phase (frames of its clips -> schedule), each with an optimiser of its own.
 
     After each the PSNR on clips of held-out classes is printed, over the whole frame and inside the figure's box.
     """
-    held_out, joints = held_out_scenes(59)
-    for phase in phases:
-        rng = np.random.default_rng((seed, phase.frames))
-        loss_of_step = partial(_loss, vae, phase.schedule.batch, phase.frames, rng)
+    held_out, joints = _held_out_scenes(59)
+    for frames, schedule in phases.items():
+        loss_of_step = partial(_loss, vae, schedule.batch, frames, np.random.default_rng((seed, frames)))
         vae.train()
-        with _channels_last(vae):
-            fit(f"VAE, clips of {phase.frames}", vae.parameters(), phase.schedule, loss_of_step, console)
+        _lay_out(vae, channels_last=True)
+        fit(f"VAE, clips of {frames}", vae.parameters(), schedule, loss_of_step, console)
+        _lay_out(vae, channels_last=False)
         vae.eval()
         with torch.no_grad():
             output = torch.cat([reconstruct(vae, part)[0] for part in held_out.split(8)])
-        console.print(
-            f"held-out classes: {psnr(output, held_out):.2f} dB, "
-            f"{figure_psnr(output, held_out, joints):.2f} dB inside the figure's box"
-        )
-
-
-@torch.no_grad()
-def encode_means(vae: AutoencoderKLWan, pixels: Tensor) -> Tensor:
-    """Posterior means (B, C, T', H', W') of pixels (B, 3, T, H, W), not normalised."""
-    return torch.cat([vae.encode(part).latent_dist.mode() for part in pixels.split(8)])
+        whole, inside = psnr(output, held_out), psnr(output, held_out, figure_box(joints))
+        console.print(f"held-out classes: {whole:.2f} dB, {inside:.2f} dB inside the figure's box")

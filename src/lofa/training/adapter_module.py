@@ -7,15 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lofa.adapters import Adapter, LoraBatch, merge_batches, unstack
+from lofa.adapters import LoraBatch, merge_batches
 from lofa.backbones import Backbone
 from lofa.diffusion import NoiseDraw, draw_noise
 from lofa.errors import DataError
-from lofa.hypernets import Hypernetwork, Response
-from lofa.training.agreement import Agreement, agreement, maps_of
-from lofa.training.batch import PairedBatch
+from lofa.hypernets import Hypernetwork
 from lofa.training.losses import delta_loss, gradient_shares
-from lofa.training.module import OptimizerFactory, PredictorModule, SchedulerFactory, check_least
+from lofa.training.module import OptimizerFactory, PairedBatch, PredictorModule, SchedulerFactory, check_least
 
 __all__ = ["AdapterModule"]
 
@@ -54,7 +52,6 @@ class AdapterModule(PredictorModule):
     ) -> None:
         super().__init__(hypernet, backbone, optimizer, scheduler, diagnostics_every)
         self._kept: Any = None  # what frozen parts make of the weights alone
-        self.backbone = backbone
         check_least(0, delta_scale=delta_scale, denoising_scale=denoising_scale)
         check_least(1, noise_draws=noise_draws)
         self._scales = {"delta": delta_scale, "denoising": denoising_scale}
@@ -72,7 +69,7 @@ class AdapterModule(PredictorModule):
     def prepare(self, batch: PairedBatch) -> Any:
         """What the hypernetwork makes of the weights of the batch's layers."""
         if self._kept is None:
-            self._kept = self.hypernet.keep(self.frozen.layers(self.frozen.names, self.device))
+            self._kept = self.hypernet.keep(self.layers(layer.name for layer in self.backbone.layers))
         return self.hypernet.prepare(self.layers_of(batch), self._kept)
 
     def forward(self, batch: PairedBatch) -> list[LoraBatch]:
@@ -100,8 +97,8 @@ class AdapterModule(PredictorModule):
         unweighted; the last two are computed once, so the validation set must be the same each time.
         """
         prepared, inputs = self.prepare(batch), batch.inputs
-        prediction = self.hypernet.predict(prepared, inputs)
         responses = self.hypernet.response(prepared, inputs) if self.hypernet.has_response else None
+        prediction = self.hypernet.predict(prepared, inputs, responses)
         draw = self._draw(batch, VALIDATION_SEED, 0, VALIDATION_DRAWS)
         key = tuple(batch.ids)
         if key not in self._reference:
@@ -110,28 +107,18 @@ class AdapterModule(PredictorModule):
                 "val/denoising_lora": self._denoising(batch.stacks, batch, draw).mean(),
             }
             if responses is not None:
-                self._reference[key] |= self._compare(responses, batch.stacks, batch).named("val/response")
-        with self.exact():
-            values = {
-                "val/delta": delta_loss(zip(prediction, batch.stacks, strict=True)).mean(),
-                **self._reference[key],
-            }
-        values["val/denoising"] = self._denoising(prediction, batch, draw).mean()
-        weighted = [scale * values[f"val/{name}"] for name, scale in self._scales.items()]
-        values["val/loss"] = torch.stack(weighted).sum()
-        values |= self._compare(prediction, batch.stacks, batch).named("val/implied")
+                self._reference[key] |= self.agreement("val/response", responses, batch.stacks)
+        values = {
+            "val/delta": delta_loss(zip(prediction, batch.stacks, strict=True)).mean(),
+            "val/denoising": self._denoising(prediction, batch, draw).mean(),
+            **self._reference[key],
+            **self.agreement("val/implied", prediction, batch.stacks),
+        }
+        values["val/loss"] = torch.stack([scale * values[f"val/{name}"] for name, scale in self._scales.items()]).sum()
         if responses is not None:
-            values["val/response_implied_cosine"] = self._compare(responses, prediction, batch).cosine
+            cosine = "val/response_implied_cosine"
+            values[cosine] = self.agreement("val/response_implied", responses, prediction)[cosine]
         self.log_dict(values, batch_size=len(batch.ids), sync_dist=True)
-
-    def predict_adapters(self, batch: PairedBatch) -> list[Adapter]:
-        """The P predicted adapters, detached."""
-        with torch.no_grad():
-            return unstack(merge_batches(self(batch)))
-
-    def true_adapters(self, batch: PairedBatch) -> list[Adapter]:
-        """The P adapters of the zoo that the batch holds."""
-        return unstack(merge_batches(batch.stacks))
 
     def _draw(self, batch: PairedBatch, seed: int, step: int, draws: int) -> NoiseDraw:
         shape, process = _latents(batch).shape[1:], self.backbone.process
@@ -141,11 +128,10 @@ class AdapterModule(PredictorModule):
         """Unweighted denoising loss (P * draws,) of the backbone carrying `pairs`."""
         repeats = len(draw.level) // len(batch.ids)
         rows = torch.arange(len(batch.ids)).repeat_interleave(repeats)
-        adapters = None if pairs is None else merge_batches(pairs)
         return self.backbone.denoising_loss(
             _latents(batch)[rows],
             batch.prompt[rows],
-            adapters=adapters,
+            adapters=None if pairs is None else merge_batches(pairs),
             noise_level=draw.level,
             noise=draw.noise,
             rows=rows,
@@ -155,41 +141,25 @@ class AdapterModule(PredictorModule):
         compared = prediction
         if not self._alpha_in_delta:
             compared = [replace(part, alpha=torch.ones_like(part.alpha)) for part in prediction]
-        with self.exact():
-            delta = delta_loss(zip(compared, batch.stacks, strict=True)).mean()
         denoising = self._denoising(prediction, batch, draw)
         if self._noise_weighted:
             denoising = draw.weight * denoising
-        return {"delta": delta, "denoising": denoising.mean()}
+        delta = delta_loss(zip(compared, batch.stacks, strict=True))
+        return {"delta": delta.mean(), "denoising": denoising.mean()}
 
     def _shares(self, prediction: Sequence[LoraBatch], batch: PairedBatch, draw: NoiseDraw) -> dict[str, Tensor]:
         """Measured on copies that are cut off the network, so that its own backward pass stays as it is."""
+        leaves = [factor.detach().requires_grad_() for part in prediction for factor in (part.A, part.B)]
         copies = [
-            LoraBatch(
-                part.A.detach().requires_grad_(), part.B.detach().requires_grad_(), part.alpha.detach(), part.layers
-            )
-            for part in prediction
+            replace(part, A=A, B=B, alpha=part.alpha.detach())
+            for part, A, B in zip(prediction, leaves[::2], leaves[1::2], strict=True)
         ]
         terms = self._terms(copies, batch, draw)
-        leaves = [factor for part in copies for factor in (part.A, part.B)]
         shares = gradient_shares([self._scales[name] * term for name, term in terms.items()], leaves)
         return {f"train/gradient_share_{name}": share for name, share in zip(terms, shares, strict=True)}
-
-    def _compare(
-        self, predicted: Sequence[Response] | Sequence[LoraBatch], true: Sequence[LoraBatch], batch: PairedBatch
-    ) -> Agreement:
-        """Response maps, or those that adapters imply, against the maps that `true` implies."""
-        pairs: Sequence[tuple[Response | LoraBatch, LoraBatch]] = list(zip(predicted, true, strict=True))
-        with self.exact(), torch.no_grad():
-            return agreement(
-                (maps_of(first, second, self.weights_of(stack), self.hypernet.tau), (*stack.alpha.shape, *stack.shape))
-                for (first, second), stack in zip(pairs, batch.stacks, strict=True)
-            )
 
 
 def _latents(batch: PairedBatch) -> Tensor:
     if batch.latents is None:
-        raise DataError(
-            f"sample {batch.ids[0]}: no latents; stage II trains through the backbone and needs every clip's"
-        )
+        raise DataError(f"sample {batch.ids[0]}: no latents, which stage II needs of every clip")
     return batch.latents

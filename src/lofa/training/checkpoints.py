@@ -15,7 +15,7 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.trainer.states import TrainerFn
 
-from lofa.errors import DataError, LofaError
+from lofa.errors import LofaError
 from lofa.files import read_torch, remove_temporaries, save_torch
 from lofa.training.csv_log import CsvLog
 from lofa.training.stopping import StopRequest, TrainingStopped
@@ -23,7 +23,6 @@ from lofa.training.stopping import StopRequest, TrainingStopped
 __all__ = ["LAST", "AtomicCheckpointIO", "Checkpoints"]
 
 LAST, BEST = "last.ckpt", "best.ckpt"
-MONITOR = "val/loss"
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -57,23 +56,19 @@ class Checkpoints(Checkpoint):
     def __init__(self, folder: Path, every: int, validated: bool, stop: StopRequest) -> None:
         self.last, self.best = folder / LAST, folder / BEST
         self._every, self.validated, self._stop = every, validated, stop
-        self._score: float | None = None
+        self.score: float | None = None
+        """validation loss of `best.ckpt`; None before there is one"""
         self._rows: int | None = None
         self._saved: int | None = None
         self._max_steps: int | None = None
 
-    @property
-    def score(self) -> float | None:
-        """The validation loss of `best.ckpt`; None before there is one."""
-        return self._score
-
     def state_dict(self) -> dict[str, Any]:
         """The best loss, and the rows of the csv log that belong to the steps before the checkpoint."""
-        return {"score": self._score, "rows": self._rows}
+        return {"score": self.score, "rows": self._rows}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Takes back what `state_dict` gave."""
-        self._score, self._rows = state_dict["score"], state_dict["rows"]
+        self.score, self._rows = state_dict["score"], state_dict["rows"]
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Puts the state of the loops as it is between two steps, whichever hook saves."""
@@ -91,17 +86,17 @@ class Checkpoints(Checkpoint):
             batches, epochs = loops["epoch_loop.batch_progress"], loops["epoch_progress"]
             batches |= {"current": dict(batches["total"]), "is_last_batch": False}
             epochs["current"] |= {"processed": 0, "completed": 0}
-        if trainer.state.fn == TrainerFn.FITTING and self._due(step) and step == trainer.max_steps:
+        if _fitting(trainer) and self._due(step) and step == trainer.max_steps:
             self._max_steps, trainer.fit_loop.epoch_loop.max_steps = step, step + 1
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Removes what a killed process left half-written."""
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Waits with signals, removes what a killed process left half-written.
+
+        In a resumed run, cuts the log to the checkpoint and validates where that is due.
+        """
+        self._stop.defer(True)
         if trainer.is_global_zero:
             remove_temporaries(self.last.parent, lambda: True)
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Waits with signals; in a resumed run, cuts the log to the checkpoint and validates where that is due."""
-        self._stop.defer(True)
         if not trainer.global_step:
             return
         self._saved = trainer.global_step
@@ -119,31 +114,27 @@ class Checkpoints(Checkpoint):
         """Between two steps: saves where that is due without validation, and stops where that is wanted."""
         if batch_idx % trainer.accumulate_grad_batches or not trainer.global_step:
             return
-        wanted = trainer.strategy.reduce_boolean_decision(self._stop.requested is not None, all=False)
-        if wanted or (trainer.global_step % self._every == 0 and not self.validated):
+        self._stop_where_wanted(trainer)
+        if trainer.global_step % self._every == 0 and not self.validated:
             self._save_last(trainer)
-        if wanted:
-            raise TrainingStopped(self._stop.requested, trainer.global_step)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Saves before validation."""
-        if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
+        if _fitting(trainer):
             self._save_last(trainer)
 
     def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: object) -> None:
-        """Stops where that is wanted: what is validated was saved."""
-        if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking:
-            return
-        if trainer.strategy.reduce_boolean_decision(self._stop.requested is not None, all=False):
-            raise TrainingStopped(self._stop.requested, trainer.global_step)
+        """Stops where that is wanted."""
+        if _fitting(trainer):
+            self._stop_where_wanted(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keeps the best."""
-        if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking:
+        if not _fitting(trainer):
             return
-        score = float(trainer.callback_metrics[MONITOR])
-        if math.isfinite(score) and (self._score is None or score < self._score):
-            self._score = score
+        score = float(trainer.callback_metrics["val/loss"])
+        if math.isfinite(score) and (self.score is None or score < self.score):
+            self.score = score
             trainer.save_checkpoint(self.best)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -159,14 +150,12 @@ class Checkpoints(Checkpoint):
         """The checkpoint that validated best of a run of `step` steps; None where it never validated.
 
         Raises:
-            LofaError: no validation gave a number; DataError: the file is not there any more.
+            LofaError: no validation gave a number.
         """
         if not self.validated or step < self._every:
             return None
-        if self._score is None:
+        if self.score is None:
             raise LofaError("no validation gave a finite loss")
-        if not self.best.exists():
-            raise DataError(f"{self.best}: no such file, though the run validated (loss {self._score:.4g})")
         return self.best
 
     def _due(self, step: int) -> bool:
@@ -179,5 +168,17 @@ class Checkpoints(Checkpoint):
         for logger in trainer.loggers:
             logger.save()
             if isinstance(logger, CsvLog):
-                self._rows = logger.rows
+                self._rows = len(logger.rows)
         trainer.save_checkpoint(self.last)
+
+    def _stop_where_wanted(self, trainer: Trainer) -> None:
+        """Ends the training, once it is saved, where any process got a signal."""
+        if trainer.strategy.reduce_boolean_decision(self._stop.requested is not None, all=False):
+            self._save_last(trainer)
+            by = self._stop.requested.name if self._stop.requested else "a signal to another process"
+            raise TrainingStopped(f"stopped by {by} after step {trainer.global_step}")
+
+
+def _fitting(trainer: Trainer) -> bool:
+    """Whether a training runs, or a validation that belongs to it."""
+    return trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking

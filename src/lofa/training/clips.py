@@ -11,19 +11,11 @@ from PIL import Image
 from tensorboard.compat.proto.summary_pb2 import Summary
 from torch import Tensor
 
-from lofa.adapters import Adapter
+from lofa.adapters import Adapter, merge_batches, unstack
 from lofa.training.adapter_module import AdapterModule
-from lofa.training.batch import PairedBatch
+from lofa.training.module import PairedBatch
 
-__all__ = ["SampleClips", "gif"]
-
-
-def gif(clip: Tensor, fps: float) -> bytes:
-    """uint8 (T, H, W, 3) -> an animated GIF that plays at `fps` frames a second."""
-    frames = [Image.fromarray(frame.numpy()) for frame in clip.cpu()]
-    file = io.BytesIO()
-    frames[0].save(file, format="GIF", save_all=True, append_images=frames[1:], duration=round(1000 / fps), loop=0)
-    return file.getvalue()
+__all__ = ["SampleClips"]
 
 
 class SampleClips(Callback):
@@ -35,24 +27,12 @@ class SampleClips(Callback):
         every: validation runs between two showings
         fps: frames a second
         seed: of the generated noise, the same for all three
-        steps: of the sampler; None takes the backbone's
     """
 
     def __init__(
-        self,
-        captions: Mapping[str, str],
-        clips: int = 2,
-        every: int = 1,
-        fps: float = 8.0,
-        seed: int = 0,
-        steps: int | None = None,
+        self, captions: Mapping[str, str], clips: int = 2, every: int = 1, fps: float = 8.0, seed: int = 0
     ) -> None:
-        self._captions = captions
-        self._clips = clips
-        self._every = every
-        self._fps = fps
-        self._seed = seed
-        self._steps = steps
+        self._captions, self._clips, self._every, self._fps, self._seed = captions, clips, every, fps, seed
         self._runs = 0
         self._fixed: dict[str, Tensor] = {}
 
@@ -79,22 +59,25 @@ class SampleClips(Callback):
         self._runs += 1
         if (self._runs - 1) % self._every:
             return
-        predicted = pl_module.predict_adapters(batch)  # on all processes: a sharded network needs them all
+        predicted = unstack(merge_batches(pl_module(batch)))  # on all processes: a sharded network needs them all
         if not trainer.is_global_zero or not isinstance(trainer.logger, TensorBoardLogger):
             return
-        true = pl_module.true_adapters(batch)
+        true = unstack(merge_batches(batch.stacks))
         for row, name in enumerate(batch.ids[: self._clips]):
-            caption = self._captions[name]
             if name not in self._fixed:
-                self._fixed[name] = self._side_by_side(pl_module, caption, [None, true[row]])
-            clip = torch.cat([self._fixed[name], self._side_by_side(pl_module, caption, [predicted[row]])], dim=2)
-            image = Summary.Image(
-                height=clip.shape[1], width=clip.shape[2], colorspace=3, encoded_image_string=gif(clip, self._fps)
-            )
-            summary = Summary(value=[Summary.Value(tag=f"clips/{name}: base, LoRA, LoFA", image=image)])
-            trainer.logger.experiment.file_writer.add_summary(summary, trainer.global_step)
+                self._fixed[name] = self._side_by_side(pl_module, name, [None, true[row]])
+            clip = torch.cat([self._fixed[name], self._side_by_side(pl_module, name, [predicted[row]])], dim=2)
+            value = Summary.Value(tag=f"clips/{name}: base, LoRA, LoFA", image=self._animated(clip))
+            trainer.logger.experiment.file_writer.add_summary(Summary(value=[value]), trainer.global_step)
 
-    def _side_by_side(self, module: AdapterModule, caption: str, adapters: list[Adapter | None]) -> Tensor:
+    def _side_by_side(self, module: AdapterModule, name: str, adapters: list[Adapter | None]) -> Tensor:
         """uint8 (T, H, n W, 3): a clip of each adapter, all from the same noise."""
-        clips = module.backbone.generate(caption, adapters, seed=[self._seed] * len(adapters), steps=self._steps)
+        clips = module.backbone.generate(self._captions[name], adapters, seed=[self._seed] * len(adapters))
         return rearrange(clips.cpu(), "n t h w c -> t h (n w) c")
+
+    def _animated(self, clip: Tensor) -> Summary.Image:
+        """uint8 (T, H, W, 3) -> an animated GIF."""
+        first, *others = [Image.fromarray(frame.numpy()) for frame in clip]
+        file = io.BytesIO()
+        first.save(file, format="GIF", save_all=True, append_images=others, duration=round(1000 / self._fps), loop=0)
+        return Summary.Image(height=first.height, width=first.width, colorspace=3, encoded_image_string=file.getvalue())

@@ -1,15 +1,11 @@
 """Stage I: W + condition -> response map."""
 
-import torch
 from torch import Tensor
 
-from lofa.adapters import LoraBatch
 from lofa.backbones import Backbone
 from lofa.hypernets import Hypernetwork, Response
-from lofa.training.agreement import Agreement, agreement, maps_of
-from lofa.training.batch import PairedBatch
 from lofa.training.losses import response_loss
-from lofa.training.module import OptimizerFactory, PredictorModule, SchedulerFactory, check_least
+from lofa.training.module import OptimizerFactory, PairedBatch, PredictorModule, SchedulerFactory, check_least
 
 __all__ = ["ResponseModule"]
 
@@ -41,32 +37,22 @@ class ResponseModule(PredictorModule):
     def training_step(self, batch: PairedBatch, batch_idx: int) -> Tensor:
         """Loss (); every `diagnostics_every` steps also precision, recall and cosine."""
         responses = self(batch)
-        with self.exact():
-            cross_entropy, penalty = response_loss(self._parts(responses, batch), self._penalty)
+        cross_entropy, penalty = self._losses(responses, batch)
         loss = cross_entropy + penalty
         self.log("train/loss", loss, prog_bar=True)
         self.log_dict({"train/cross_entropy": cross_entropy, "train/penalty": penalty})
         if self.diagnostics_due(batch_idx):
-            agreed = self._agreement(responses, batch).named("train/response")
-            self.log_now({**agreed, **self.condition_spread(batch.inputs)})
+            agreed = self.agreement("train/response", responses, batch.stacks)
+            self.log_now(agreed | self.condition_spread(batch.inputs))
         return loss
 
     def validation_step(self, batch: PairedBatch, batch_idx: int) -> None:
         """Logs loss, precision, recall and cosine over the validation set."""
         responses = self(batch)
-        with self.exact():
-            loss = sum(response_loss(self._parts(responses, batch), self._penalty))
-        values = {"val/loss": loss, **self._agreement(responses, batch).named("val/response")}
+        values = {"val/loss": sum(self._losses(responses, batch))}
+        values |= self.agreement("val/response", responses, batch.stacks)
         self.log_dict(values, batch_size=len(batch.ids), sync_dist=True)
 
-    def _parts(self, responses: list[Response], batch: PairedBatch) -> list[tuple[Response, list[Tensor], LoraBatch]]:
-        """Prediction, W and truth of each stack."""
-        pairs = zip(responses, batch.stacks, strict=True)
-        return [(response, self.weights_of(stack), stack) for response, stack in pairs]
-
-    def _agreement(self, responses: list[Response], batch: PairedBatch) -> Agreement:
-        with self.exact(), torch.no_grad():
-            return agreement(
-                (maps_of(response, truth, weights, response.tau), (*truth.alpha.shape, *truth.shape))
-                for response, weights, truth in self._parts(responses, batch)
-            )
+    def _losses(self, responses: list[Response], batch: PairedBatch) -> tuple[Tensor, Tensor]:
+        weights = map(self.weights_of, batch.stacks)
+        return response_loss(zip(responses, weights, batch.stacks, strict=True), self._penalty)

@@ -18,19 +18,11 @@ SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1
 
 
 class TrainingStopped(LofaError):
-    """A signal stopped the training; its state after `step` optimizer steps is saved."""
-
-    def __init__(self, by: signal.Signals | None, step: int) -> None:
-        super().__init__(f"stopped by {'a signal to another process' if by is None else by.name} after step {step}")
-        self.step = step
+    """A signal stopped the training, once its state was saved."""
 
 
 class TrainingDiverged(LofaError):
-    """Loss or gradients hold NaN or infinity at the optimizer step after `step`; the weights are as after `step`."""
-
-    def __init__(self, what: str, step: int) -> None:
-        super().__init__(f"{what} NaN or infinite at step {step + 1}")
-        self.step = step
+    """Loss or gradients hold NaN or infinity; the weights are those before this step."""
 
 
 class StopRequest:
@@ -95,6 +87,5 @@ class StopOnNonFinite(Callback):
         self._check(trainer, loss.detach(), "the loss is")
 
     def _check(self, trainer: Trainer, value: Tensor, what: str) -> None:
-        finite = bool(torch.isfinite(value))
-        if not trainer.strategy.reduce_boolean_decision(finite, all=True):
-            raise TrainingDiverged(what, trainer.global_step)
+        if not trainer.strategy.reduce_boolean_decision(bool(value.isfinite()), all=True):
+            raise TrainingDiverged(f"{what} NaN or infinite at step {trainer.global_step + 1}")

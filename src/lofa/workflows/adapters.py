@@ -140,7 +140,7 @@ def _weights(adapter: Adapter, model: str | None) -> tuple[WeightFolder | None, 
     try:
         folder = backbone_folder(known)
         weights = WeightFolder(folder)
-        weights.check((name, (pair.B.shape[0], pair.A.shape[1])) for name, pair in adapter.items())
+        weights.check(adapter)
     except BackboneError as error:
         if model is not None:
             raise

@@ -21,8 +21,8 @@ from lofa.evaluation import (
     write_report,
 )
 from lofa.files import write_json
+from lofa.paths import Location
 from lofa.predict import Predictor
-from lofa.stores import Location
 from lofa.tasks import Task
 from lofa.workflows.runs import read_settings
 

@@ -13,7 +13,7 @@ from lofa.data.samples import LATENTS
 from lofa.errors import ConfigError, DataError, LofaError, nearest
 from lofa.evaluation import write_curves
 from lofa.files import write_json
-from lofa.stores import Location
+from lofa.paths import Location
 from lofa.zoo import LoraJob, LoraOptions, LoraResult, lora_seed, read_clips, train_loras
 
 __all__ = ["FineTuning", "curve_files", "finetune"]

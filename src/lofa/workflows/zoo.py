@@ -7,7 +7,7 @@ from rich.table import Column, Table
 
 from lofa.backbones import Backbone
 from lofa.errors import DataError
-from lofa.stores import Place
+from lofa.paths import Place
 from lofa.zoo import ZooAudit, ZooOptions, ZooReport, build_zoo, verify_zoo
 
 __all__ = ["check_zoo", "train_zoo"]
@@ -39,10 +39,10 @@ def check_zoo(set_dir: Place, backbone: Backbone, options: ZooOptions) -> ZooAud
     folder = set_dir / "zoo"
     audit = verify_zoo(set_dir, backbone, options)
     table = Table("check", Column("looked at", justify="right"), Column("problems", justify="right"), title=str(folder))
-    for name, check in audit.checks.items():
-        table.add_row(name, str(check.looked_at), str(len(check.problems)))
+    for name, count in audit.looked_at.items():
+        table.add_row(name, str(count), str(sum(check == name for check, _, _ in audit.problems)))
     Console().print(table, markup=False)
-    for path, problem in audit.problems:
+    for _, path, problem in audit.problems:
         print(f"{path}: {problem}")
     if audit.quarantined:
         print(f"in quarantine, not used for training: {_first(audit.quarantined)}")

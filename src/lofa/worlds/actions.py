@@ -5,36 +5,34 @@ words: every (verb, word) pair of a held-out single action, and every part of a 
 training class.
 """
 
-import difflib
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
+from typing import NamedTuple
 
-__all__ = ["ACTIONS", "SPLITS", "Action", "Part", "find_action"]
+__all__ = ["ACTIONS", "SPLITS", "Action", "Part"]
 
 
-@dataclass(frozen=True)
-class Part:
+class Part(NamedTuple):
     """One movement; a slot that does not apply is the empty string."""
 
     verb: str
-    limb: str = ""
     side: str = ""
-    speed: str = ""
-    extent: str = ""
+    limb: str = ""
     direction: str = ""
+    extent: str = ""
+    speed: str = ""
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The filled slots."""
+        return tuple(slot for slot in self if slot)
 
     @property
     def name(self) -> str:
-        """Slug of the filled slots, "raise-right-arm-high-fast"."""
-        slots = (self.verb, self.side, self.limb, self.direction, self.extent, self.speed)
-        return "-".join(slot for slot in slots if slot)
-
-    @property
-    def words(self) -> frozenset[str]:
-        """The filled slots."""
-        return frozenset({self.verb, self.limb, self.side, self.speed, self.extent, self.direction} - {""})
+        """ "raise-right-arm-high-fast" """
+        return "-".join(self.words)
 
 
 @dataclass(frozen=True)
@@ -43,11 +41,6 @@ class Action:
 
     name: str
     parts: tuple[Part, ...]
-
-    @property
-    def words(self) -> frozenset[str]:
-        """Every slot word of every part."""
-        return frozenset().union(*(part.words for part in self.parts))
 
     @property
     def group(self) -> str:
@@ -87,15 +80,15 @@ _TABLE: tuple[tuple[str, str, Sequence[str], Sequence[str], Sequence[str]], ...]
     ("curl", "arm", _ANY, _NO, _NO),
 )
 _ARMS = (
-    *(Part("raise", "arm", side) for side in _ONE),
-    *(Part("wave", "arm", side) for side in _ONE),
-    *(Part("punch", "arm", side, direction="sideways") for side in _ONE),
+    *(Part("raise", side, "arm") for side in _ONE),
+    *(Part("wave", side, "arm") for side in _ONE),
+    *(Part("punch", side, "arm", "sideways") for side in _ONE),
     Part("clap", direction="front"),
-    Part("spread", "arm", "both"),
+    Part("spread", "both", "arm"),
 )
 _REST = (
-    *(Part("kick", "leg", side) for side in _ONE),
-    *(Part("lift", "knee", side) for side in _ONE),
+    *(Part("kick", side, "leg") for side in _ONE),
+    *(Part("lift", side, "knee") for side in _ONE),
     *(Part("lean", direction=direction) for direction in ("rightwards", "leftwards")),
     Part("bow"),
     Part("squat"),
@@ -103,15 +96,10 @@ _REST = (
 )
 
 
-def _rank(name: str) -> str:
-    """An order that looks random and never changes."""
-    return hashlib.sha256(name.encode()).hexdigest()
-
-
 def _actions() -> Iterator[Action]:
     for verb, limb, sides, extents, directions in _TABLE:
         for side, direction, extent, speed in product(sides, directions, extents, _SPEED):
-            part = Part(verb, limb, side, speed, extent, direction)
+            part = Part(verb, side, limb, direction, extent, speed)
             yield Action(part.name, (part,))
     for i, arm in enumerate(_ARMS):
         for j, rest in enumerate(_REST):
@@ -125,23 +113,23 @@ def _keys(action: Action) -> set[tuple[str, str]]:
     """What training classes must hold for `action` to be a new composition of known things."""
     if len(action.parts) > 1:
         return {("part", part.name) for part in action.parts}
-    return {(action.group, word) for word in action.words}
+    return {(action.group, word) for word in action.parts[0].words}
 
 
 def _split(actions: dict[str, Action]) -> dict[str, str]:
     """From each group a sixth to test and a twelfth to val, at least one each, while the module's law holds."""
     splits = dict.fromkeys(actions, "train")
     groups: dict[str, list[Action]] = {}
-    for action in sorted(actions.values(), key=lambda action: _rank(action.name)):
+    # an order that looks random and never changes
+    for action in sorted(actions.values(), key=lambda action: hashlib.sha256(action.name.encode()).hexdigest()):
         groups.setdefault(action.group, []).append(action)
     for group in groups.values():
+        needed = set().union(*map(_keys, group))
         for split, share in (("test", 6), ("val", 12)):
             wanted = max(1, round(len(group) / share))
             for action in group:
                 kept = [other for other in group if splits[other.name] == "train" and other is not action]
-                covered = set().union(*(_keys(other) for other in kept))
-                needed = {key for other in group for key in _keys(other)}
-                if wanted and splits[action.name] == "train" and needed <= covered:
+                if wanted and splits[action.name] == "train" and needed <= set().union(*map(_keys, kept)):
                     splits[action.name] = split
                     wanted -= 1
     return splits
@@ -152,11 +140,3 @@ ACTIONS: dict[str, Action] = {action.name: action for action in _actions()}
 
 SPLITS: dict[str, str] = _split(ACTIONS)
 """Class name -> "train", "val" or "test"."""
-
-
-def find_action(name: str) -> Action:
-    """The class called `name`; ValueError with the nearest names where there is none."""
-    if name not in ACTIONS:
-        near = difflib.get_close_matches(name, ACTIONS, n=5, cutoff=0.3)
-        raise ValueError(f"unknown action {name!r} among {len(ACTIONS)}; near: {', '.join(near) or 'none'}")
-    return ACTIONS[name]

@@ -6,7 +6,7 @@ the vocabulary is read off the grammar and not collected from samples.
 
 import re
 from functools import cache
-from itertools import product
+from itertools import chain, product, starmap
 
 import numpy as np
 
@@ -28,9 +28,9 @@ _STYLE = {
     "floor": ("{} background with a floor line", "{} background with floor line"),
 }
 _DRIFT = {"still": ("still camera", "the camera is still", "static camera")} | {
-    way: (f"camera drifting {way}", f"the camera drifts {way}", f"camera moving {way}")
-    for way in DRIFTS
-    if way != "still"
+    drift: (f"camera drifting {drift}", f"the camera drifts {drift}", f"camera moving {drift}")
+    for drift in DRIFTS
+    if drift != "still"
 }
 _LOOK = ("a {size} {body} {noun} on a {style}, {drift}", "{drift}, a {size} {body} {noun} against a {style}")
 _NOUN = ("figure", "person")
@@ -81,11 +81,9 @@ _ORDER = ("{first}, then {second}", "first {first}, then {second}", "{first} and
 def _limb(part: Part) -> tuple[str, ...]:
     if not part.limb or part.limb == "head":
         return ("",)
-    return (
-        (f"both {part.limb}s",)
-        if part.side == "both"
-        else (f"the {part.side} {part.limb}", f"its {part.side} {part.limb}")
-    )
+    if part.side == "both":
+        return (f"both {part.limb}s",)
+    return (f"the {part.side} {part.limb}", f"its {part.side} {part.limb}")
 
 
 @cache
@@ -122,16 +120,14 @@ def appearance_phrases(appearance: Appearance) -> tuple[str, ...]:
     )
 
 
-def caption(appearance: Appearance, action: Action | str | None, rng: np.random.Generator) -> str:
-    """One caption, wordings drawn with `rng`.
+def caption(appearance: Appearance, action: str | None, rng: np.random.Generator) -> str:
+    """One caption, wordings drawn with `rng`; at most 32 words where the text is the grammar's own.
 
-    `action` is a class of the action set or its name, None for a generic pre-training clip, or free text that describes
-    the motion and is used as it is. At most 32 words where the text is the grammar's own.
+    `action` is the name of a class, None for a generic pre-training clip, or text that describes the motion.
     """
-    if isinstance(action, str):
-        motions = action_phrases(ACTIONS[action]) if action in ACTIONS else (action,)
-    else:
-        motions = GENERIC_PHRASES if action is None else action_phrases(action)
+    motions = GENERIC_PHRASES if action is None else (action,)
+    if action in ACTIONS:
+        motions = action_phrases(ACTIONS[action])
     looks = appearance_phrases(appearance)
     look, motion = looks[rng.integers(len(looks))], motions[rng.integers(len(motions))]
     return f"{look}, {motion}"
@@ -145,12 +141,6 @@ def split_words(text: str) -> list[str]:
 @cache
 def vocabulary() -> tuple[str, ...]:
     """Every word a caption of the grammar can use, sorted."""
-    looks = [
-        phrase
-        for body, background, style, drift, size in product(BODIES, BACKGROUNDS, STYLES, DRIFTS, SIZES)
-        # one attribute at a time reaches every word
-        if (body, background) == ("red", "grey") or (style, drift, size) == ("plain", "still", "small")
-        for phrase in appearance_phrases(Appearance(body, background, style, drift, size))
-    ]
-    motions = [phrase for action in ACTIONS.values() for phrase in action_phrases(action)]
-    return tuple(sorted({word for text in (*looks, *motions, *GENERIC_PHRASES) for word in split_words(text)}))
+    looks = starmap(Appearance, product(BODIES, BACKGROUNDS, STYLES, DRIFTS, SIZES))
+    phrases = chain(map(appearance_phrases, looks), map(action_phrases, ACTIONS.values()), [GENERIC_PHRASES])
+    return tuple(sorted({word for texts in phrases for text in texts for word in split_words(text)}))

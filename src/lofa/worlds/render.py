@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from lofa.worlds.appearance import BACKGROUNDS, Appearance
-from lofa.worlds.skeleton import BONES, JOINTS
+from lofa.worlds.skeleton import BONES
 
 __all__ = ["render"]
 
@@ -60,23 +60,14 @@ def render(joints: NDArray[np.floating], appearances: Sequence[Appearance], size
     """Draw B clips.
 
     Args:
-        joints: (B, T, 15, 2), image coordinates in [0, 1] with the camera's drift included, finite.
+        joints: (B, T, 15, 2), finite, image coordinates in [0, 1] with the camera's drift included.
         appearances: B looks; the background moves with the camera's drift.
         size: height and width in pixels.
 
     Returns:
         uint8 (B, T, size, size, 3). A clip does not depend on the others of its batch.
-
-    Raises:
-        ValueError: for another shape, another number of appearances, or coordinates that are not finite.
     """
     points = torch.as_tensor(np.asarray(joints, dtype=np.float32))
-    if points.ndim != 4 or points.shape[2:] != (len(JOINTS), 2):
-        raise ValueError(f"joints are (B, T, {len(JOINTS)}, 2), got {tuple(points.shape)}")
-    if len(appearances) != len(points):
-        raise ValueError(f"{len(points)} clips of joints need as many appearances, got {len(appearances)}")
-    if not torch.isfinite(points).all():
-        raise ValueError("joints hold values that are not finite; fit_pose fills gaps in real poses")
     clips, frames = points.shape[:2]
     video = torch.empty(clips, frames, 3, size, size)
     for clip, look in enumerate(appearances):

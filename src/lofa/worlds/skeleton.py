@@ -64,31 +64,29 @@ def pose(frames: int, curves: Mapping[str, Array | float] | None = None) -> Arra
 def joints_of(q: Array) -> Array:
     """Joints (..., 15, 2) in figure units of poses q (..., P); the lower foot is on y = 0 unless the figure jumps."""
 
-    def get(name: str) -> Array:
-        return q[..., _INDEX[name]]
-
     def vector(degrees: Array, length: Array | float) -> Array:
         angle = np.deg2rad(degrees)
         return np.stack([np.sin(angle) * length, np.cos(angle) * length], -1)
 
-    lean = get("lean")
+    p = {name: q[..., i] for name, i in _INDEX.items()}
+    lean = p["lean"]
     joints = np.zeros((*q.shape[:-1], len(JOINTS), 2))
-    joints[..., 0, :] = vector(180 - lean, _NECK * get("torso"))
-    joints[..., 1, :] = vector(180 - lean, _BELLY * get("torso"))
-    joints[..., 2, :] = joints[..., 0, :] + vector(180 - lean - get("tilt"), _FACE * get("nod"))
+    joints[..., 0, :] = vector(180 - lean, _NECK * p["torso"])
+    joints[..., 1, :] = vector(180 - lean, _BELLY * p["torso"])
+    joints[..., 2, :] = joints[..., 0, :] + vector(180 - lean - p["tilt"], _FACE * p["nod"])
     for k, (side, s) in enumerate((("right", -1.0), ("left", 1.0))):
-        shoulder = joints[..., 0, :] + vector(90 * s - lean, _SHOULDER * get("width")) + vector(-lean, 0.02)
-        arm = s * get(f"{side} arm") - lean
-        elbow = shoulder + vector(arm, _UPPER * get(f"{side} upper"))
-        wrist = elbow + vector(arm + s * get(f"{side} elbow"), _FORE * get(f"{side} fore"))
-        hip = vector(np.full_like(lean, 90 * s), _HIP * get("width"))
-        leg = s * get(f"{side} leg")
-        knee = hip + vector(leg, _THIGH * get(f"{side} thigh"))
-        ankle = knee + vector(leg + s * get(f"{side} knee"), _SHIN * get(f"{side} shin"))
+        shoulder = joints[..., 0, :] + vector(90 * s - lean, _SHOULDER * p["width"]) + vector(-lean, 0.02)
+        arm = s * p[f"{side} arm"] - lean
+        elbow = shoulder + vector(arm, _UPPER * p[f"{side} upper"])
+        wrist = elbow + vector(arm + s * p[f"{side} elbow"], _FORE * p[f"{side} fore"])
+        hip = vector(np.full_like(lean, 90 * s), _HIP * p["width"])
+        leg = s * p[f"{side} leg"]
+        knee = hip + vector(leg, _THIGH * p[f"{side} thigh"])
+        ankle = knee + vector(leg + s * p[f"{side} knee"], _SHIN * p[f"{side} shin"])
         for first, point in ((3, shoulder), (5, hip), (7, elbow), (9, knee), (11, wrist), (13, ankle)):
             joints[..., first + k, :] = point
-    joints[..., 0] += get("x")[..., None]
-    joints[..., 1] -= (joints[..., 13:, 1].max(-1) + get("jump"))[..., None]
+    joints[..., 0] += p["x"][..., None]
+    joints[..., 1] -= (joints[..., 13:, 1].max(-1) + p["jump"])[..., None]
     return joints
 
 
@@ -113,15 +111,13 @@ def place(joints: Array, height: float, camera: Array) -> Array:
 
 
 def fit_pose(keypoints: NDArray[np.floating], height: float = 0.7) -> NDArray[np.float32]:
-    """Centre and scale a real pose sequence (T, 15, 2), in any unit with y down, into the frame.
+    """Centre and scale a real pose sequence (T > 0, 15, 2), in any unit with y down, into the frame.
 
     One translation and one scale for the whole sequence, so that its motion stays. The typical pose becomes at most
     `height` long and every joint lies in [0, 1]; points that are not finite take their joint's mean over time (or the
-    sequence's), and a sequence without extent becomes a dot in the middle. Raises ValueError for another shape.
+    sequence's), and a sequence without extent becomes a dot in the middle.
     """
     points = np.asarray(keypoints, dtype=np.float64)
-    if points.ndim != 3 or points.shape[1:] != (len(JOINTS), 2) or len(points) == 0:
-        raise ValueError(f"a pose sequence is (T, {len(JOINTS)}, 2) with T > 0, got {points.shape}")
     known = np.isfinite(points).all(-1, keepdims=True)
     points = np.where(known, points, 0.0)
     overall = points.sum((0, 1)) / max(int(known.sum()), 1)

@@ -1,30 +1,30 @@
 """Builds the zoo of a prepared set, picked up where it was left."""
 
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import partial
-from hashlib import blake2b
 
-import torch
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from lofa.backbones import Backbone
-from lofa.data import Sample, ZooStore, encoded_path, read_encoded, read_samples
-from lofa.data.samples import LATENTS, find_encoded, prompt_of
-from lofa.errors import DataError, LofaError
-from lofa.stores import Location, Place, locate
-from lofa.zoo.attempts import train_twice
-from lofa.zoo.claim import claimed, remove_leftovers
-from lofa.zoo.groups import plan_groups, shard_plan_path
-from lofa.zoo.jobs import Clips, LoraJob, LoraResult
-from lofa.zoo.options import ZooOptions
-from lofa.zoo.plan import LoraPlan, plan_zoo
-from lofa.zoo.progress import zoo_bar
+from lofa.data import ZooStore, read_samples
+from lofa.data.samples import find_encoded
+from lofa.errors import DataError
+from lofa.files import remove_temporaries
+from lofa.paths import Location, Place, locate
+from lofa.zoo.claim import claimed, living_shards
+from lofa.zoo.jobs import LoraJob, LoraResult, lora_seed, read_clips
+from lofa.zoo.options import LoraOptions, ZooOptions
+from lofa.zoo.plan import LoraPlan, plan_groups, plan_zoo, shard_plan_path
 from lofa.zoo.store import settled, write
-from lofa.zoo.trainer import adapted_layers, loras_at_once
+from lofa.zoo.trainer import adapted_layers, loras_at_once, train_loras
 
-__all__ = ["ZooReport", "build_zoo", "lora_seed", "read_clips"]
+__all__ = ["ZooReport", "build_zoo"]
+
+RETRY_RATE = 0.3
+"""Factor on the learning rate of the second attempt."""
 
 
 @dataclass(frozen=True)
@@ -54,28 +54,6 @@ class ZooReport:
         return 3600 * self.trained / self.seconds
 
 
-def lora_seed(sample_id: str) -> int:
-    """The seed of the LoRA anchored at a sample: its own, and the same in every set, batch and shard."""
-    return int.from_bytes(blake2b(sample_id.encode(), digest_size=4).digest()) >> 1
-
-
-def read_clips(set_dir: Location, samples: Sequence[Sample], backbone: Backbone) -> Clips:
-    """Latents and text conditions of encoded samples of one size.
-
-    Raises:
-        DataError: one is missing, damaged or foreign, or of another size than the first.
-    """
-    encoded = [read_encoded(set_dir, sample, backbone, [LATENTS]) for sample in samples]
-    latents = [one.latents for one in encoded if one.latents is not None]
-    for sample, one in zip(samples, latents, strict=True):
-        if one.shape != latents[0].shape:
-            raise DataError(
-                f"{encoded_path(set_dir, sample.id)}: latents {tuple(one.shape)}, but {samples[0].id!r} of the same "
-                f"size has {tuple(latents[0].shape)}; delete the file and run `lofa prepare` again"
-            )
-    return Clips(torch.stack(latents), prompt_of(encoded))
-
-
 def build_zoo(
     set_dir: Location, backbone: Backbone, options: ZooOptions, progress: bool = True, retry: bool = False
 ) -> ZooReport:
@@ -98,7 +76,6 @@ def build_zoo(
             backbone or other options, or a shard that another process builds.
         WriteError: a full disk; what was written is whole.
         ConfigError: a layer kind that the backbone does not have.
-        LofaError: a group that is too large for the GPU.
     """
     begun = time.perf_counter()
     set_dir = locate(set_dir)
@@ -108,24 +85,33 @@ def build_zoo(
     mine = {plan.anchor.id: plan for plan in plan_zoo(read_samples(set_dir), options)[part - 1 :: parts]}
     for plan in list(mine.values())[:1]:
         find_encoded(set_dir, plan.anchor, backbone)  # a foreign set is refused before anything is written
-    with _memory_explained(backbone), claimed(store, shard):
-        remove_leftovers(store, shard, [shard_plan_path(store, shard), *map(store.path, mine)])
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    bar = Progress(*columns, disable=not progress)
+    with claimed(store, shard):
+        own = [shard_plan_path(store, shard), *map(store.path, mine)]
+        remove_temporaries(store.folder, lambda: not living_shards(store, shard), {path.name for path in own})
         known = settled(store, backbone, options)
         done = {name: entry for name, entry in known.items() if entry.status == "ok" or not retry}
         groups = plan_groups(store, mine, done, backbone, options, partial(_at_once, set_dir, backbone, options))
         given_up = {name: done[name].reason for name in mine if name in done and done[name].status == "quarantined"}
         present = sum(name in done for name in mine) - len(given_up)
         unreadable: dict[str, str] = {}
-        losses: list[tuple[float, float]] = []
-        with zoo_bar(sum(map(len, groups)), options.steps, progress) as bar:
+        results: list[LoraResult] = []
+        task, finished = bar.add_task("LoRAs", total=sum(map(len, groups))), 0
+
+        def on_step(loras: int, step: int) -> None:
+            bar.advance(task, loras / options.steps)
+
+        with bar:
             for group in groups:
-                results, damaged = _build_group(set_dir, group, done, backbone, options, bar.step)
+                made, damaged = _build_group(store, group, done, backbone, options, on_step)
                 unreadable |= damaged
-                given_up |= {one.id: one.failure or "" for one in results if one.adapter is None}
-                losses += [(one.first_loss, one.final_loss) for one in results if one.adapter is not None]
-                first, final = _means(losses)
-                bar.batch(len(group), "" if first is None else f"loss {first:.4f} -> {final:.4f}")
-    first, final = _means(losses)
+                results += made
+                finished += len(group)
+                bar.update(task, completed=finished)
+    given_up |= {one.id: one.failure or "" for one in results if one.adapter is None}
+    losses = [(one.first_loss, one.final_loss) for one in results if one.adapter is not None]
+    first, final = (sum(column) / len(losses) for column in zip(*losses, strict=True)) if losses else (None, None)
     return ZooReport(
         trained=len(losses),
         present=present,
@@ -138,7 +124,7 @@ def build_zoo(
 
 
 def _build_group(
-    set_dir: Place,
+    store: ZooStore,
     group: Sequence[LoraPlan],
     done: Collection[str],
     backbone: Backbone,
@@ -146,54 +132,58 @@ def _build_group(
     on_step: Callable[[int, int], None],
 ) -> tuple[list[LoraResult], dict[str, str]]:
     """Trains a group with all its members and writes those not done; their results, and why others have none."""
-    jobs, damaged = _read_jobs(set_dir, group, backbone)
-    lacking = {name: reason for name, reason in damaged.items() if name not in done}
-    if jobs.keys() <= set(done):
-        return [], lacking
-    trained = {result.id: result for result in train_twice(backbone, list(jobs.values()), options, on_step)}
-    new = [plan for plan in group if plan.anchor.id in trained.keys() - set(done)]
-    for plan in new:
-        write(ZooStore(set_dir), plan, trained[plan.anchor.id], jobs[plan.anchor.id].seed, backbone, options)
-    return [trained[plan.anchor.id] for plan in new], lacking
-
-
-def _read_jobs(
-    set_dir: Place, plans: Iterable[LoraPlan], backbone: Backbone
-) -> tuple[dict[str, LoraJob], dict[str, str]]:
-    """The jobs of plans, and why others have none, both by id."""
-    jobs: dict[str, LoraJob] = {}
-    damaged: dict[str, str] = {}
-    for plan in plans:
-        name = plan.anchor.id
+    ready, damaged = [], {}
+    for plan in group:
         try:
-            held_out = read_clips(set_dir, plan.held_out, backbone) if plan.held_out else None
-            jobs[name] = LoraJob(name, read_clips(set_dir, plan.clips, backbone), lora_seed(name), held_out)
+            ready.append((plan, _read_job(store.set_dir, plan, backbone)))
         except DataError as error:
-            damaged[name] = str(error)
-    return jobs, damaged
+            damaged[plan.anchor.id] = str(error)
+    results = []
+    if any(job.id not in done for _, job in ready):
+        trained = _train_twice(backbone, [job for _, job in ready], options, on_step)
+        for (plan, job), result in zip(ready, trained, strict=True):
+            if job.id not in done:
+                write(store, plan, result, backbone, options)
+                results.append(result)
+    return results, {name: reason for name, reason in damaged.items() if name not in done}
+
+
+def _train_twice(
+    backbone: Backbone, jobs: Sequence[LoraJob], options: LoraOptions, on_step: Callable[[int, int], None]
+) -> list[LoraResult]:
+    """Trains the jobs at once, and those that fail once more at once with `RETRY_RATE` times the learning rate.
+
+    Failed are LoRAs that are not finite and those that don't lower the loss of their own clips. `failure` says why each
+    attempt failed; `adapter` is None where both did.
+    """
+    results = [_judge(result) for result in train_loras(backbone, jobs, replace(options, batch=len(jobs)), on_step)]
+    failed = [index for index, result in enumerate(results) if result.adapter is None]
+    if failed:
+        slower = replace(options, batch=len(failed), lr=RETRY_RATE * options.lr)
+        for index, result in zip(failed, train_loras(backbone, [jobs[i] for i in failed], slower), strict=True):
+            second = _judge(result)
+            reasons = [f"with lr={one.lr:g} {one.failure}" for one in (results[index], second) if one.failure]
+            results[index] = replace(second, failure="; ".join(reasons))
+    return results
+
+
+def _judge(result: LoraResult) -> LoraResult:
+    """The result, without its adapter where that is of no use."""
+    if result.adapter is None or result.final_loss < result.first_loss:
+        return result
+    losses = f"{result.first_loss:.4f} -> {result.final_loss:.4f}"
+    return replace(result, adapter=None, failure=f"nothing was learned: the loss of its own clips went {losses}")
+
+
+def _read_job(set_dir: Place, plan: LoraPlan, backbone: Backbone) -> LoraJob:
+    """The job of a plan (DataError: a sample can't be read)."""
+    held_out = read_clips(set_dir, plan.held_out, backbone) if plan.held_out else None
+    return LoraJob(plan.anchor.id, read_clips(set_dir, plan.clips, backbone), lora_seed(plan.anchor.id), held_out)
 
 
 def _at_once(set_dir: Place, backbone: Backbone, options: ZooOptions, alike: Sequence[LoraPlan]) -> int:
     """How many LoRAs of one size a group takes, judged by the first that can be read."""
-    jobs = (job for plan in alike for job in _read_jobs(set_dir, [plan], backbone)[0].values())
-    job = next(jobs, None)
-    return 1 if job is None else loras_at_once(backbone, job, options)
-
-
-@contextmanager
-def _memory_explained(backbone: Backbone) -> Iterator[None]:
-    """Says what to do (LofaError) where the block needs more memory than the GPU has."""
-    try:
-        yield
-    except torch.OutOfMemoryError:
-        raise LofaError(
-            f"the LoRAs trained at once don't fit in the memory of {backbone.device}: give a smaller zoo.batch or "
-            "zoo.memory, zoo.accumulate=<parts of a step>, or backbone.gradient_checkpointing=true"
-        ) from None
-
-
-def _means(losses: Sequence[tuple[float, float]]) -> tuple[float, float] | tuple[None, None]:
-    if not losses:
-        return None, None
-    first, final = (sum(column) / len(losses) for column in zip(*losses, strict=True))
-    return first, final
+    for plan in alike:
+        with suppress(DataError):
+            return loras_at_once(backbone, _read_job(set_dir, plan, backbone), options)
+    return 1

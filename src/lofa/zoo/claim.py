@@ -4,20 +4,16 @@ The process holds a lock on the shard's index file. The system ends it with the 
 what lies about without a lock was left behind. An object store has no locks: there, starting a shard once is up to you.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from lofa.data import ZooStore
 from lofa.errors import DataError
-from lofa.files import remove_temporaries
-from lofa.locks import is_locked, locked
 from lofa.paths import inside
-from lofa.stores import Place
+from lofa.processes import is_locked, locked
 
-__all__ = ["claimed", "living_shards", "remove_leftovers"]
-
-_ANY = "*-of-*"
+__all__ = ["claimed", "living_shards"]
 
 
 @contextmanager
@@ -34,31 +30,15 @@ def claimed(store: ZooStore, shard: str) -> Iterator[None]:
     with locked(index) as own:
         if not own:
             raise DataError(f"{store.folder}: another process is building shard {shard}; wait for it, or stop it")
-        parts = shard.rpartition("-")[2]
-        foreign = [other for other in living_shards(store, shard) if other.rpartition("-")[2] != parts]
-        if foreign:
-            raise DataError(
-                f"{store.folder}: shard {foreign[0]} is being built, which has LoRAs in common with shard {shard}; "
-                "wait for it, or divide the zoo into the same number of shards"
-            )
+        for other in living_shards(store, shard):
+            if other.rpartition("-")[2] != shard.rpartition("-")[2]:
+                common = f"shard {other} is being built, which has LoRAs in common with shard {shard}"
+                raise DataError(f"{store.folder}: {common}; wait for it, or make as many shards")
         yield
 
 
 def living_shards(store: ZooStore, own: str = "") -> list[str]:
     """The shards, but for `own`, that a process is building now."""
-    living = []
-    for index in store.files(store.index(_ANY).name):
-        shard = index.name.removeprefix("index-").removesuffix(".jsonl")
-        if shard != own and isinstance(index, Path) and is_locked(index):
-            living.append(shard)
-    return living
-
-
-def remove_leftovers(store: ZooStore, shard: str, goals: Collection[Place]) -> None:
-    """Removes the temporaries that killed processes left: all, or while other shards live those on the way to `goals`.
-
-    Args:
-        shard: that this process holds.
-        goals: files that this shard alone writes.
-    """
-    remove_temporaries(store.folder, lambda: not living_shards(store, shard), {goal.name for goal in goals})
+    indices = [index for index in store.files(store.index("*-of-*").name) if isinstance(index, Path)]
+    shards = {index.stem.removeprefix("index-"): index for index in indices}
+    return [shard for shard, index in shards.items() if shard != own and is_locked(index)]

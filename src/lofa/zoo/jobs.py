@@ -1,13 +1,20 @@
 """What goes into the training of one LoRA and what comes out."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from hashlib import blake2b
 
+import torch
 from torch import Tensor
 
 from lofa.adapters import Adapter
+from lofa.backbones import Backbone
 from lofa.conditions import Condition
+from lofa.data import Sample, read_encoded
+from lofa.data.samples import LATENTS, prompt_of
+from lofa.paths import Location
 
-__all__ = ["Clips", "LoraJob", "LoraResult"]
+__all__ = ["Clips", "LoraJob", "LoraResult", "lora_seed", "read_clips"]
 
 
 @dataclass(frozen=True)
@@ -76,3 +83,14 @@ class LoraResult:
     lr: float = 0.0
     seconds: float = 0.0
     failure: str | None = None
+
+
+def lora_seed(sample_id: str) -> int:
+    """The seed of the LoRA anchored at a sample: its own, and the same in every set, batch and shard."""
+    return int.from_bytes(blake2b(sample_id.encode(), digest_size=4).digest()) >> 1
+
+
+def read_clips(set_dir: Location, samples: Sequence[Sample], backbone: Backbone) -> Clips:
+    """Latents and text conditions of encoded samples of one size (DataError: one is missing, damaged or foreign)."""
+    encoded = [read_encoded(set_dir, sample, backbone, [LATENTS]) for sample in samples]
+    return Clips(torch.stack([one.latents for one in encoded if one.latents is not None]), prompt_of(encoded))

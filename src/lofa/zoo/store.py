@@ -2,15 +2,12 @@
 
 import json
 import math
-from collections.abc import Mapping
-from typing import Any
 
 from lofa.backbones import Backbone
 from lofa.data import ZooEntry, ZooStore
 from lofa.errors import DataError
 from lofa.files import read_metadata
-from lofa.zoo.groups import read_shard_plan, shard_plan_path
-from lofa.zoo.jobs import LoraResult
+from lofa.zoo.jobs import LoraResult, lora_seed
 from lofa.zoo.options import ZooOptions
 from lofa.zoo.plan import LoraPlan
 
@@ -26,42 +23,25 @@ def settled(store: ZooStore, backbone: Backbone, options: ZooOptions) -> dict[st
         DataError: they were trained for another backbone or with other options; what differs is named.
     """
     entries = store.entries()
-    ready = [name for name, entry in entries.items() if entry.status == "ok" and store.path(name).is_file()]
-    for name in ready[:: max(1, len(ready) // _CHECKED)]:
-        metadata = read_metadata(store.path(name))
-        recipe = json.loads(metadata.get("recipe", "{}"))
-        _check_begun(store, str(store.path(name)), metadata, recipe, backbone, options)
-    quarantined = [name for name, entry in entries.items() if entry.status == "quarantined"]
-    plan = read_shard_plan(store, options.shard_name)
-    if quarantined and plan is not None:
-        path = shard_plan_path(store, options.shard_name)
-        _check_begun(store, str(path), vars(plan), plan.recipe, backbone, options)
-    return {name: entries[name] for name in (*ready, *quarantined)}
-
-
-def _check_begun(
-    store: ZooStore,
-    where: str,
-    made_for: Mapping[str, Any],
-    before: Mapping[str, object],
-    backbone: Backbone,
-    options: ZooOptions,
-) -> None:
+    entries = {name: one for name, one in entries.items() if one.status != "ok" or store.path(name).is_file()}
+    ready = [name for name, entry in entries.items() if entry.status == "ok"]
     now = options.recipe()
-    changed = [f"{key}={before.get(key)!r} (now {now[key]!r})" for key in now if before.get(key) != now[key]]
-    if not backbone.accepts(made_for.get("backbone_fingerprint")):
-        found = f"{made_for.get('backbone', 'unknown')!r}, fingerprint {made_for.get('backbone_fingerprint')}"
-        changed.insert(0, f"backbone {found} (now {backbone.name!r}, fingerprint {backbone.fingerprint})")
-    if changed:
-        raise DataError(
-            f"{where}: this zoo was begun with {', '.join(changed)}. Go on with that, delete "
-            f"the folder {store.folder}, or prepare a set of another name: data=<name>"
-        )
+    for path in map(store.path, ready[:: max(1, len(ready) // _CHECKED)]):
+        metadata = read_metadata(path)
+        before, fingerprint = json.loads(metadata.get("recipe", "{}")), metadata.get("backbone_fingerprint")
+        changed = [f"{key}={before.get(key)!r} (now {now[key]!r})" for key in now if before.get(key) != now[key]]
+        if not backbone.accepts(fingerprint):
+            found = f"{metadata.get('backbone', 'unknown')!r}, fingerprint {fingerprint}"
+            changed.insert(0, f"backbone {found} (now {backbone.name!r}, fingerprint {backbone.fingerprint})")
+        if changed:
+            raise DataError(
+                f"{path}: this zoo was begun with {', '.join(changed)}. Go on with that, delete the folder "
+                f"{store.folder}, or prepare a set of another name: data=<name>"
+            )
+    return entries
 
 
-def write(
-    store: ZooStore, plan: LoraPlan, result: LoraResult, seed: int, backbone: Backbone, options: ZooOptions
-) -> None:
+def write(store: ZooStore, plan: LoraPlan, result: LoraResult, backbone: Backbone, options: ZooOptions) -> None:
     """Writes the adapter and its line in this shard's index; where there is none a line that puts it in quarantine."""
     first, final = (loss if math.isfinite(loss) else None for loss in (result.first_loss, result.final_loss))
     status = "quarantined" if result.adapter is None else "ok"
@@ -74,18 +54,17 @@ def write(
         "rank": options.rank,
         "alpha": options.alpha,
         "steps": result.steps,
-        "seed": seed,
+        "seed": lora_seed(result.id),
         "lr": None if result.lr == options.lr else result.lr,
         "first_loss": result.first_loss,
         "final_loss": result.final_loss,
         "held_first_loss": result.held_first_loss,
         "held_final_loss": result.held_final_loss,
-    }
-    metadata = {key: str(value) for key, value in facts.items() if value is not None} | {
         "backbone": backbone.name,
         "backbone_fingerprint": backbone.fingerprint,
         "caption": plan.anchor.caption,
         "clips": json.dumps([sample.id for sample in plan.clips]),
         "recipe": json.dumps(options.recipe()),
     }
+    metadata = {key: str(value) for key, value in facts.items() if value is not None}
     store.add(result.adapter, entry, options.shard_name, metadata)

@@ -1,10 +1,10 @@
 """Wan 2.1 and 2.2, as https://github.com/Wan-Video/Wan2.1 and diffusers' WanTransformer3DModel name their layers."""
 
-from lofa.adapters.families.renamed import RenamedFamily
+from lofa.adapters.families.family import Family
 
 __all__ = ["WAN"]
 
-WAN = RenamedFamily(
+WAN = Family(
     name="wan",
     components={"transformer": "high", "transformer_2": "low"},  # of 2.2: the noise levels that each is for
     table={

@@ -7,10 +7,10 @@ from typing import Protocol
 import torch
 
 from lofa.adapters.families import FAMILIES
-from lofa.adapters.formats import diffusers, peft, reference
+from lofa.adapters.formats import diffusers, peft
 from lofa.adapters.formats.container import PICKLE_SUFFIXES, RawFile, read_raw
 from lofa.adapters.formats.foreign import ForeignLora, recognise
-from lofa.adapters.formats.original import COMFYUI, KOHYA
+from lofa.adapters.formats.original import COMFYUI, KOHYA, REFERENCE
 from lofa.adapters.lowrank import LowRank
 from lofa.adapters.names import split_components, split_name
 from lofa.errors import AdapterFormatError
@@ -55,10 +55,8 @@ FORMATS: dict[str, AdapterFormat] = {
     "comfyui": COMFYUI,
     "kohya": KOHYA,
     "peft": peft,
-    "reference": reference,
+    "reference": REFERENCE,
 }
-
-
 _ENDINGS = (*PICKLE_SUFFIXES, ".safetensors")
 
 
@@ -79,9 +77,7 @@ def detect_format(raw: RawFile) -> str:
         return found
     if found is None:
         raise raw.error(f"no adapter file of a known format ({', '.join(FORMATS)})")
-    raise raw.error(
-        f"{found}; LoFA has layer tables for {', '.join(FAMILIES)} alone, so it can be inspected but not used"
-    )
+    raise raw.error(f"{found}, which can be inspected but not used: LoFA has layer tables for {', '.join(FAMILIES)}")
 
 
 def read_adapter(path: str | Path) -> tuple[dict[str, LowRank], dict[str, str]]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lofa.adapters.lowrank import LowRank
-from lofa.adapters.names import split_components
+from lofa.adapters.names import split_name
 from lofa.errors import AdapterFormatError, DataError
 from lofa.files import read_json, read_metadata, read_tensors, read_torch
 
@@ -20,11 +20,11 @@ __all__ = [
     "RawPair",
     "collect_pairs",
     "folded",
+    "header",
     "in_range",
-    "metadata_to_keep",
-    "pop_component",
     "read_raw",
     "single_component",
+    "split_header",
 ]
 
 CONFIG_NAME = "adapter_config.json"
@@ -93,9 +93,7 @@ def read_raw(path: str | Path) -> RawFile:
         raise AdapterFormatError(str(error)) from None
     for name, tensor in raw.tensors.items():
         if not bool(torch.isfinite(_computable(tensor)).all()):
-            raise AdapterFormatError(
-                f"{path}: tensor {name} holds NaN or infinity; the adapter is spoilt, make it again"
-            )
+            raise AdapterFormatError(f"{path}: tensor {name} holds NaN or infinity")
     return raw
 
 
@@ -115,16 +113,12 @@ def _read_folder(path: Path) -> RawFile:
 
 
 def _read_file(path: Path) -> RawFile:
-    if path.suffix in PICKLE_SUFFIXES:
-        return RawFile(path, _read_pickle(path))
-    return RawFile(path, read_tensors(path), read_metadata(path))
-
-
-def _read_pickle(path: Path) -> dict[str, Tensor]:
+    if path.suffix not in PICKLE_SUFFIXES:
+        return RawFile(path, read_tensors(path), read_metadata(path))
     content = read_torch(path)
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
         raise DataError(f"{path}: holds a {type(content).__name__} that is no dict of tensors")
-    return content
+    return RawFile(path, content)
 
 
 def collect_pairs(raw: RawFile, prefix: str = "") -> dict[str, RawPair]:
@@ -220,33 +214,39 @@ def _cast(tensor: Tensor, dtype: torch.dtype | None, where: str) -> Tensor:
     return stored
 
 
-def metadata_to_keep(metadata: Mapping[str, str]) -> dict[str, str]:
-    """Header strings without those that belong to the container and would be wrong in another file."""
-    return {key: value for key, value in metadata.items() if key not in ("format", DIFFUSERS_METADATA)}
-
-
-def pop_component(raw: RawFile, metadata: dict[str, str]) -> str | None:
-    """Takes the component out of the header strings; None where they name none.
+def split_header(raw: RawFile) -> tuple[dict[str, str], str | None]:
+    """The header's strings without those of the container, and the component that it names.
 
     Raises:
         AdapterFormatError: a string that can be no component.
     """
-    component = metadata.pop(COMPONENT, None)
+    strings = dict(raw.metadata)
+    component = strings.pop(COMPONENT, None)
     if component is not None and not component.isidentifier():
         raise raw.error(f"the header entry {COMPONENT} is {component!r}, no name of a pipeline component")
-    return component
+    return {key: value for key, value in strings.items() if key not in _CONTAINER}, component
 
 
-def single_component(layers: Mapping[str, LowRank], format: str) -> tuple[str, list[str]]:
-    """(component, module paths) of an adapter for a format that holds one component.
+def header(metadata: Mapping[str, str], component: str | None = None) -> dict[str, str]:
+    """The header's strings of a file, without those that were the container's and would be wrong in another one."""
+    kept = {key: value for key, value in metadata.items() if key not in _CONTAINER}
+    return {"format": "pt", **kept} | ({} if component is None else {COMPONENT: component})
+
+
+_CONTAINER = ("format", DIFFUSERS_METADATA)
+
+
+def single_component(layers: Mapping[str, LowRank], format: str) -> tuple[str, dict[str, LowRank]]:
+    """(component, module path -> pair) of an adapter for a format that holds one component.
 
     Raises:
         AdapterFormatError: no layers, or more than one component.
     """
-    groups = split_components(layers)
-    if len(groups) != 1:
+    names = [split_name(name) for name in layers]
+    components = dict.fromkeys(component for component, _ in names)
+    if len(components) != 1:
         raise AdapterFormatError(
-            f"the {format} format holds one component, the adapter has {', '.join(groups) or 'no layers'}; "
+            f"the {format} format holds one component, the adapter has {', '.join(components) or 'no layers'}; "
             "use format=diffusers"
         )
-    return next(iter(groups.items()))
+    return next(iter(components)), {path: pair for (_, path), pair in zip(names, layers.values(), strict=True)}

@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
-from lofa.adapters.formats.container import DIFFUSERS_METADATA, RawFile, collect_pairs, folded, metadata_to_keep
-from lofa.adapters.formats.scaling import peft_scale
+from lofa.adapters.formats.container import DIFFUSERS_METADATA, RawFile, collect_pairs, folded, header, split_header
+from lofa.adapters.formats.peft import peft_scale
 from lofa.adapters.lowrank import LowRank
 from lofa.adapters.names import split_name
 from lofa.files import save_tensors
@@ -38,10 +38,9 @@ def read(raw: RawFile) -> tuple[dict[str, LowRank], dict[str, str]]:
     layers = {}
     for name, pair in collect_pairs(raw).items():
         component, path = split_name(name)
-        config = configs.get(component)
-        default = 1.0 if config is None else peft_scale(config, path, pair.A.shape[0], raw)
-        layers[name] = pair.to_low_rank(default)
-    return layers, metadata_to_keep(raw.metadata)
+        scale = peft_scale(configs[component], path, pair.A.shape[0], raw) if component in configs else 1.0
+        layers[name] = pair.to_low_rank(scale)
+    return layers, split_header(raw)[0]
 
 
 def _configs(raw: RawFile) -> dict[str, dict[str, Any]]:
@@ -60,9 +59,8 @@ def _configs(raw: RawFile) -> dict[str, dict[str, Any]]:
 
 def write(path: Path, layers: Mapping[str, LowRank], metadata: Mapping[str, str], dtype: torch.dtype | None) -> None:
     """Writes the file."""
-    tensors = {}
+    tensors: dict[str, torch.Tensor] = {}
     for name, pair in layers.items():
-        tensors[f"{name}.lora_A.weight"], tensors[f"{name}.lora_B.weight"] = folded(
-            pair, dtype, f"{path}: layer {name}"
-        )
-    save_tensors(path, tensors, {"format": "pt", **metadata_to_keep(metadata)})
+        A, B = folded(pair, dtype, f"{path}: layer {name}")
+        tensors |= {f"{name}.lora_A.weight": A, f"{name}.lora_B.weight": B}
+    save_tensors(path, tensors, header(metadata))

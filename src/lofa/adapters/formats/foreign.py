@@ -26,7 +26,6 @@ _FORMATS = {
     "cloneofsimo": re.compile(r"(?P<part>unet|text_encoder):(?P<layer>\d+):(?:(?P<down>down)|up)(?P<alpha>)"),
 }
 _MODEL_OF_WIDTH = {768: "Stable Diffusion 1.x", 1024: "Stable Diffusion 2.x", 2048: "SDXL"}
-_SDXL_ENCODERS = ("te1", "te2")
 
 
 @dataclass(frozen=True)
@@ -55,8 +54,11 @@ class ForeignLora:
 
 def recognise(raw: RawFile) -> ForeignLora | None:
     """What the file is by its tensors' names; None where most of them fit no format here."""
-    found = ((format, _matches(pattern, raw)) for format, pattern in _FORMATS.items())
-    format, matches = max(found, key=lambda item: len(item[1]))
+    found = {
+        format: {name: match for name in raw.tensors if (match := pattern.fullmatch(name))}
+        for format, pattern in _FORMATS.items()
+    }
+    format, matches = max(found.items(), key=lambda item: len(item[1]))
     if 2 * len(matches) <= len(raw.tensors):
         return None
     alphas = [raw.tensors[name].reshape(-1) for name, match in matches.items() if match["alpha"]]
@@ -75,13 +77,9 @@ def recognise(raw: RawFile) -> ForeignLora | None:
     )
 
 
-def _matches(pattern: re.Pattern[str], raw: RawFile) -> dict[str, re.Match[str]]:
-    return {name: match for name in raw.tensors if (match := pattern.fullmatch(name))}
-
-
 def _model(format: str, downs: Mapping[str, list[Tensor]]) -> str:
     """The model that the A (r, in, ...) of each part were made for."""
-    if downs.keys() & set(_SDXL_ENCODERS):
+    if downs.keys() & {"te1", "te2"}:
         return "SDXL"
     if format != "comfyui":
         for part in ("unet", "te", "text_encoder"):

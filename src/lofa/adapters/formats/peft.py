@@ -4,32 +4,32 @@ Tensors are `base_model.model.<path>.lora_A.weight` (r, in) and `.lora_B.weight`
 configuration's `lora_alpha / r`, so `lora_alpha` = alpha * r, with patterns for layers that differ from the first.
 """
 
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from lofa.adapters.families import canonical_pairs
 from lofa.adapters.formats.container import (
-    COMPONENT,
     CONFIG_NAME,
     PEFT_WEIGHTS,
     RawFile,
     collect_pairs,
+    header,
     in_range,
-    metadata_to_keep,
-    pop_component,
     single_component,
+    split_header,
 )
-from lofa.adapters.formats.scaling import peft_scale
 from lofa.adapters.lowrank import LowRank
 from lofa.adapters.names import join_name
 from lofa.errors import DataError
 from lofa.files import atomic_write, read_json, save_tensors, write_json
 from lofa.targets import Kind, holds_only
 
-__all__ = ["KIND", "ONE_COMPONENT", "matches", "read", "write"]
+__all__ = ["KIND", "ONE_COMPONENT", "matches", "peft_scale", "read", "write"]
 
 _PREFIX = "base_model.model."
 ONE_COMPONENT = True
@@ -56,39 +56,53 @@ def read(raw: RawFile) -> tuple[dict[str, LowRank], dict[str, str]]:
     config = raw.config or {}
     if config.get("peft_type") != "LORA":
         raise raw.error(f"a PEFT adapter of type {config.get('peft_type')!r}, only LORA can be read")
-    metadata = metadata_to_keep(raw.metadata)
-    component = pop_component(raw, metadata) or "transformer"
+    metadata, component = split_header(raw)
     pairs = {
         path: pair.to_low_rank(peft_scale(config, path, pair.A.shape[0], raw))
         for path, pair in collect_pairs(raw, _PREFIX).items()
     }
-    return {join_name(component, path): pair for path, pair in canonical_pairs(pairs).items()}, metadata
+    layers = {join_name(component or "transformer", path): pair for path, pair in canonical_pairs(pairs).items()}
+    return layers, metadata
+
+
+def peft_scale(config: Mapping[str, Any], path: str, rank: int, raw: RawFile) -> float:
+    """The multiplier of a layer: `lora_alpha / r`, or `lora_alpha / sqrt(r)` for rank-stabilised LoRA, with patterns.
+
+    Raises:
+        AdapterFormatError: a DoRA or otherwise extended configuration, or one without a usable lora_alpha.
+    """
+    for option in ("use_dora", "fan_in_fan_out", "lora_bias"):
+        if config.get(option):
+            raise raw.error(f"made with {option}={config[option]}, which is more than alpha * B @ A")
+    alpha = config.get("lora_alpha", rank)
+    patterns = config.get("alpha_pattern") or {}
+    try:
+        alpha = next((value for key, value in patterns.items() if re.match(rf"(.*\.)?({key})$", path)), alpha)
+    except (AttributeError, re.error) as error:
+        raise raw.error(f"alpha_pattern is no table of layer patterns ({error})") from None
+    if not isinstance(alpha, int | float) or not math.isfinite(alpha):
+        raise raw.error(f"lora_alpha of {path} is {alpha!r}, not a number")
+    return float(alpha) / (math.sqrt(rank) if config.get("use_rslora") else rank)
 
 
 def write(path: Path, layers: Mapping[str, LowRank], metadata: Mapping[str, str], dtype: torch.dtype | None) -> None:
-    """Writes the folder.
-
-    Raises:
-        AdapterFormatError: more than one component.
-    """
-    component, paths = single_component(layers, "peft")
-    pairs = {
-        module: in_range(layers[join_name(component, module)], dtype, f"{path}: layer {module}") for module in paths
-    }
+    """Writes the folder (AdapterFormatError: more than one component)."""
+    component, pairs = single_component(layers, "peft")
+    pairs = {module: in_range(pair, dtype, f"{path}: layer {module}") for module, pair in pairs.items()}
     tensors = {}
     for module, pair in pairs.items():
         tensors[f"{_PREFIX}{module}.lora_A.weight"] = pair.A
         tensors[f"{_PREFIX}{module}.lora_B.weight"] = pair.B
     ranks = {module: pair.rank for module, pair in pairs.items()}
     alphas = {module: pair.alpha.item() * pair.rank for module, pair in pairs.items()}
-    first = paths[0]
+    first = next(iter(pairs))
     config = {
         "peft_type": "LORA",
         "r": ranks[first],
         "lora_alpha": alphas[first],
         "rank_pattern": {re.escape(m): rank for m, rank in ranks.items() if rank != ranks[first]},
         "alpha_pattern": {re.escape(m): alpha for m, alpha in alphas.items() if alpha != alphas[first]},
-        "target_modules": paths,
+        "target_modules": list(pairs),
         "lora_dropout": 0.0,
         "bias": "none",
         "inference_mode": True,
@@ -96,6 +110,4 @@ def write(path: Path, layers: Mapping[str, LowRank], metadata: Mapping[str, str]
     with atomic_write(path, KIND) as folder:
         folder.mkdir()
         write_json(folder / CONFIG_NAME, config)
-        save_tensors(
-            folder / PEFT_WEIGHTS, tensors, {"format": "pt", **metadata_to_keep(metadata), COMPONENT: component}
-        )
+        save_tensors(folder / PEFT_WEIGHTS, tensors, header(metadata, component))

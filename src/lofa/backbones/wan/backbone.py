@@ -4,9 +4,10 @@ Latents are /8 in height and width and /4 in time, normalised by the VAE's mean 
 sees `max_prompt_tokens` condition tokens: it has no mask, and a zero token is not nothing to it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property, partial
+from importlib import import_module
 from textwrap import shorten
 from threading import Lock
 from typing import TYPE_CHECKING, Any
@@ -15,25 +16,22 @@ import torch
 from torch import Tensor, nn
 
 from lofa.adapters import AdapterBatch
-from lofa.backbones.base import Backbone, OnStep, Sampling
+from lofa.adapters.families.wan import WAN
+from lofa.backbones.base import Backbone, OnStep, Sampling, Side
 from lofa.backbones.fingerprint import fingerprint_of_0_1
-from lofa.backbones.source import Source
+from lofa.backbones.networks import LayerSpec
 from lofa.backbones.wan.architecture import ATTENTION_KINDS, Architecture, wan_layers
 from lofa.backbones.wan.sampler import sample
 from lofa.conditions import Condition
-from lofa.diffusion import FlowMatching, seeded_noise
+from lofa.diffusion import FlowMatching
 from lofa.errors import BackboneError
 
 if TYPE_CHECKING:  # diffusers and transformers take seconds to import, and stage I needs neither
     from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
     from diffusers.pipelines.wan.pipeline_wan import WanPipeline
 
-__all__ = ["WAN_SAMPLING", "WanBackbone"]
+__all__ = ["WanBackbone"]
 
-WAN_SAMPLING = Sampling(frames=81, height=480, width=832, steps=50, guidance=5.0, fps=16.0)
-"""The defaults of diffusers' WanPipeline."""
-
-_COMPONENTS = ("transformer", "transformer_2")
 _MAX_TOKENS = 512  # WanPipeline's default, where the tokenizer doesn't say
 _SHIFT = 5.0  # LoFA's training shift (the published code), where the scheduler doesn't say
 _ONE_AT_A_TIME = Lock()  # diffusers' VAE keeps features between frames in itself, a fast tokenizer its padding
@@ -41,32 +39,20 @@ _DECODE_ROWS = 8  # clips decoded at once: the decoder's activations are the lar
 
 
 class WanBackbone(Backbone):
-    """A model of WanPipeline's parts as backbone.
+    """A model of WanPipeline's parts as backbone."""
 
-    Args:
-        name: what it was loaded as
-        source: where its parts come from
-        kinds: layer kinds to adapt
-        sampling: defaults of `generate`
-        dtype: precision of transformers and text encoder; the VAE stays in float32
-        device: where its parts are put
-    """
+    pipelines = ("WanPipeline",)
+    default_kinds = ATTENTION_KINDS
+    sampling = Sampling(frames=81, height=480, width=832, steps=50, guidance=5.0, fps=16.0)  # WanPipeline's defaults
 
-    def __init__(
-        self,
-        name: str,
-        source: Source,
-        kinds: Sequence[str] = ATTENTION_KINDS,
-        sampling: Sampling = WAN_SAMPLING,
-        dtype: torch.dtype = torch.float32,
-        device: torch.device | str = "cpu",
-    ) -> None:
-        there = [component for component in _COMPONENTS if (source.index.get(component) or [None, None])[1]]
-        self._architectures = {component: Architecture.of(source.config(component)) for component in there}
+    def _layer_table(self, kinds: Sequence[str]) -> list[LayerSpec]:
+        index = self.source.index
+        there = [component for component in WAN.components if (index.get(component) or [None, None])[1]]
         if not there:
-            raise BackboneError(f"{name}: its model index or architecture names no {_COMPONENTS[0]}")
-        super().__init__(name, source, wan_layers(self._architectures, kinds), sampling, dtype, device)
+            raise BackboneError(f"{self.name}: its model index or architecture names no {next(iter(WAN.components))}")
+        self._architectures = {component: Architecture.of(self.source.config(component)) for component in there}
         self._own = self._architectures[there[0]]
+        return wan_layers(self._architectures, kinds)
 
     # -- parts -----------------------------------------------------------------------------------------------------
 
@@ -89,28 +75,20 @@ class WanBackbone(Backbone):
     @property
     def tokenizer(self) -> Any:
         """What cuts prompts into tokens."""
-        return self._part("tokenizer", lambda: self.source.load("tokenizer", self._named("tokenizer")))
+        return self._part("tokenizer", lambda: self._load_named("tokenizer"))
 
     @property
     def scheduler(self) -> Any:
         """The scheduler that the model is sampled with."""
-        return self._part("scheduler", lambda: self.source.load("scheduler", self._named("scheduler")))
+        return self._part("scheduler", lambda: self._load_named("scheduler"))
 
-    def _named(self, component: str) -> Any:
-        """The class of a component that has no weights, as model_index.json names it."""
-        import diffusers
-        import transformers
-
-        libraries: dict[str, tuple[Any, type]] = {
-            "diffusers": (diffusers, diffusers.SchedulerMixin),
-            "transformers": (transformers, transformers.PreTrainedTokenizerBase),
-        }
-        library, name = self.source.index.get(component) or (None, None)
-        module, base = libraries.get(str(library), (None, object))
-        kind = getattr(module, str(name), None)
-        if not isinstance(kind, type) or not issubclass(kind, base):
+    def _load_named(self, component: str) -> Any:
+        """A component without weights, of the class that model_index.json names."""
+        library, name = self.source.index.get(component) or ("", "")
+        kind = getattr(import_module(library), name, None) if library in ("diffusers", "transformers") else None
+        if not hasattr(kind, "from_pretrained"):
             raise BackboneError(f"{self.name}: its {component} is a {library} {name}, which is not known here")
-        return kind
+        return self.source.load(component, kind)
 
     @property
     def pipeline(self) -> "WanPipeline":
@@ -120,7 +98,6 @@ class WanBackbone(Backbone):
     def _make_pipeline(self) -> "WanPipeline":
         from diffusers.pipelines.wan.pipeline_wan import WanPipeline
 
-        networks = {component: self.denoiser[component] for component in self._architectures}
         pipeline = WanPipeline(
             tokenizer=self.tokenizer,
             text_encoder=self.text_encoder,
@@ -128,7 +105,7 @@ class WanBackbone(Backbone):
             scheduler=self.scheduler,
             boundary_ratio=self.source.index.get("boundary_ratio"),
             expand_timesteps=bool(self.source.index.get("expand_timesteps")),
-            **networks,
+            **dict(self.denoiser),
         )
         pipeline.set_progress_bar_config(disable=True)
         return pipeline
@@ -233,22 +210,41 @@ class WanBackbone(Backbone):
 
     def predict(self, x_t: Tensor, level: Tensor, condition: Condition, batch: AdapterBatch, rows: Tensor) -> Tensor:
         tokens = self._padded(condition).expand(x_t.shape[0], -1, -1)
-        boundary, networks = self.source.index.get("boundary_ratio"), list(self.denoiser.values())
-        if boundary is None or len(networks) == 1:
-            with self.slots.attached(batch, rows):
-                return self._denoise(networks[0], x_t, level, tokens)
-        predicted, on_cpu = torch.empty_like(x_t), level.cpu()
-        for chosen, model in zip((on_cpu >= boundary, on_cpu < boundary), networks, strict=True):
-            if chosen.any():
-                with self.slots.attached(batch, rows.cpu()[chosen]):
-                    part = self._denoise(model, x_t[chosen], level[chosen], tokens[chosen])
-                places = chosen.nonzero()[:, 0].to(predicted.device)
-                predicted = predicted.index_put((places,), part.to(predicted.dtype))
-        return predicted
+        return self._denoise(x_t, self.process.timestep(level), tokens, batch, rows)
 
-    def _denoise(self, model: nn.Module, x_t: Tensor, level: Tensor, tokens: Tensor) -> Tensor:
-        velocity: Tensor = model(x_t.to(self.dtype), self.process.timestep(level), tokens, return_dict=False)[0]
-        return velocity
+    def _sample(
+        self, noise: Tensor, sides: list[Side], batch: AdapterBatch, sampling: Sampling, on_step: OnStep | None
+    ) -> Tensor:
+        per_token = bool(self.source.index.get("expand_timesteps"))
+
+        def side(condition: Condition, rows: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+            tokens = self._padded(condition).expand(len(noise), -1, -1)
+            return partial(self._denoise, tokens=tokens, batch=batch, rows=rows, per_token=per_token)
+
+        return sample(self.scheduler, [side(*one) for one in sides], noise, sampling.steps, sampling.guidance, on_step)
+
+    def _denoise(
+        self, x_t: Tensor, t: Tensor, tokens: Tensor, batch: AdapterBatch, rows: Tensor, per_token: bool = False
+    ) -> Tensor:
+        """Velocity at timesteps (B,), each row by the expert of its timestep; `per_token` as Wan 2.2 of 5 B samples."""
+        boundary, networks = self.source.index.get("boundary_ratio"), list(self.denoiser.values())
+        expert = 0
+        if boundary is not None and len(networks) > 1:
+            low = t.cpu() < boundary * self.process.steps
+            if low.any() and not low.all():
+                velocity = torch.empty_like(x_t)
+                for chosen in (~low, low):
+                    part = self._denoise(x_t[chosen], t[chosen], tokens[chosen], batch, rows.cpu()[chosen], per_token)
+                    places = chosen.nonzero()[:, 0].to(velocity.device)
+                    velocity = velocity.index_put((places,), part.to(velocity.dtype))
+                return velocity
+            expert = int(low.any())
+        if per_token:
+            frames, height, width = x_t.shape[2:]
+            t = t[:, None].expand(-1, frames * -(-height // 2) * -(-width // 2))
+        with self.slots.attached(batch, rows):
+            output: Tensor = networks[expert](x_t.to(self.dtype), t, tokens, return_dict=False)[0]
+        return output
 
     def _padded(self, condition: Condition) -> Tensor:
         """Condition tokens padded with zeros to the length WanPipeline gives, (B, max_prompt_tokens, C)."""
@@ -259,32 +255,3 @@ class WanBackbone(Backbone):
                 f"{self.condition_width}, got {tuple(condition.tokens.shape)}: they were encoded for another backbone"
             )
         return nn.functional.pad(condition.tokens.to(self.device, self.dtype), (0, 0, 0, missing))
-
-    def _sample(
-        self,
-        prompts: list[str],
-        negative_prompt: str,
-        batch: AdapterBatch,
-        rows: tuple[Tensor, Tensor],
-        seeds: list[int],
-        sampling: Sampling,
-        on_step: OnStep | None,
-    ) -> Tensor:
-        noise = seeded_noise(seeds, self.latent_shape(sampling.frames, sampling.height, sampling.width)).to(self.device)
-        tokens = [self._padded(self.encode_prompt(prompts))]
-        if sampling.guidance > 1:
-            tokens.append(self._padded(self.encode_prompt([negative_prompt])).expand(tokens[0].shape))
-        sides = [partial(self._side, own, batch, of_rows) for own, of_rows in zip(tokens, rows, strict=False)]
-        return sample(self.scheduler, sides, noise, sampling.steps, sampling.guidance, on_step)
-
-    def _side(self, tokens: Tensor, batch: AdapterBatch, rows: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
-        """Velocity of all rows at one of the scheduler's timesteps (), by the expert that diffusers' pipeline takes."""
-        boundary, networks = self.source.index.get("boundary_ratio"), list(self.denoiser.values())
-        high = boundary is None or t >= boundary * self.scheduler.config.num_train_timesteps
-        timestep = t.expand(len(x_t))
-        if self.source.index.get("expand_timesteps"):  # Wan 2.2 of 5 B takes one for each token
-            frames, height, width = x_t.shape[2:]
-            timestep = t.expand(len(x_t), frames * -(-height // 2) * -(-width // 2))
-        with self.slots.attached(batch, rows):
-            velocity: Tensor = networks[0 if high else -1](x_t.to(self.dtype), timestep, tokens, return_dict=False)[0]
-        return velocity

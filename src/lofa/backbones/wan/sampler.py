@@ -25,26 +25,23 @@ def sample(
     guidance: float,
     on_step: OnStep | None = None,
 ) -> Tensor:
-    """Denoised latents (B, C, T, H, W).
+    """Denoised latents (B, C, T, H, W) of noise of that shape.
 
     Args:
         scheduler: diffusers' own, left as it is
-        sides: the denoiser, (x_t, timestep ()) -> velocity, under the prompts; for guidance a second one, led away from
-        noise: (B, C, T, H, W)
-        steps: denoising steps
-        guidance: scale, used where there are two sides
-        on_step: called after each step
+        sides: the denoiser, (x_t, timesteps (B,)) -> velocity, under the prompts; for guidance a second one, led away
+            from
+        noise, steps, guidance, on_step: as in `Backbone.generate`
     """
     scheduler = copy.deepcopy(scheduler)
     scheduler.set_timesteps(steps, device=noise.device)
     scheduler.set_begin_index(0)
-    timesteps = scheduler.timesteps
     x_t = noise
-    for done, t in enumerate(timesteps, 1):
-        v, *negative = [side(x_t, t) for side in sides]
+    for done, t in enumerate(scheduler.timesteps, 1):
+        v, *negative = [side(x_t, t.expand(len(x_t))) for side in sides]
         if negative:
             v = negative[0] + guidance * (v - negative[0])
         x_t = scheduler.step(v, t, x_t, return_dict=False)[0]
         if on_step is not None:
-            on_step(done, len(timesteps), x_t)
+            on_step(done, len(scheduler.timesteps), x_t)
     return x_t
