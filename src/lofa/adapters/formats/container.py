@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,6 @@ from lofa.files import read_json, read_metadata, read_tensors, read_torch
 
 __all__ = [
     "RawFile",
-    "RawPair",
     "collect_pairs",
     "folded",
     "header",
@@ -56,21 +55,6 @@ class RawFile:
         return AdapterFormatError(
             f"{self.path}: {problem}. Found {len(names)} tensors: {', '.join(names[:4])}{', ...' if names[4:] else ''}"
         )
-
-
-@dataclass(frozen=True)
-class RawPair:
-    """A (r, in), B (out, r) and the stored alpha, as the format means it (None: the file has none)."""
-
-    A: Tensor
-    B: Tensor
-    alpha: float | None
-
-    def to_low_rank(self, default_scale: float = 1.0) -> LowRank:
-        """The pair with multiplier alpha / r, or `default_scale` where the file stores no alpha; float8 as float32."""
-        alpha = default_scale if self.alpha is None else self.alpha / self.A.shape[0]
-        A, B = _computable(self.A), _computable(self.B)
-        return LowRank(A, B, torch.tensor(alpha, dtype=torch.promote_types(A.dtype, torch.float32)))
 
 
 def _computable(tensor: Tensor) -> Tensor:
@@ -121,8 +105,12 @@ def _read_file(path: Path) -> RawFile:
     return RawFile(path, content)
 
 
-def collect_pairs(raw: RawFile, prefix: str = "") -> dict[str, RawPair]:
-    """Sorts the tensors into pairs: module path without `prefix` -> pair.
+def collect_pairs(
+    raw: RawFile, prefix: str = "", scale: Callable[[str, int], float] = lambda path, rank: 1.0
+) -> dict[str, LowRank]:
+    """Sorts the tensors into pairs: module path without `prefix` -> pair; float8 comes as float32.
+
+    The multiplier is the stored alpha / r; where the file stores none, it is `scale` of (module path, r).
 
     Raises:
         AdapterFormatError: a tensor that is no part of a pair (DoRA scales, biases, full differences), half a pair,
@@ -135,22 +123,25 @@ def collect_pairs(raw: RawFile, prefix: str = "") -> dict[str, RawPair]:
             raise raw.error(f"tensor {name} is no part of a LoRA pair (lora_A, lora_B, lora_down, lora_up, alpha)")
         part = next(key for key in ("A", "B", "alpha") if match[key])
         parts.setdefault(match["path"], {})[part] = tensor
-    return {path: _pair(raw, path, found) for path, found in parts.items()}
+    return {path: _pair(raw, path, found, scale) for path, found in parts.items()}
 
 
-def _pair(raw: RawFile, path: str, found: Mapping[str, Tensor]) -> RawPair:
+def _pair(raw: RawFile, path: str, found: Mapping[str, Tensor], scale: Callable[[str, int], float]) -> LowRank:
     if "A" not in found or "B" not in found:
         raise raw.error(f"layer {path} has {', '.join(sorted(found))} only, a pair needs A and B")
-    A, B = found["A"], found["B"]
+    A, B = _computable(found["A"]), _computable(found["B"])
     fits = A.ndim == B.ndim == 2 and A.shape[0] == B.shape[1] and 0 not in (*A.shape, *B.shape)
     if not fits or not (A.is_floating_point() and B.is_floating_point()):
         raise raw.error(
             f"layer {path}: A {tuple(A.shape)} of {A.dtype} and B {tuple(B.shape)} of {B.dtype} are no pair of a "
             "linear layer"
         )
-    if "alpha" in found and found["alpha"].numel() != 1:
-        raise raw.error(f"layer {path}: alpha {tuple(found['alpha'].shape)} is no number")
-    return RawPair(A, B, float(found["alpha"]) if "alpha" in found else None)
+    alpha = scale(path, A.shape[0])
+    if "alpha" in found:
+        if found["alpha"].numel() != 1:
+            raise raw.error(f"layer {path}: alpha {tuple(found['alpha'].shape)} is no number")
+        alpha = float(found["alpha"]) / A.shape[0]
+    return LowRank(A, B, torch.tensor(alpha, dtype=torch.promote_types(A.dtype, torch.float32)))
 
 
 def folded(pair: LowRank, dtype: torch.dtype | None, where: str) -> tuple[Tensor, Tensor]:

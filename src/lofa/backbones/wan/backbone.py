@@ -163,16 +163,15 @@ class WanBackbone(Backbone):
             raise ValueError("no prompts to encode")
         longest, cleaned = self.max_prompt_tokens, [prompt_clean(prompt) for prompt in prompts]
         with _ONE_AT_A_TIME:
-            lengths = [len(self.tokenizer(text, truncation=False, verbose=False).input_ids) for text in cleaned]
+            inputs = self.tokenizer(cleaned, padding="max_length", max_length=longest, verbose=False)
+        lengths = [sum(mask) for mask in inputs.attention_mask]
         for prompt, length in zip(prompts, lengths, strict=True):
             if length > longest:
                 raise BackboneError(
                     f"the prompt {shorten(prompt, 60, placeholder='...')!r} has {length} tokens, {self.name} takes at "
                     f"most {longest}: shorten it"
                 )
-        with _ONE_AT_A_TIME:
-            inputs = self.tokenizer(cleaned, padding="max_length", max_length=longest, return_tensors="pt")
-        inputs = inputs.to(self.device)
+        inputs = inputs.convert_to_tensors("pt").to(self.device)
         tokens = self.text_encoder(inputs.input_ids, inputs.attention_mask).last_hidden_state
         tokens = tokens.masked_fill(inputs.attention_mask[..., None] == 0, 0)
         return Condition(tokens[:, : max(lengths)], torch.tensor(lengths, device=self.device))
