@@ -29,6 +29,7 @@ from lofa.errors import BackboneError
 if TYPE_CHECKING:  # diffusers and transformers take seconds to import, and stage I needs neither
     from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
     from diffusers.pipelines.wan.pipeline_wan import WanPipeline
+    from transformers import UMT5EncoderModel
 
 __all__ = ["WanBackbone"]
 
@@ -66,11 +67,10 @@ class WanBackbone(Backbone):
 
         return self.source.load("vae", AutoencoderKLWan, dtype=torch.float32)
 
-    def _open_text_encoder(self) -> nn.Module:
+    def _open_text_encoder(self) -> "UMT5EncoderModel":
         from transformers import UMT5EncoderModel
 
-        network: nn.Module = self.source.load("text_encoder", UMT5EncoderModel, dtype=self.dtype)
-        return network
+        return self.source.load("text_encoder", UMT5EncoderModel, dtype=self.dtype)
 
     @property
     def tokenizer(self) -> Any:
