@@ -10,7 +10,7 @@ from pathlib import Path
 
 from lofa.errors import TargetError, WriteError
 
-__all__ = ["FILE", "Kind", "check_target", "holds_only"]
+__all__ = ["FILE", "NEW_FOLDER", "Kind", "check_target", "holds_only"]
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,7 @@ class Kind:
 
 
 FILE = Kind("a file", Path.is_file, folder=False)
+NEW_FOLDER = Kind("an empty folder", lambda path: False)
 
 
 def check_target(path: str | Path, overwrite: bool, kind: Kind = FILE) -> None:

@@ -3,8 +3,10 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from lofa.cli import main
+from lofa.cli.problems import explain
 
 MISTAKES: dict[str, tuple[list[str], list[str]]] = {
     "unknown command": (["trian"], ["no command 'trian'", "did you mean train"]),
@@ -60,3 +62,9 @@ def test_mistake(case: str, inside: Path, models: Path, capsys: pytest.CaptureFi
     for words in wanted:
         assert words in message
     assert "-m" in given or list(inside.iterdir()) == []  # Hydra makes the folder of a sweep before anything else
+
+
+def test_what_a_gpu_has_no_room_for_is_said_with_what_to_do() -> None:
+    message = explain(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nSee the manual."))
+    assert message is not None and message.startswith("CUDA out of memory") and "zoo.batch" in message
+    assert "manual" not in message

@@ -88,10 +88,3 @@ def test_training_goes_on_at_any_batch_on_every_process(world: int) -> None:
 
 def test_a_plan_without_items_has_no_batches() -> None:
     assert list(EndlessBatches(BatchPlan([], 2))) == BatchPlan([], 2).epoch(0) == []
-
-
-def test_misuse_is_refused() -> None:
-    with pytest.raises(ValueError, match="batch_size=0"):
-        BatchPlan(BUCKETS, 0)
-    with pytest.raises(ValueError, match="rank=2"):
-        BatchPlan(BUCKETS, 1, world=2, rank=2)

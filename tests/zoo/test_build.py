@@ -40,7 +40,10 @@ def test_writes_loras_that_explain_themselves(tmp_path: Path, backbone: Backbone
 
 
 def test_a_zoo_has_the_loras_of_the_version_before(tmp_path: Path) -> None:
-    """tests/old holds a set and its zoo as LoFA 0.1.0 made them: same draws, same start, same steps."""
+    """tests/old holds a set and its zoo as LoFA 0.1.0 made them: same draws, same start, same steps.
+
+    Another CPU rounds in another way, which AdamW enlarges where a gradient is next to nothing.
+    """
     old = Path(__file__).parents[1] / "old" / "data" / "old"
     folder = shutil.copytree(old, tmp_path / "set", ignore=shutil.ignore_patterns("zoo"))
     options = ZooOptions(rank=2, steps=4, warmup=1, batch=4, clips_per_step=1)
@@ -49,7 +52,7 @@ def test_a_zoo_has_the_loras_of_the_version_before(tmp_path: Path) -> None:
         one, other = read_tensors(file), read_tensors(folder / "zoo" / file.name)
         assert one.keys() == other.keys()
         for name, tensor in one.items():
-            torch.testing.assert_close(other[name], tensor, rtol=1e-3, atol=1e-6)
+            torch.testing.assert_close(other[name], tensor, rtol=1e-3, atol=1e-3 * float(tensor.abs().max()))
 
 
 def test_goes_on_where_it_was_left_and_in_shards(tmp_path: Path, backbone: Backbone) -> None:

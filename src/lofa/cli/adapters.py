@@ -15,10 +15,9 @@ from lofa.adapters.formats import check_adapter_target
 from lofa.cli.commands import ConvertConfig, InspectConfig, MergeConfig, PredictConfig
 from lofa.cli.objects import load_predictor
 from lofa.data import Sample, export_reference
-from lofa.data.reference_export import EXPORTED
 from lofa.errors import ConfigError
 from lofa.predict import Predictor
-from lofa.targets import check_target
+from lofa.targets import NEW_FOLDER, check_target
 
 __all__ = ["convert", "inspect", "merge", "predict"]
 
@@ -65,7 +64,7 @@ def _convert_set(config: ConvertConfig, source: str) -> list[Sample]:
         raise ConfigError(
             f"in={config.source} is a set; it can be written with format=reference alone, without dtype and rank"
         )
-    check_target(config.out, config.overwrite, EXPORTED)
+    check_target(config.out, False, NEW_FOLDER)
     stage1 = None
     if config.predictor is not None:
         predictor = Predictor.load(config.predictor, workflows.pick_device(config.device))
@@ -78,7 +77,7 @@ def _convert_set(config: ConvertConfig, source: str) -> list[Sample]:
             assert isinstance(tokens, dict)  # one prompt
             return tokens
 
-    samples = export_reference(source, config.out, stage1, config.overwrite)
+    samples = export_reference(source, config.out, stage1)
     print(f"{config.out}: {len(samples)} LoRAs and samples" + ("" if stage1 is None else ", with stage 1's tokens"))
     return samples
 

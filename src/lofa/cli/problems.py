@@ -26,6 +26,10 @@ _AGAIN = (
     "What was there before is whole. Make room and run the same command again; prepare, zoo and train go on with what "
     "is missing"
 )
+_LESS_MEMORY = (
+    "Take less at once (zoo.batch, zoo.memory, zoo.accumulate; stages.s2.batch_size), or give "
+    "backbone.gradient_checkpointing=true"
+)
 
 
 def explain(error: BaseException) -> str | None:
@@ -49,6 +53,8 @@ def explain(error: BaseException) -> str | None:
     if isinstance(error, ValueError) and _raiser(error).startswith("hydra."):
         hint = " (the name of one of its files; see --help)" if "group" in str(error) else ""
         return f"{str(error).strip()}{hint}"
+    if type(error).__name__ == "OutOfMemoryError":  # PyTorch's
+        return f"{first_line(error)} {_LESS_MEMORY}"
     if type(error).__module__.startswith("lightning."):  # its MisconfigurationException; importing it takes seconds
         return first_line(error)
     if isinstance(error, OSError) and error.filename is not None:

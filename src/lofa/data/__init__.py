@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from lofa.lazy import lazy
 
 if TYPE_CHECKING:
-    from lofa.data.batch import ZooBatch
+    from lofa.data.dataset import ZooBatch
     from lofa.data.module import LoFADataModule
     from lofa.data.options import PrepareOptions
     from lofa.data.preparation import PrepareReport, clip_shape, open_source, prepare
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from lofa.data.zoo_store import ZooEntry, ZooStore
 else:
     __getattr__, __dir__ = lazy(
-        __name__, "options batch module preparation reference_export samples source video zoo_store"
+        __name__, "options dataset module preparation reference_export samples source video zoo_store"
     )
 
 __all__ = [

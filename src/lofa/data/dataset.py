@@ -1,40 +1,71 @@
 """Prompts paired with their LoRAs, read from files when a batch is asked for: memory does not grow with the zoo."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from itertools import chain
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import Dataset
 
+from lofa.adapters import LoraBatch
 from lofa.backbones import Fingerprinted, LayerSpec, by_shape
-from lofa.conditions import PROMPT, drop_kinds, find_kind
-from lofa.data.batch import ZooBatch
+from lofa.conditions import Condition, ConditionKind, Inputs, drop_kinds
 from lofa.data.sampler import BatchKey
 from lofa.data.samples import LATENTS, Sample, prompt_of, read_encoded
 from lofa.data.zoo_store import ZooStore
 from lofa.errors import DataError
 from lofa.paths import Location, locate
 
-__all__ = ["ZooDataset"]
+__all__ = ["ZooBatch", "ZooDataset"]
+
+
+@dataclass(frozen=True)
+class ZooBatch:
+    """What training takes: P prompts paired with precomputed LoRAs."""
+
+    ids: list[str]
+    """P ids of the samples the LoRAs are anchored at"""
+    inputs: Inputs
+    """kind of condition -> what its encoder takes: text tokens (P, N, C), joints (P, T, J, 2) ..."""
+    prompt: Condition
+    """the backbone's text condition of the same P clips"""
+    latents: Tensor | None
+    """(P, C, T, H, W); None where only LoRAs are asked for (stage I)"""
+    stacks: list[LoraBatch]
+    """the LoRAs, the layers of each shape by themselves; smaller ranks are padded with zeros"""
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def to(self, device: torch.device | str) -> "ZooBatch":
+        """Every tensor on another device."""
+        return replace(
+            self,
+            inputs={kind: rows.to(device) for kind, rows in self.inputs.items()},
+            prompt=self.prompt.to(device),
+            latents=None if self.latents is None else self.latents.to(device),
+            stacks=[replace(s, A=s.A.to(device), B=s.B.to(device), alpha=s.alpha.to(device)) for s in self.stacks],
+        )
 
 
 class ZooDataset(Dataset[ZooBatch]):
     """One item a LoRA; asked for a `BatchKey` it reads the batch.
 
-    A LoRA stands for its group, so a sibling (another sample of the group, same split and shape) may lend the prompt
-    and the latents while the LoRA stays the anchor's.
+    A LoRA stands for its group, so prompt and latents may be those of a sibling (another sample of the group, same
+    split and shape) while the LoRA stays the anchor's.
 
     Args:
         set_dir: folder of the set
         anchors: the samples whose LoRAs are the items
-        pool: samples that may lend prompts and latents; the anchors belong to it
+        pool: samples that may be siblings; the anchors belong to it
         layers: the backbone's
         backbone: the one in use
-        conditions: kinds that the hypernetwork is given
+        kinds: of conditions that the hypernetwork is given
         layers_per_sample: layers drawn for each batch, at least one of each shape; None for all
         with_latents: whether latents are read
-        siblings: whether siblings lend
+        siblings: whether a sibling is drawn for each anchor
         drop: how often a sample goes without a condition, where there are several
     """
 
@@ -46,27 +77,25 @@ class ZooDataset(Dataset[ZooBatch]):
         layers: Sequence[LayerSpec],
         backbone: Fingerprinted,
         *,
-        conditions: Sequence[str] = (PROMPT.name,),
-        layers_per_sample: int | None = None,
-        with_latents: bool = True,
-        siblings: bool = True,
-        drop: float = 0.0,
+        kinds: Sequence[ConditionKind],
+        layers_per_sample: int | None,
+        with_latents: bool,
+        siblings: bool,
+        drop: float,
     ) -> None:
         self.shapes = list(by_shape(layers).values())
-        shapes = len(self.shapes)
-        if layers_per_sample is not None and not shapes <= layers_per_sample <= len(layers):
+        if layers_per_sample is not None and layers_per_sample < len(self.shapes):
             raise DataError(
-                f"layers_per_sample={layers_per_sample}: the backbone has {len(layers)} layers of {shapes} shapes to "
-                "draw from, and one of each shape is drawn at least"
+                f"layers_per_sample={layers_per_sample}: one layer of each of the backbone's {len(self.shapes)} shapes "
+                "is drawn at least"
             )
         self.set_dir, self.store = locate(set_dir), ZooStore(set_dir)
-        self.anchors, self.layers, self.backbone = list(anchors), list(layers), backbone
-        self.kinds = [find_kind(name) for name in conditions]
+        self.anchors, self.layers, self.backbone, self.kinds = list(anchors), list(layers), backbone, kinds
         self.layers_per_sample, self.with_latents, self.drop = layers_per_sample, with_latents, drop
-        by_group: dict[tuple[object, ...], list[Sample]] = {}
+        groups: dict[tuple[object, ...], list[Sample]] = {}
         for sample in pool:
-            by_group.setdefault(_kin(sample), []).append(sample)
-        self.lenders = [by_group[_kin(anchor)] if siblings else [anchor] for anchor in self.anchors]
+            groups.setdefault(_group(sample), []).append(sample)
+        self.siblings = [groups[_group(anchor)] if siblings else [anchor] for anchor in self.anchors]
 
     def __len__(self) -> int:
         return len(self.anchors)
@@ -79,21 +108,21 @@ class ZooDataset(Dataset[ZooBatch]):
     def __getitem__(self, key: BatchKey) -> ZooBatch:
         """Reads one batch (DataError naming the file where something is wrong)."""
         anchors = [self.anchors[item] for item in key.items]
-        lenders = [
-            self.lenders[item][np.random.default_rng(seed).integers(len(self.lenders[item]))]
+        drawn = [
+            self.siblings[item][np.random.default_rng(seed).integers(len(self.siblings[item]))]
             for item, seed in zip(key.items, key.item_seeds, strict=True)
         ]
         wanted = [kind.key for kind in self.kinds] + [LATENTS] * self.with_latents
-        encoded = [read_encoded(self.set_dir, sample, self.backbone, wanted) for sample in lenders]
+        encoded = [read_encoded(self.set_dir, sample, self.backbone, wanted) for sample in drawn]
         inputs = {kind.name: kind.collate([one.conditions[kind.name] for one in encoded]) for kind in self.kinds}
         rng = np.random.default_rng((2, *chain.from_iterable(key.item_seeds)))  # so that a resumed run drops the same
-        draws = torch.Generator().manual_seed(int(rng.integers(2**63)))
+        generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
         latents = [one.latents for one in encoded if one.latents is not None]
-        drawn = self._draw_layers(key)
-        groups = [[self.layers[index].name for index in shape if index in drawn] for shape in self.shapes]
+        layers = self._draw_layers(key)
+        groups = [[self.layers[index].name for index in shape if index in layers] for shape in self.shapes]
         return ZooBatch(
             ids=[anchor.id for anchor in anchors],
-            inputs=drop_kinds(inputs, self.drop, draws),
+            inputs=drop_kinds(inputs, self.drop, generator),
             prompt=prompt_of(encoded),
             latents=torch.stack(latents) if latents else None,
             stacks=self.store.stacks([anchor.id for anchor in anchors], groups, self.backbone),
@@ -110,5 +139,5 @@ class ZooDataset(Dataset[ZooBatch]):
         return {*first, *rest[: self.layers_per_sample - len(first)]}
 
 
-def _kin(sample: Sample) -> tuple[object, ...]:
+def _group(sample: Sample) -> tuple[object, ...]:
     return (sample.split, sample.group, sample.frames, sample.size)

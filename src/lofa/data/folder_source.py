@@ -49,15 +49,12 @@ class FolderSource(ClipSource):
         self.clips: dict[str, tuple[Path, int]] = {}
 
     def _find_table(self, folder: Path) -> Path | None:
-        if not folder.is_dir():
-            raise DataError(f"source={folder}: no such file or folder")
-        if self.options.captions is not None:
-            given = Path(self.options.captions)
-            for path in (given, folder / given):
-                if path.is_file():
-                    return path
+        given = self.options.captions
+        names = CAPTION_FILES if given is None else (Path(given).absolute(), given)
+        found = next((folder / name for name in names if (folder / name).is_file()), None)
+        if given is not None and found is None:
             raise DataError(f"captions={given}: no such file, neither as it stands nor in {folder}")
-        return next((folder / name for name in CAPTION_FILES if (folder / name).is_file()), None)
+        return found
 
     def _videos(self) -> list[Path]:
         return sorted(p for p in self.root.rglob("*") if p.is_file() and p.suffix.lower() in VIDEO_SUFFIXES)
@@ -65,16 +62,17 @@ class FolderSource(ClipSource):
     def plan(self) -> Plan:
         """One sample a clip, sorted by path; a video without a caption or a caption without a video is skipped."""
         entries, skipped = self._from_table(self.table) if self.table else self._from_texts()
-        samples, stamps = [], {}
+        samples, roles, stamps = [], [], {}
         for entry in sorted(entries, key=lambda entry: entry.path):
             stat = entry.path.stat()
             for window in range(self.options.clips_per_video):
                 sample = self._sample(entry, window)
                 self.clips[sample.id] = (entry.path, window)
                 stamps[sample.id] = f"{stat.st_size} {stat.st_mtime_ns} {window}/{self.options.clips_per_video}"
-                samples.append((sample, entry.role))
-        roles = give_roles([sample for sample, _ in samples], self.options.test_adapt)
-        done = [replace(sample, role=given or sample.role) for sample, (_, given) in zip(roles, samples, strict=True)]
+                samples.append(sample)
+                roles.append(entry.role)
+        drawn = give_roles(samples, self.options.test_adapt)
+        done = [replace(sample, role=given or sample.role) for sample, given in zip(drawn, roles, strict=True)]
         return Plan(done, skipped, stamps)
 
     def _sample(self, entry: _Entry, window: int) -> Sample:
@@ -95,20 +93,17 @@ class FolderSource(ClipSource):
         entries, skipped = [], []
         for path in self._videos():
             side = path.with_suffix(".txt")
+            reason = f"{side.name} is empty"
             try:
                 text = " ".join(side.read_text(encoding="utf-8-sig").split())
             except FileNotFoundError:
-                skipped.append(
-                    Skipped(str(path), f"caption missing: no {side.name} beside it, no captions.csv or .jsonl")
-                )
-                continue
+                text, reason = "", f"no {side.name} beside it, no captions.csv or .jsonl"
             except (OSError, UnicodeDecodeError) as error:
-                skipped.append(Skipped(str(path), f"caption missing: {side.name} is no text in utf-8 ({error})"))
-                continue
+                text, reason = "", f"{side.name} is no text in utf-8 ({error})"
             if text:
                 entries.append(_Entry(path, text))
             else:
-                skipped.append(Skipped(str(path), f"caption missing: {side.name} is empty"))
+                skipped.append(Skipped(str(path), f"caption missing: {reason}"))
         return entries, skipped
 
     def _from_table(self, table: Path) -> tuple[list[_Entry], list[Skipped]]:
@@ -120,8 +115,8 @@ class FolderSource(ClipSource):
             source = str(path) if named["file"] else f"{table}:{line}"
             reason = _row_fault(named, path, path in entries)
             if reason is None:
-                named["caption"] = " ".join(named["caption"].split())
-                entries[path] = _Entry(path, named["caption"], named["group"], named["split"], named["role"])
+                words = " ".join(named["caption"].split())
+                entries[path] = _Entry(path, words, named["group"], named["split"], named["role"])
             else:
                 skipped.append(Skipped(source, f"{reason} ({table.name}, line {line})"))
         known = {path.resolve() for path in entries} | {Path(skip.source).resolve() for skip in skipped}
@@ -134,15 +129,14 @@ class FolderSource(ClipSource):
 
     def load(self, samples: Sequence[Sample]) -> list[Loaded | DataError]:
         """Decodes the samples one after the other."""
-        return [self._load(sample) for sample in samples]
-
-    def _load(self, sample: Sample) -> Loaded | DataError:
-        path, window = self.clips[sample.id]
-        try:
-            clip = read_clip(path, self.shape, window, self.options.clips_per_video)
-        except DataError as error:
-            return error
-        return Loaded(clip.frames, fps=clip.fps)
+        loaded: list[Loaded | DataError] = []
+        for sample in samples:
+            path, window = self.clips[sample.id]
+            try:
+                loaded.append(read_clip(path, self.shape, window, self.options.clips_per_video))
+            except DataError as error:
+                loaded.append(error)
+        return loaded
 
 
 def _row_fault(row: dict[str, str], path: Path, seen: bool) -> str | None:
@@ -154,10 +148,9 @@ def _row_fault(row: dict[str, str], path: Path, seen: bool) -> str | None:
         return f"caption missing; the column is one of {', '.join(_COLUMNS['caption'])}"
     if seen:
         return "named twice; the first row counts"
-    if row["split"] and row["split"] not in SPLIT_NAMES:
-        return f"split {row['split']!r} is none of {', '.join(SPLIT_NAMES)}"
-    if row["role"] and row["role"] not in ROLES:
-        return f"role {row['role']!r} is none of {', '.join(ROLES)}"
+    for name, words in (("split", SPLIT_NAMES), ("role", ROLES)):
+        if row[name] not in ("", *words):
+            return f"{name} {row[name]!r} is none of {', '.join(words)}"
     return None
 
 
@@ -170,10 +163,8 @@ def _rows(table: Path) -> list[tuple[int, dict[str, str]]]:
     if table.suffix.lower() == ".csv":
         reader = csv.DictReader(io.StringIO(text, newline=""))
         return [(reader.line_num, {k: v for k, v in row.items() if k and isinstance(v, str)}) for row in reader]
-    if table.suffix.lower() not in (".jsonl", ".json"):
-        raise DataError(f"{table}: captions come as .csv or .jsonl")
-    rows = []
-    for line, content in enumerate(text.splitlines(), start=1):
+    rows: list[tuple[int, dict[str, str]]] = []
+    for line, content in enumerate(text.split("\n"), start=1):
         if not content.strip():
             continue
         try:

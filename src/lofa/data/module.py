@@ -1,6 +1,7 @@
 """The LightningDataModule: a prepared set and its zoo as batches for either stage."""
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 
 import lightning.pytorch as pl
 import torch
@@ -9,10 +10,9 @@ from torch.utils.data import DataLoader
 
 from lofa.backbones import Fingerprinted, LayerSpec
 from lofa.conditions import PROMPT, find_kind
-from lofa.data.batch import ZooBatch
-from lofa.data.dataset import ZooDataset
+from lofa.data.dataset import ZooBatch, ZooDataset
 from lofa.data.sampler import BatchKey, BatchPlan, EndlessBatches
-from lofa.data.samples import Sample, read_encoded, read_samples
+from lofa.data.samples import read_encoded, read_samples
 from lofa.data.zoo_store import ZooStore
 from lofa.errors import DataError
 from lofa.paths import Location, locate
@@ -29,7 +29,7 @@ class LoFADataModule(pl.LightningDataModule):
         backbone: the one in use
         conditions: kinds that the hypernetwork is given
         stage: 1 reads the layers it draws and no latents, 2 all layers and latents
-        batch_size: prompts of a batch on one process
+        batch_size: prompts of a batch on one process, at least 1
         layers_per_sample: layers drawn a batch in stage 1; None or more than there are: all
         siblings: other samples of the group lend prompt and latents during training; validation stays with the anchors
         drop: how often a training sample goes without a condition, where there are several
@@ -53,16 +53,9 @@ class LoFADataModule(pl.LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if stage not in (1, 2):
-            raise DataError(f"stage={stage}: 1 (response maps) or 2 (weights)")
         self.kinds = [find_kind(name) for name in conditions]
         if not self.kinds:
             raise DataError("conditions: give at least one kind")
-        if batch_size < 1 or workers < 0 or (layers_per_sample is not None and layers_per_sample < 1):
-            raise DataError(
-                f"batch_size={batch_size}, layers_per_sample={layers_per_sample}, workers={workers}: batches hold at "
-                "least one prompt and one layer, and workers are at least 0"
-            )
         self.set_dir, self.layers, self.backbone = locate(set_dir), tuple(layers), backbone
         self.stage, self.batch_size, self.siblings = stage, batch_size, siblings
         self.layers_per_sample, self.drop, self.workers, self.seed = layers_per_sample, drop, workers, seed
@@ -77,11 +70,10 @@ class LoFADataModule(pl.LightningDataModule):
         """
         if self.train is not None:
             return
-        samples = read_samples(self.set_dir)
-        store = ZooStore(self.set_dir)
+        samples, store = read_samples(self.set_dir), ZooStore(self.set_dir)
         ready = set(store.ready())
-        anchors = [sample for sample in samples if sample.id in ready]
-        if not any(sample.split == "train" for sample in anchors):
+        anchors = {split: [s for s in samples if s.id in ready and s.split == split] for split in ("train", "val")}
+        if not anchors["train"]:
             raise DataError(
                 f"{store.folder}: no LoRAs of training samples ({len(ready)} LoRAs, {len(samples)} samples). "
                 f"Make them with: lofa zoo data={self.set_dir}"
@@ -93,37 +85,30 @@ class LoFADataModule(pl.LightningDataModule):
                     f"{self.set_dir}: {len(without)} samples have no {kind.key} (the first: {without[0]}); "
                     f"a {kind.name} task needs a set whose clips all have it"
                 )
-        store.read(anchors[0].id, [layer.name for layer in self.layers], self.backbone)  # a wrong zoo stops here
-        self.train = self._dataset([s for s in anchors if s.split == "train"], samples, True)
-        self.val = self._dataset([s for s in anchors if s.split == "val"], samples, False)
+        store.read(anchors["train"][0].id, [layer.name for layer in self.layers], self.backbone)  # is it this zoo?
+        drawn = self.layers_per_sample if self.stage == 1 else None
+        dataset = partial(
+            ZooDataset,
+            self.set_dir,
+            pool=samples,
+            layers=self.layers,
+            backbone=self.backbone,
+            kinds=self.kinds,
+            layers_per_sample=None if drawn is None or drawn >= len(self.layers) else drawn,
+            with_latents=self.stage == 2,
+        )
+        self.train = dataset(anchors["train"], siblings=self.siblings, drop=self.drop)
+        self.val = dataset(anchors["val"], siblings=False, drop=0.0)
 
     def example(self) -> dict[str, Tensor]:
         """A row (n, ...) of each kind of condition, as the set has it; encoders are built to take it."""
-        if self.train is None:
-            raise RuntimeError("call setup() before asking for an example")
-        sample = self.train.anchors[0]
+        assert self.train is not None, "setup() comes first"
         wanted = [kind.key for kind in self.kinds]
-        encoded = read_encoded(self.set_dir, sample, self.backbone, wanted)
+        encoded = read_encoded(self.set_dir, self.train.anchors[0], self.backbone, wanted)
         return {kind.name: encoded.conditions[kind.name] for kind in self.kinds}
 
-    def _dataset(self, anchors: list[Sample], pool: list[Sample], training: bool) -> ZooDataset:
-        drawn = self.stage == 1 and self.layers_per_sample is not None and self.layers_per_sample < len(self.layers)
-        return ZooDataset(
-            self.set_dir,
-            anchors,
-            pool,
-            self.layers,
-            self.backbone,
-            conditions=[kind.name for kind in self.kinds],
-            layers_per_sample=self.layers_per_sample if drawn else None,
-            with_latents=self.stage == 2,
-            siblings=self.siblings and training,
-            drop=self.drop if training else 0.0,
-        )
-
     def _plan(self, dataset: ZooDataset | None, shuffle: bool) -> tuple[ZooDataset, BatchPlan]:
-        if dataset is None:
-            raise RuntimeError("call setup() before asking for batches")
+        assert dataset is not None, "setup() comes first"
         world, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer is not None else (1, 0)
         buckets = [dataset.bucket(item) for item in range(len(dataset))]
         return dataset, BatchPlan(buckets, self.batch_size, world=world, rank=rank, shuffle=shuffle, seed=self.seed)

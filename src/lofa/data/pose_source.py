@@ -46,12 +46,13 @@ class PoseSource(ClipSource):
         """One sample a sequence, in the file's order."""
         samples, skipped = [], []
         for i, (label, points) in enumerate(zip(self.labels, self.sequences, strict=True)):
-            place = f"{self.path}[{i}]"
-            reason = _fault(points)
-            if reason is None:
-                samples.append(self._sample(label, i, place))
+            place, missing = f"{self.path}[{i}]", ~np.isfinite(points).all(-1)
+            if not len(points):
+                skipped.append(Skipped(place, "a clip with zero frames: its length is 0"))
+            elif missing.mean() > 0.5:
+                skipped.append(Skipped(place, f"{missing.mean():.0%} of its joints are missing or not finite"))
             else:
-                skipped.append(Skipped(place, reason))
+                samples.append(self._sample(label, i, place))
         stamp = f"{self.path.stat().st_size}"
         return Plan(give_roles(samples, self.options.test_adapt), skipped, {s.id: stamp for s in samples})
 
@@ -79,15 +80,6 @@ class PoseSource(ClipSource):
         return [Loaded(frames, {"pose": pose}) for frames, pose in zip(video, poses, strict=True)]
 
 
-def _fault(points: NDArray[np.floating]) -> str | None:
-    if len(points) == 0:
-        return "a clip with zero frames: its length is 0"
-    missing = ~np.isfinite(points).all(-1)
-    if missing.mean() > 0.5:
-        return f"{missing.mean():.0%} of its joints are missing or not finite"
-    return None
-
-
 def _verb(label: str) -> str:
     """ "wave" -> "waves", "catch" -> "catches", "brush hair" -> "brushes hair"."""
     first, _, rest = label.replace("_", " ").strip().partition(" ")
@@ -98,40 +90,26 @@ def _verb(label: str) -> str:
 def _read(path: Path) -> tuple[list[NDArray[np.floating]], list[str]]:
     try:
         with np.load(path, allow_pickle=False) as file:
-            held = {name: file[name] for name in file.files}
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
+            points, lengths, labels = (file[name] for name in ("keypoints", "lengths", "labels"))
+    except KeyError as error:
+        raise DataError(f"{path}: {error.args[0]}; it needs keypoints, lengths and labels") from None
     except (OSError, ValueError, EOFError) as error:
         raise DataError(f"{path}: not an npz of plain arrays ({error})") from None
-    for name in ("keypoints", "lengths", "labels"):
-        if name not in held:
-            raise DataError(
-                f"{path}: no array {name!r} in it; it has {', '.join(held) or 'none'} and needs "
-                "keypoints, lengths, labels"
-            )
-    points, lengths = held["keypoints"], held["lengths"]
     if (
         points.dtype.kind not in "fiu"
+        or points.shape[1:] != (len(JOINTS), 2)
         or lengths.dtype.kind not in "iu"
-        or lengths.ndim != 1
-        or held["labels"].ndim != 1
+        or not lengths.ndim == labels.ndim == 1
     ):
-        found = ", ".join(
-            f"{name} {held[name].dtype} {held[name].shape}" for name in ("keypoints", "lengths", "labels")
-        )
+        found = ", ".join(f"{array.dtype} {array.shape}" for array in (points, lengths, labels))
         raise DataError(
-            f"{path}: keypoints are numbers, lengths (sequences,) whole numbers of frames, labels (sequences,) words; "
-            f"got {found}"
+            f"{path}: keypoints are numbers (frames, {len(JOINTS)}, 2), lengths (sequences,) whole numbers of frames, "
+            f"labels (sequences,) words; got {found}. The joints are {', '.join(JOINTS)}"
         )
-    labels = [str(label) for label in held["labels"]]
-    if points.ndim != 3 or points.shape[1:] != (len(JOINTS), 2):
-        raise DataError(
-            f"{path}: keypoints are (frames, {len(JOINTS)}, 2), got {points.shape}; the joints are {', '.join(JOINTS)}"
-        )
-    fit = len(lengths) == len(labels) and ((lengths >= 0) & (lengths <= len(points))).all()
-    if not len(lengths) or not fit or int(lengths.sum()) != len(points):
+    fit = len(labels) == len(lengths) > 0 and (lengths >= 0).all() and int(lengths.sum()) == len(points)
+    if not fit:
         raise DataError(
             f"{path}: {len(labels)} labels and {len(lengths)} lengths that add up to {int(lengths.sum())} do not fit "
             f"{len(points)} frames of keypoints"
         )
-    return np.split(points, np.cumsum(lengths)[:-1]), labels
+    return np.split(points, np.cumsum(lengths)[:-1]), [str(label) for label in labels]

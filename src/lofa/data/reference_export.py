@@ -13,38 +13,17 @@ from lofa.data.zoo_store import ZooStore
 from lofa.errors import DataError
 from lofa.files import atomic_write, local_copy, write_json
 from lofa.interop.config import PROMPT_TOKENS
-from lofa.interop.zoo import INDEX, read_index, stage1_path, write_sample, write_stage1
+from lofa.interop.zoo import INDEX, stage1_path, write_sample, write_stage1
 from lofa.paths import Location, locate
-from lofa.targets import Kind, check_target, holds_only
+from lofa.targets import NEW_FOLDER, check_target
 
-__all__ = ["EXPORTED", "export_reference"]
-
-_KEYS = ("file_name", "input_emb", "caption", "group", "split")
-"""What an entry of metadata.json tells."""
-
-
-def _is_exported(path: Path) -> bool:
-    try:
-        files = {INDEX}
-        for entry in read_index(path):
-            if entry.keys() != set(_KEYS):
-                return False
-            tokens = stage1_path(Path(), entry["input_emb"])
-            files |= {entry["file_name"], entry["input_emb"]}
-            files |= {tokens.as_posix()} if (path / tokens).is_file() else set()
-        return holds_only(path, files)
-    except (DataError, AttributeError, TypeError):
-        return False
-
-
-EXPORTED = Kind(f"a zoo that convert wrote (what its {INDEX} lists, and nothing else)", _is_exported)
+__all__ = ["export_reference"]
 
 
 def export_reference(
     set_dir: Location,
     folder: str | Path,
     stage1: Callable[[Sample], Mapping[str, Tensor]] | None = None,
-    overwrite: bool = False,
 ) -> list[Sample]:
     """Writes every sample that has a LoRA; `metadata.json` names them with caption, group and split.
 
@@ -54,24 +33,23 @@ def export_reference(
         set_dir: the prepared set, with its zoo.
         folder: what is written, `loras/`, `samples/` and `metadata.json`.
         stage1: sample -> stage I's tokens (T, d) of its prompt by layer name, for `stage1/`; None: not written.
-        overwrite: replace `folder` if this function wrote it.
 
     Returns:
         The samples written.
 
     Raises:
         DataError: no set, an empty zoo, a sample without latents, or a layer that is none of Wan's.
-        TargetError, WriteError: something stands there that is not to be replaced; the disk is full ...
+        TargetError, WriteError: something stands there; the disk is full ...
     """
     set_dir, folder = locate(set_dir), Path(folder)
-    check_target(folder, overwrite, EXPORTED)
+    check_target(folder, False, NEW_FOLDER)
     samples, store = read_samples(set_dir), ZooStore(set_dir)
     ready = set(store.ready())
     chosen = [sample for sample in samples if sample.id in ready]
     if not chosen:
         raise DataError(f"{set_dir}: no LoRA in its zoo; make them with: lofa zoo data={set_dir}")
     entries = []
-    with atomic_write(folder, EXPORTED) as temporary:
+    with atomic_write(folder, NEW_FOLDER) as temporary:
         for sample in chosen:
             encoded = read_encoded(set_dir, sample)
             if encoded.latents is None:
@@ -84,7 +62,14 @@ def export_reference(
             write_sample(temporary / sample_file, F.pad(text, padding), encoded.latents)
             if stage1 is not None:
                 write_stage1(stage1_path(temporary, sample_file), stage1(sample))
-            values = (lora_file, sample_file, sample.caption, sample.group, sample.split)
-            entries.append(dict(zip(_KEYS, values, strict=True)))
+            entries.append(
+                {
+                    "file_name": lora_file,
+                    "input_emb": sample_file,
+                    "caption": sample.caption,
+                    "group": sample.group,
+                    "split": sample.split,
+                }
+            )
         write_json(temporary / INDEX, entries)
     return chosen

@@ -37,9 +37,6 @@ class BatchPlan:
         rank: this process
         shuffle: another order and other draws each epoch; without it every epoch is the same
         seed: of order and draws
-
-    Raises:
-        ValueError: a batch of no items, or a rank that is not below `world`.
     """
 
     def __init__(
@@ -52,10 +49,6 @@ class BatchPlan:
         shuffle: bool = True,
         seed: int = 0,
     ) -> None:
-        if batch_size < 1 or not 0 <= rank < world:
-            raise ValueError(
-                f"a batch needs at least one item and a rank below {world}, got batch_size={batch_size}, rank={rank}"
-            )
         self._by_bucket: dict[Hashable, list[int]] = {}
         for item, bucket in enumerate(buckets):
             self._by_bucket.setdefault(bucket, []).append(item)

@@ -7,7 +7,6 @@ invented at the end. Decoding streams, so memory holds the clip's frames alone.
 
 from bisect import bisect_left
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import av
@@ -15,21 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from lofa.data.source import ClipShape
+from lofa.data.source import ClipShape, Loaded
 from lofa.errors import DataError
 
-__all__ = ["VIDEO_SUFFIXES", "VideoClip", "frame_times", "read_clip"]
+__all__ = ["VIDEO_SUFFIXES", "frame_times", "read_clip"]
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".webm", ".gif", ".mov", ".m4v")
-
-
-@dataclass(frozen=True)
-class VideoClip:
-    """Frames of one clip and the rate they stand for."""
-
-    frames: NDArray[np.uint8]
-    """(T, H, W, 3)"""
-    fps: float
 
 
 def frame_times(path: str | Path) -> list[float]:
@@ -90,7 +80,7 @@ def _fit(frame: av.VideoFrame, shape: ClipShape) -> NDArray[np.uint8]:
     return np.asarray(image.resize((width, height), Image.Resampling.BICUBIC, box=box))
 
 
-def read_clip(path: str | Path, shape: ClipShape, window: int = 0, windows: int = 1) -> VideoClip:
+def read_clip(path: str | Path, shape: ClipShape, window: int = 0, windows: int = 1) -> Loaded:
     """Reads clip number `window` of `windows` evenly placed ones; a single one is the middle of the video.
 
     Raises:
@@ -102,24 +92,24 @@ def read_clip(path: str | Path, shape: ClipShape, window: int = 0, windows: int 
     wanted, rate = wanted_times(times, shape, window, windows)
     nearest = [_nearest(times, time) for time in wanted]
     taken: list[NDArray[np.uint8]] = []
-    last: NDArray[np.uint8] | None = None
-    tolerance = 1.5 * (times[-1] - times[0]) / max(len(times) - 1, 1) + 1e-3
     reached = float("-inf")
     try:
-        for time, frame in _decoded(path):
-            reached = time
-            if time + 1e-6 < nearest[len(taken)]:
+        for reached, frame in _decoded(path):
+            if reached + 1e-6 < nearest[len(taken)]:
                 continue
             last = _fit(frame, shape)
-            while len(taken) < frames and time + 1e-6 >= nearest[len(taken)]:
+            while len(taken) < frames and reached + 1e-6 >= nearest[len(taken)]:
                 taken.append(last)
             if len(taken) == frames:
-                return VideoClip(np.stack(taken), rate)
+                break
     except (av.FFmpegError, ValueError, IndexError) as error:
         raise DataError(f"{path}: damaged after {len(taken)} of {frames} frames ({error})") from None
-    if last is not None and nearest[-1] - reached <= tolerance:  # a container may announce a frame more than it shows
-        return VideoClip(np.stack(taken + [last] * (frames - len(taken))), rate)
-    raise DataError(f"{path}: damaged or cut off: {len(taken)} of the {frames} frames of the clip could be decoded")
+    tolerance = 1.5 * (times[-1] - times[0]) / max(len(times) - 1, 1) + 1e-3
+    if taken and nearest[-1] - reached <= tolerance:  # a container may announce a frame more than it shows
+        taken += [taken[-1]] * (frames - len(taken))
+    if len(taken) < frames:
+        raise DataError(f"{path}: damaged or cut off: {len(taken)} of the {frames} frames of the clip could be decoded")
+    return Loaded(np.stack(taken), fps=rate)
 
 
 def _nearest(times: list[float], time: float) -> float:

@@ -9,8 +9,8 @@ from lofa.adapters import LoraBatch
 from lofa.conditions import ConditionEncoder, Inputs
 from lofa.hypernets.config import AdapterConfig
 from lofa.hypernets.layers import FrozenLayer, Prepared, prepare
+from lofa.hypernets.networks import AdapterNet
 from lofa.hypernets.protocol import Hypernetwork, Part
-from lofa.hypernets.weights import AdapterNet
 
 __all__ = ["SingleStage"]
 

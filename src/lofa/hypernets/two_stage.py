@@ -13,9 +13,8 @@ from lofa.adapters import LoraBatch
 from lofa.conditions import ConditionEncoder, Inputs
 from lofa.hypernets.config import AdapterConfig, ResponseConfig
 from lofa.hypernets.layers import FrozenLayer, Prepared, prepare
+from lofa.hypernets.networks import AdapterNet, Response, ResponseNet
 from lofa.hypernets.protocol import Hypernetwork, Part
-from lofa.hypernets.response import Response, ResponseNet
-from lofa.hypernets.weights import AdapterNet
 
 __all__ = ["TwoStage"]
 

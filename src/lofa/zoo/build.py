@@ -1,20 +1,20 @@
 """Builds the zoo of a prepared set, picked up where it was left."""
 
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 
-import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from lofa.backbones import Backbone
 from lofa.data import ZooStore, read_samples
 from lofa.data.samples import find_encoded
-from lofa.errors import DataError, LofaError
+from lofa.errors import DataError
+from lofa.files import remove_temporaries
 from lofa.paths import Location, Place, locate
-from lofa.zoo.claim import claimed, remove_leftovers
+from lofa.zoo.claim import claimed, living_shards
 from lofa.zoo.jobs import LoraJob, LoraResult, lora_seed, read_clips
 from lofa.zoo.options import LoraOptions, ZooOptions
 from lofa.zoo.plan import LoraPlan, plan_groups, plan_zoo, shard_plan_path
@@ -76,7 +76,6 @@ def build_zoo(
             backbone or other options, or a shard that another process builds.
         WriteError: a full disk; what was written is whole.
         ConfigError: a layer kind that the backbone does not have.
-        LofaError: a group that is too large for the GPU.
     """
     begun = time.perf_counter()
     set_dir = locate(set_dir)
@@ -88,8 +87,9 @@ def build_zoo(
         find_encoded(set_dir, plan.anchor, backbone)  # a foreign set is refused before anything is written
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     bar = Progress(*columns, disable=not progress)
-    with _memory_explained(backbone), claimed(store, shard):
-        remove_leftovers(store, shard, [shard_plan_path(store, shard), *map(store.path, mine)])
+    with claimed(store, shard):
+        own = [shard_plan_path(store, shard), *map(store.path, mine)]
+        remove_temporaries(store.folder, lambda: not living_shards(store, shard), {path.name for path in own})
         known = settled(store, backbone, options)
         done = {name: entry for name, entry in known.items() if entry.status == "ok" or not retry}
         groups = plan_groups(store, mine, done, backbone, options, partial(_at_once, set_dir, backbone, options))
@@ -187,15 +187,3 @@ def _at_once(set_dir: Place, backbone: Backbone, options: ZooOptions, alike: Seq
         with suppress(DataError):
             return loras_at_once(backbone, _read_job(set_dir, plan, backbone), options)
     return 1
-
-
-@contextmanager
-def _memory_explained(backbone: Backbone) -> Iterator[None]:
-    """Says what to do (LofaError) where the block needs more memory than the GPU has."""
-    try:
-        yield
-    except torch.OutOfMemoryError:
-        raise LofaError(
-            f"the LoRAs trained at once don't fit in the memory of {backbone.device}: give a smaller zoo.batch or "
-            "zoo.memory, zoo.accumulate=<parts of a step>, or backbone.gradient_checkpointing=true"
-        ) from None

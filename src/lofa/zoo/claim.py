@@ -4,17 +4,16 @@ The process holds a lock on the shard's index file. The system ends it with the 
 what lies about without a lock was left behind. An object store has no locks: there, starting a shard once is up to you.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from lofa.data import ZooStore
 from lofa.errors import DataError
-from lofa.files import remove_temporaries
-from lofa.paths import Place, inside
+from lofa.paths import inside
 from lofa.processes import is_locked, locked
 
-__all__ = ["claimed", "living_shards", "remove_leftovers"]
+__all__ = ["claimed", "living_shards"]
 
 
 @contextmanager
@@ -43,13 +42,3 @@ def living_shards(store: ZooStore, own: str = "") -> list[str]:
     indices = [index for index in store.files(store.index("*-of-*").name) if isinstance(index, Path)]
     shards = {index.stem.removeprefix("index-"): index for index in indices}
     return [shard for shard, index in shards.items() if shard != own and is_locked(index)]
-
-
-def remove_leftovers(store: ZooStore, shard: str, goals: Collection[Place]) -> None:
-    """Removes the temporaries that killed processes left: all, or while other shards live those on the way to `goals`.
-
-    Args:
-        shard: that this process holds.
-        goals: files that this shard alone writes.
-    """
-    remove_temporaries(store.folder, lambda: not living_shards(store, shard), {goal.name for goal in goals})

@@ -14,9 +14,7 @@ class LoraOptions(Options):
 
     rank: int = option(4, "r of A (r, in) and B (out, r)", least=1)
     alpha: float = option(1.0, "the multiplier of B @ A itself (`lora_alpha / r` in PEFT's words)", above=0)
-    kinds: tuple[str, ...] = option(
-        (), 'layer kinds that get a LoRA ("attn1.to_q"); none named: all layers of the backbone'
-    )
+    kinds: tuple[str, ...] = option((), 'layer kinds that get a LoRA ("attn1.to_q"); none named: all')
     steps: int = option(200, "optimiser steps a LoRA", least=1)
     batch: int | None = option(
         None,
@@ -73,18 +71,14 @@ class ZooOptions(LoraOptions):
     """Which LoRAs a zoo holds, over how they are trained."""
 
     splits: tuple[str, ...] = option(("train", "val"), "splits of the data set that get LoRAs")
-    per_group: int = option(
-        1, "LoRAs a group (action class), each anchored at one sample; 0: one for every sample", least=0
-    )
+    per_group: int = option(1, "LoRAs a group (action class), each anchored at one sample; 0: at every one", least=0)
     siblings: int = option(
         0,
         "most clips of the group a LoRA is trained on, its anchor included; 1: the anchor alone, which it then "
         "memorises; 0: all",
         least=0,
     )
-    held_out: int = option(
-        0, "further clips of the group kept aside to choose the best step (with validate_every)", least=0
-    )
+    held_out: int = option(0, "further clips of the group that choose the best step (with validate_every)", least=0)
     shard: str = option("1/1", 'this run\'s part of the work, "i/n", 1-based; parts may run at the same time')
 
     def __post_init__(self) -> None:

@@ -39,9 +39,7 @@ class StackedLoras:
         device: torch.device,
         starts: Sequence[Mapping[str, LowRank] | None] = (),
     ) -> None:
-        self.layers = tuple(layers)
-        self.rank = rank
-        self.alpha = alpha
+        self.layers, self.rank, self.alpha = tuple(layers), rank, alpha
         self.sizes = [size for layer in self.layers for size in (rank * layer.in_features, layer.out_features * rank)]
         drawn = {seed: self._draw(seed) for seed in set(seeds)}
         flat = torch.stack([drawn[seed] for seed in seeds])
@@ -72,9 +70,6 @@ class StackedLoras:
                 into.A[0, there] = scale[:, None] * pair.A[there]
                 into.B[0, :, there] = pair.scaled_B[:, there] / (scale * self.alpha)
 
-    def __len__(self) -> int:
-        return len(self.flat)
-
     def adapters(self) -> AdapterBatch:
         """The LoRAs as the slots take them; gradients flow back to `flat`."""
         return self.view(self.flat)
@@ -90,9 +85,9 @@ class StackedLoras:
             for layer, A, B in zip(self.layers, pieces[::2], pieces[1::2], strict=True)
         }
 
-    def unstack(self, flat: Tensor, metadata: Mapping[str, str]) -> list[Adapter]:
+    def unstack(self, flat: Tensor) -> list[Adapter]:
         """Rows (M, P) as M adapters of their own, detached, on the CPU."""
-        return unstack(self.view(flat.detach().cpu().clone()), metadata)
+        return unstack(self.view(flat.detach().cpu().clone()))
 
     def clip_gradients(self, norm: float) -> None:
         """Scales each LoRA's gradient down to at most `norm` (Euclidean, over all its layers)."""

@@ -30,8 +30,7 @@ class DrawStream:
     """Draws steps for N LoRAs, several steps at a time.
 
     Args:
-        seeds: one a LoRA.
-        counts: clips each LoRA has.
+        seeds, counts: one a LoRA, and how many clips it has.
         clips_per_step: c; clips of a step differ while a LoRA has as many.
         shape: (C, T, H, W) of a clip's latents.
         process: says which noise levels there are.

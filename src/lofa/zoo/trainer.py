@@ -7,8 +7,7 @@ works on each value alone, so one optimiser over all of them equals N optimisers
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -61,17 +60,6 @@ def loras_at_once(backbone: Backbone, job: LoraJob, options: LoraOptions) -> int
     return min(_MOST_AT_ONCE, 1 + (budget - one) // further)
 
 
-def _batches(backbone: Backbone, jobs: Sequence[LoraJob], options: LoraOptions) -> Iterator[list[int]]:
-    """Indices of jobs to train at once: one latent shape, all or none with held-out clips."""
-    groups: dict[tuple[object, ...], list[int]] = {}
-    for index, job in enumerate(jobs):
-        groups.setdefault((job.clips.latents.shape[1:], job.held_out is None), []).append(index)
-    for indices in groups.values():
-        size = 1 if len(indices) == 1 else loras_at_once(backbone, jobs[indices[0]], options)
-        for start in range(0, len(indices), size):
-            yield indices[start : start + size]
-
-
 def train_loras(
     backbone: Backbone,
     jobs: Sequence[LoraJob],
@@ -82,7 +70,7 @@ def train_loras(
 
     Args:
         backbone: frozen; left as it was.
-        jobs: what to train on; jobs of one latent shape share batches.
+        jobs: what to train on; jobs of one latent shape, all or none with held-out clips, share batches.
         options: the same for all.
         on_step: called after each step with (LoRAs in the batch, steps done in the batch).
 
@@ -90,36 +78,36 @@ def train_loras(
         one result a job; a LoRA that became NaN or infinite has `adapter` None and `failure` set.
     """
     layers = adapted_layers(backbone, options)
+    alike: dict[tuple[object, ...], list[int]] = {}
+    for index, job in enumerate(jobs):
+        alike.setdefault((job.clips.latents.shape[1:], job.held_out is None), []).append(index)
     results: dict[int, LoraResult] = {}
-    for indices in _batches(backbone, jobs, options):
-        batch = Batch(backbone, layers, [jobs[index] for index in indices], options)
-        results.update(zip(indices, batch.run(on_step), strict=True))
+    for indices in alike.values():
+        size = 1 if len(indices) == 1 else loras_at_once(backbone, jobs[indices[0]], options)
+        for start in range(0, len(indices), size):
+            together = indices[start : start + size]
+            batch = Batch(backbone, layers, [jobs[index] for index in together], options)
+            results.update(zip(together, batch.run(on_step), strict=True))
     return [results[index] for index in range(len(jobs))]
 
 
-@dataclass
-class _Kept:
-    """What is kept of N LoRAs: their values (N, P), the step (N,) these are of, the held-out loss (N,) there, and the
-    number of measurements (N,) since. Indices `alive` (M,) say which LoRAs the M rows given to `update` are."""
+class _Best:
+    """The best of N LoRAs by the loss of their held-out clips.
 
-    flat: Tensor
-    step: Tensor
-    loss: Tensor
-    stale: Tensor
+    Attributes:
+        flat: their values (N, P), zero where no loss was finite.
+        step, loss: when that was and its loss, (N,).
+        stale: measurements since then, (N,).
+    """
 
-    @classmethod
-    def nothing(cls, flat: Tensor) -> "_Kept":
-        """Any finite loss is better than this."""
-        count = torch.zeros(len(flat), dtype=torch.long, device=flat.device)
-        return cls(torch.zeros_like(flat), count, torch.full_like(flat[:, 0], torch.inf), count.clone())
-
-    @classmethod
-    def last(cls, flat: Tensor, steps: int) -> "_Kept":
-        """What `flat` will hold after `steps` steps: it is shared, not copied."""
-        count = torch.full((len(flat),), steps, dtype=torch.long, device=flat.device)
-        return cls(flat, count, torch.zeros_like(flat[:, 0]), count)
+    def __init__(self, flat: Tensor) -> None:
+        self.flat = torch.zeros_like(flat)
+        self.loss = torch.full_like(flat[:, 0], torch.inf)
+        self.step = torch.zeros(len(flat), dtype=torch.long, device=flat.device)
+        self.stale = self.step.clone()
 
     def update(self, alive: Tensor, flat: Tensor, loss: Tensor, step: int) -> None:
+        """Takes up a measurement of the LoRAs with the indices `alive` (M,): their values (M, P) and losses (M,)."""
         better = loss < self.loss[alive]  # NaN is never better
         self.stale[alive] = torch.where(better, 0, self.stale[alive] + 1)
         chosen = alive[better]
@@ -173,8 +161,7 @@ class Batch:
         begun = time.perf_counter()
         options, loras, pool, held = self.options, self.loras, self.pool, self.held
         first = self.probe(pool, None)
-        flat = loras.flat.detach()
-        kept = _Kept.last(flat, options.steps) if held is None else _Kept.nothing(flat)
+        best = None if held is None else _Best(loras.flat.detach())
         alive = torch.arange(len(self.jobs), device=first.device)
         curve = first.new_full((options.steps, len(alive)), torch.nan)
         checks: list[tuple[int, Tensor]] = [] if held is None else [(0, self.probe(held, self.start))]
@@ -182,48 +169,42 @@ class Batch:
             curve[number - 1, alive] = self.step(number - 1, pool)
             if on_step is not None:
                 on_step(len(self.jobs), number)
-            if held is None or (number % options.validate_every and number < options.steps):
+            if held is None or best is None or (number % options.validate_every and number < options.steps):
                 continue
             loss = self.probe(held, loras.adapters())
-            kept.update(alive, loras.flat.detach(), loss, number)
+            best.update(alive, loras.flat.detach(), loss, number)
             checks.append((number, torch.full_like(first, torch.nan).index_copy(0, alive, loss)))
-            going = kept.stale[alive] < (options.patience or options.steps + 1)
+            going = best.stale[alive] < (options.patience or options.steps + 1)
             if not going.all():
                 alive, pool, held = alive[going], pool.keep(going), held.keep(going)
                 if not len(alive):
                     break
                 loras.keep(going, self.optimizer)
                 self.draws.keep(going)
-        final = self.probe(self.pool, loras.view(kept.flat))
+        flat = loras.flat.detach() if best is None else best.flat
+        steps = [options.steps] * len(self.jobs) if best is None else best.step.tolist()
+        final = self.probe(self.pool, loras.view(flat))
+        whole = flat.isfinite().all(1) & final.isfinite() & (True if best is None else best.loss.isfinite())
         seconds = (time.perf_counter() - begun) / len(self.jobs)
-        return self.results(kept, first, final, curve, checks, seconds)
-
-    def results(
-        self, kept: _Kept, first: Tensor, final: Tensor, curve: Tensor, checks: list[tuple[int, Tensor]], seconds: float
-    ) -> list[LoraResult]:
-        """What was kept, LoRA by LoRA."""
-        whole = kept.flat.isfinite().all(1) & final.isfinite() & kept.loss.isfinite()
-        adapters = self.loras.unstack(kept.flat, {})
-        table = curve.T.tolist()
-        held = [(step, losses.tolist()) for step, losses in checks]
-        done = zip(self.jobs, adapters, whole.tolist(), first.tolist(), final.tolist(), kept.step.tolist(), strict=True)
+        held_losses = [(step, losses.tolist()) for step, losses in checks]
         results = []
-        for n, (job, adapter, good, before, after, steps) in enumerate(done):
-            history = [(step, losses[n]) for step, losses in held if losses[n] == losses[n]]
+        for n, (job, adapter) in enumerate(zip(self.jobs, loras.unstack(flat), strict=True)):
+            losses = [loss for loss in curve[:, n].tolist() if loss == loss]
+            history = [(step, row[n]) for step, row in held_losses if row[n] == row[n]]
             results.append(
                 LoraResult(
                     id=job.id,
-                    adapter=adapter if good else None,
-                    first_loss=before,
-                    final_loss=after,
+                    adapter=adapter if whole[n] else None,
+                    first_loss=first[n].item(),
+                    final_loss=final[n].item(),
                     held_first_loss=history[0][1] if history else None,
-                    held_final_loss=dict(history)[steps] if history and good else None,
-                    losses=[loss for loss in table[n] if loss == loss],
+                    held_final_loss=dict(history)[steps[n]] if history and whole[n] else None,
+                    losses=losses,
                     held_losses=history,
-                    steps=steps,
-                    lr=self.options.lr,
+                    steps=steps[n],
+                    lr=options.lr,
                     seconds=seconds,
-                    failure=None if good else _reason(table[n]),
+                    failure=None if whole[n] else _reason(curve[:, n].tolist()),
                 )
             )
         return results

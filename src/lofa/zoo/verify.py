@@ -1,6 +1,7 @@
 """Checks a zoo: what its indices say against what lies there, against the set and against the backbone."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,16 +21,6 @@ from lofa.zoo.trainer import adapted_layers
 
 __all__ = ["ZooAudit", "verify_zoo"]
 
-CHECKS = (
-    "index lines",
-    "files listed",
-    "files there",
-    "digests",
-    "backbone",
-    "layers and values",
-    "no two equal",
-    "temporaries",
-)
 _AGAIN = "delete it and run `lofa zoo` again"
 
 
@@ -40,13 +31,13 @@ class ZooAudit:
     Attributes:
         quarantined: (id, reason) of LoRAs in quarantine; no problem.
         living: shards that are being built; their temporaries are no problem.
-        looked_at: check -> how many things it looked at, in the order of the checks.
+        looked_at: check -> how many things it looked at.
         problems: (check, file, what is wrong and what to do).
     """
 
     quarantined: tuple[tuple[str, str], ...]
     living: tuple[str, ...]
-    looked_at: dict[str, int] = field(default_factory=lambda: dict.fromkeys(CHECKS, 0))
+    looked_at: Counter[str] = field(default_factory=Counter)
     problems: list[tuple[str, Place, str]] = field(default_factory=list)
 
     def note(self, check: str, path: Place, problem: str = "") -> None:
