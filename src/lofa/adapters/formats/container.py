@@ -21,6 +21,7 @@ __all__ = [
     "folded",
     "header",
     "in_range",
+    "kept_strings",
     "read_raw",
     "single_component",
     "split_header",
@@ -206,25 +207,26 @@ def _cast(tensor: Tensor, dtype: torch.dtype | None, where: str) -> Tensor:
 
 
 def split_header(raw: RawFile) -> tuple[dict[str, str], str | None]:
-    """The header's strings without those of the container, and the component that it names.
+    """`kept_strings` of a file, and the component that they name.
 
     Raises:
         AdapterFormatError: a string that can be no component.
     """
-    strings = dict(raw.metadata)
+    strings = kept_strings(raw.metadata)
     component = strings.pop(COMPONENT, None)
     if component is not None and not component.isidentifier():
         raise raw.error(f"the header entry {COMPONENT} is {component!r}, no name of a pipeline component")
-    return {key: value for key, value in strings.items() if key not in _CONTAINER}, component
+    return strings, component
+
+
+def kept_strings(metadata: Mapping[str, str]) -> dict[str, str]:
+    """Header strings without those that belong to the container and would be wrong in another file."""
+    return {key: value for key, value in metadata.items() if key not in ("format", DIFFUSERS_METADATA)}
 
 
 def header(metadata: Mapping[str, str], component: str | None = None) -> dict[str, str]:
-    """The header's strings of a file, without those that were the container's and would be wrong in another one."""
-    kept = {key: value for key, value in metadata.items() if key not in _CONTAINER}
-    return {"format": "pt", **kept} | ({} if component is None else {COMPONENT: component})
-
-
-_CONTAINER = ("format", DIFFUSERS_METADATA)
+    """The strings that the header of a file gets."""
+    return {"format": "pt", **kept_strings(metadata)} | ({} if component is None else {COMPONENT: component})
 
 
 def single_component(layers: Mapping[str, LowRank], format: str) -> tuple[str, dict[str, LowRank]]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from lofa.adapters.formats.container import DIFFUSERS_METADATA, RawFile, collect_pairs, folded, header, split_header
+from lofa.adapters.formats.container import DIFFUSERS_METADATA, RawFile, collect_pairs, folded, header, kept_strings
 from lofa.adapters.formats.peft import peft_scale
 from lofa.adapters.lowrank import LowRank
 from lofa.adapters.names import split_name
@@ -40,7 +40,7 @@ def read(raw: RawFile) -> tuple[dict[str, LowRank], dict[str, str]]:
         component, path = split_name(name)
         return peft_scale(raw, configs[component], path, rank) if component in configs else 1.0
 
-    return collect_pairs(raw, scale=scale), split_header(raw)[0]
+    return collect_pairs(raw, scale=scale), kept_strings(raw.metadata)
 
 
 def _configs(raw: RawFile) -> dict[str, dict[str, Any]]:
