@@ -20,7 +20,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -137,10 +137,10 @@ def naive_tokens(
     x = torch.cat([net.cls_token.expand(len(W), -1, -1), x], 1)[:, None]
     context = net.text_proj(texts.repeat_interleave(layers, 0))
     for i, block in enumerate(net.blocks):
-        x = net._run(block, x, context)
+        x = net.run(block, x, context)
         if isinstance(net, ReferenceAdapterNet) and i in c.cross_attn_idxs:
             assert response is not None
-            x = net._run(net.cross_attn_blocks[str(i)], x, response[:, None])
+            x = net.run(net.cross_attn_blocks[str(i)], x, response[:, None])
     return net.norm(x)[:, 0]
 
 
@@ -263,7 +263,7 @@ class Steps:
     @classmethod
     def make(cls, job: Job) -> "Steps":
         prompts, config = len(job.texts), job.second.config
-        values = job.cached[1].config.values() | {"condition_from": 0, "gradient_checkpointing": True}
+        values = asdict(job.cached[1].config) | {"condition_from": 0, "gradient_checkpointing": True}
         values |= {"read_after": config.cross_attn_idxs}
         ours = (
             ResponseNet(ResponseConfig.pick(values)).to(job.W),

@@ -112,7 +112,7 @@ def test_every_command_looks_at_its_numbers_before_anything_else(
 
 TRAIN = ("train", "stage=1", BACKBONE, *SMALL_NET, "debug=fast")
 TOGETHER: dict[str, tuple[tuple[str, ...], str]] = {
-    "no rank": ((*TRAIN, "hypernet.lora_rank=0"), "lora_rank must be at least 1; got 0"),
+    "no rank": ((*TRAIN, "hypernet.lora_rank=0"), "hypernet.lora_rank=0: must be at least 1"),
     "negative rate": ((*TRAIN, "stages.s1.optimizer.lr=-1"), "stages.s1.optimizer: Invalid learning rate: -1"),
     "one beta": ((*TRAIN, "stages.s1.optimizer.betas=[0.9]"), "stages.s1.optimizer: "),
     "negative warm-up": ((*TRAIN, "stages.s1.scheduler.warmup=-1"), "stages.s1.scheduler: warmup=-1"),
@@ -150,7 +150,7 @@ TOGETHER: dict[str, tuple[tuple[str, ...], str]] = {
     "no encoder": ((*TRAIN, "+task.conditions.text._target_=math.sin"), "task.conditions.text._target_=math.sin"),
     "encoder without channels": (
         (*TRAIN, "task=pose_action", "task.conditions.pose.channels=0"),
-        "channels must be at least 1",
+        "sizes must be at least 1",
     ),
     "a curve without points": (
         ("finetune", BACKBONE, "finetune.validate_every=0"),

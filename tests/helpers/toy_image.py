@@ -27,7 +27,7 @@ class ImageEncoder(ConditionEncoder):
 
 
 class Image(ConditionKind):
-    name, argument, noun, encoder = "image", "image", "picture", ImageEncoder
+    name, argument, encoder = "image", "image", ImageEncoder
 
     def facts(self, backbone: PromptEncoder, row: Tensor) -> dict[str, int]:
         return {}

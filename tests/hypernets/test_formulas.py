@@ -136,7 +136,7 @@ def test_the_change_is_alpha_times_the_product_and_alpha_a_softplus() -> None:
     net, inputs = adapter_net(read_after=(), alpha_init=0.4), Inputs.make()
     out = run(net, inputs, None)
     torch.testing.assert_close(out.delta_weight(), torch.einsum("pl,plor,plri->ploi", out.alpha, out.B, out.A))
-    h = net.trunk.finish(prepared(net, inputs), inputs.context, inputs.lengths).mean(2)
+    h = net.trunk.finish(prepared(net, inputs).tokens, *net.trunk.project(inputs.context, inputs.lengths)).mean(2)
     z = h @ net.head.scale.linear.weight[0] + net.head.scale.linear.bias
     torch.testing.assert_close(out.alpha, torch.log1p(torch.exp(z)))
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -99,9 +99,9 @@ def test_quirks_are_constructor_values_and_softplus_is_stage_one_s() -> None:
     values = quirky(SIZES | {"gradient_checkpointing": True, "read_after": ()}, list(QUIRKS))
     response, adapter = ResponseConfig.pick(values), AdapterConfig.pick(values)
     changed = {name: value for change in QUIRKS.values() for name, value in change.items()}
-    assert len(changed) == len(QUIRKS) and changed.items() <= response.values().items()
-    assert changed.keys() - adapter.values().keys() == {"activation"}
-    assert not changed.items() & net().config.values().items()
+    assert len(changed) == len(QUIRKS) and changed.items() <= asdict(response).items()
+    assert changed.keys() - asdict(adapter).keys() == {"activation"}
+    assert not changed.items() & asdict(net().config).items()
 
 
 def test_what_can_do_nothing_is_refused() -> None:

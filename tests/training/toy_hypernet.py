@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Self
 
 import torch
@@ -20,9 +20,6 @@ class ToyConfig:
     context_width: int
     lora_rank: int
 
-    def values(self) -> dict[str, Any]:
-        return asdict(self)
-
 
 class ToyNet(nn.Module):
     Config = ToyConfig
@@ -34,9 +31,6 @@ class ToyNet(nn.Module):
             {f"{rows}x{columns}": nn.Linear(config.context_width + 1, config.lora_rank * (rows + columns))
              for rows, columns in self.config.shapes}
         )  # fmt: skip
-
-    def units(self) -> list[nn.Module]:
-        return []
 
 
 class Toy(Hypernetwork):
@@ -53,7 +47,9 @@ class Toy(Hypernetwork):
     def prepare(self, layers: Iterable[FrozenLayer], kept: None = None) -> list[tuple[str, tuple[int, int], Tensor]]:
         return [(layer.name, layer.shape, layer.weight.mean()) for layer in layers]
 
-    def predict(self, prepared: list[tuple[str, tuple[int, int], Tensor]], inputs: Inputs) -> list[LoraBatch]:
+    def predict(
+        self, prepared: list[tuple[str, tuple[int, int], Tensor]], inputs: Inputs, responses: object = None
+    ) -> list[LoraBatch]:
         tokens, lengths = self.trained.read(inputs)
         mean, made = tokens.sum(1) / lengths[:, None], []
         for shape in dict.fromkeys(shape for _, shape, _ in prepared):

@@ -86,8 +86,6 @@ class Condition:
         for name, value in {"lengths": self.lengths, **self.extras}.items():
             if value.ndim < 1 or value.shape[0] != rows:
                 raise ValueError(f"condition {name} has shape {tuple(value.shape)}, but the tokens have {rows} rows")
-        if self.lengths.ndim != 1 or self.lengths.is_floating_point():
-            raise ValueError(f"condition lengths must be whole numbers of shape ({rows},)")
 
     @classmethod
     def from_rows(cls, rows: Sequence[Tensor], extras: Mapping[str, Tensor] | None = None) -> Condition:

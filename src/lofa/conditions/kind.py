@@ -23,9 +23,10 @@ class PromptEncoder(Protocol):
 
 
 class ConditionEncoder(nn.Module, ABC):
-    """Makes tokens of one kind of condition. `width`: features `C` of a token."""
+    """Makes tokens of one kind of condition."""
 
     width: int
+    """features `C` of a token"""
 
     @property
     @abstractmethod
@@ -55,13 +56,11 @@ class ConditionKind(ABC):
     """A line of the table `CONDITIONS`.
 
     name: its key there, in a task's configuration and in `Inputs`. argument: of `Predictor.predict`.
-    noun: what a sample's own is called in reports.
     encoder: class of the encoder, unless a task names another.
     """
 
     name: ClassVar[str]
     argument: ClassVar[str]
-    noun: ClassVar[str]
     encoder: ClassVar[type[ConditionEncoder]]
 
     @property

@@ -32,18 +32,8 @@ PoseInput = Tensor | np.ndarray | str | Path
 
 
 def normalise_pose(values: Tensor, lengths: Tensor) -> Tensor:
-    """Joints `(B, T, J, 2)` and lengths `(B,)` -> place- and size-free joints of the same shape, zero in the padding.
-
-    Raises DataError where a real frame holds a joint that is not finite, naming row and frame.
-    """
+    """Joints `(B, T, J, 2)`, lengths `(B,)` -> place- and size-free joints of the same shape, zero in the padding."""
     mask = (torch.arange(values.shape[1], device=values.device) < lengths[:, None])[:, :, None, None]
-    bad = (~values.isfinite() & mask).flatten(2).any(-1)
-    if bad.any():
-        row, frame = bad.nonzero()[0].tolist()
-        raise DataError(
-            f"pose sequence {row}: frame {frame} holds a joint that is not a finite number; "
-            "fill missing joints (for example from the neighbouring frames) before giving the sequence"
-        )
     values = torch.where(mask, values, 0.0)
     entries = lengths.to(values.dtype)[:, None, None, None] * values.shape[2]
     centre = values.sum((1, 2), keepdim=True) / entries
@@ -78,12 +68,9 @@ class PoseEncoder(ConditionEncoder):
 
     def __init__(self, *, joints: int, width: int, channels: int = 128, layers: int = 4, halvings: int = 1) -> None:
         super().__init__()
-        for name, size in {"joints": joints, "width": width, "channels": channels, "layers": layers}.items():
-            if size < 1:
-                raise ValueError(f"{name} must be at least 1; got {size}")
-        if not 0 <= halvings <= layers:
-            raise ValueError(f"halvings must lie in 0..layers={layers}; got {halvings}")
         self.joints, self.width, self.channels, self.layers, self.halvings = joints, width, channels, layers, halvings
+        if min(joints, width, channels, layers) < 1 or not 0 <= halvings <= layers:
+            raise ValueError(f"sizes must be at least 1, and halvings from 0 to layers; got {self.config}")
         self.embed = nn.Linear(4 * joints, channels)
         strides = [1] * (layers - halvings) + [2] * halvings
         self.convolutions = nn.ModuleList(_TimeConvolution(channels, channels, stride) for stride in strides)
@@ -93,20 +80,13 @@ class PoseEncoder(ConditionEncoder):
     @property
     def config(self) -> dict[str, int]:
         """Constructor values."""
-        names = ("joints", "width", "channels", "layers", "halvings")
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in ("joints", "width", "channels", "layers", "halvings")}
 
     def encode(self, rows: Padded) -> Tokens:
-        """Joints `(P, T, J, 2)` -> tokens `(P, N, width)`, zero padded.
-
-        The result depends on no padding frame. ValueError on wrong shapes or lengths, DataError on joints that are not
-        finite.
-        """
+        """Joints `(P, T, J, 2)` -> tokens `(P, N, width)`, zero padded; the result depends on no padding frame."""
         values, lengths = rows.values, rows.lengths
         if values.ndim != 4 or values.shape[2:] != (self.joints, 2):
             raise ValueError(f"poses must be (P, T, {self.joints}, 2); got {tuple(values.shape)}")
-        if int(lengths.min()) < 1 or int(lengths.max()) > values.shape[1]:
-            raise ValueError(f"pose lengths must lie in 1..{values.shape[1]}; got {lengths.tolist()}")
         points = normalise_pose(values, lengths)
         speed = F.pad(points[:, 1:] - points[:, :-1], (0, 0, 0, 0, 1, 0))
         x = self.embed(rearrange([points, speed], "f b t j xy -> b t (f j xy)"))
@@ -119,7 +99,7 @@ class PoseEncoder(ConditionEncoder):
 class Pose(ConditionKind):
     """Joints of a clip's figure; rows are `(T, J, 2)`."""
 
-    name, argument, noun, encoder = "pose", "pose", "pose sequence", PoseEncoder
+    name, argument, encoder = "pose", "pose", PoseEncoder
 
     def facts(self, backbone: PromptEncoder, row: Tensor) -> dict[str, int]:
         return {"joints": row.shape[1]}
@@ -129,14 +109,9 @@ class Pose(ConditionKind):
 
 
 def read_pose(pose: PoseInput, joints: int) -> Tensor:
-    """Joints (T, J, 2) float32.
+    """Joints (T, J, 2) float32 of an array or file.
 
-    Args:
-        pose: array or file
-        joints: J that the predictor takes
-
-    Raises:
-        DataError: a missing or damaged file, another shape, another number of joints, or a joint that is not finite.
+    DataError: a missing or damaged file, another shape, another number of joints, or a joint that is not finite.
     """
     where = f"pose file {pose}" if isinstance(pose, str | Path) else "pose"
     values = _read_file(Path(pose)) if isinstance(pose, str | Path) else pose

@@ -36,7 +36,7 @@ class TextEncoder(ConditionEncoder):
 class Text(ConditionKind):
     """The prompt in words; rows `(N, C)` are the backbone's condition tokens, which also steer the backbone itself."""
 
-    name, argument, noun, encoder = "text", "prompt", "caption", TextEncoder
+    name, argument, encoder = "text", "prompt", TextEncoder
 
     def facts(self, backbone: PromptEncoder, row: Tensor) -> dict[str, int]:
         return {"width": backbone.condition_width}

@@ -1,6 +1,6 @@
-"""The one product of attention, by PyTorch or by flash-attn (optional: `pip install "lofa[flash]"`).
+"""Attention to the tokens themselves or to a context, by PyTorch or by flash-attn (`pip install "lofa[flash]"`).
 
-Both are exact; flash-attn wants a GPU and half precision, and may be faster there.
+Both products are exact; flash-attn wants a GPU and half precision, and may be faster there.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 __all__ = ["ATTENTION", "Attention", "use_attention"]
@@ -45,9 +46,38 @@ ATTENTION: dict[str, Product] = {"sdpa": _sdpa, "flash_attn": _flash_attn}
 
 
 class Attention(nn.Module):
-    """A module with attention in it; which product it uses is no part of its parameters or constructor values."""
+    """Multi-head attention of `x (G, T, d)` to itself, or to a context `(G, N, context_width)` where it has a width.
+
+    Queries and keys are layer-normed per head. The product in use is no part of parameters or constructor values.
+    """
 
     product: Product = staticmethod(_sdpa)
+
+    def __init__(self, d_model: int, n_heads: int, qk_norm: bool, context_width: int | None = None) -> None:
+        super().__init__()
+        self.n_heads = n_heads
+        if context_width is None:
+            self.qkv = nn.Linear(d_model, 3 * d_model)
+        else:
+            self.q = nn.Linear(d_model, d_model)
+            self.kv = nn.Linear(context_width, 2 * d_model)
+        self.q_norm = nn.LayerNorm(d_model // n_heads) if qk_norm else nn.Identity()
+        self.k_norm = nn.LayerNorm(d_model // n_heads) if qk_norm else nn.Identity()
+        self.proj = nn.Linear(d_model, d_model)
+
+    def forward(self, x: Tensor, context: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+        """`mask (G, N)`: True where a context token is real, or what is added to the logits of its key; None: neither.
+
+        A number n of identical tokens is one of them with log n added.
+        """
+        if context is None:
+            q, k, v = rearrange(self.qkv(x), "g t (three h e) -> three g t h e", three=3, h=self.n_heads)
+        else:
+            q = rearrange(self.q(x), "g t (h e) -> g t h e", h=self.n_heads)
+            k, v = rearrange(self.kv(context), "g n (two h e) -> two g n h e", two=2, h=self.n_heads)
+        out = self.product(self.q_norm(q).to(v.dtype), self.k_norm(k).to(v.dtype), v, mask)
+        projected: Tensor = self.proj(rearrange(out, "g t h e -> g t (h e)"))
+        return projected
 
 
 def use_attention(network: nn.Module, name: str) -> None:

@@ -14,23 +14,10 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from lofa.hypernets.attention import Attention
 
-__all__ = ["Block", "CrossAttention", "LayerScale", "Mlp", "ReadBlock", "SelfAttention", "run_block"]
-
-
-def run_block(block: nn.Module, *inputs: Tensor | bool | None, recompute: bool) -> Tensor:
-    """Call a block; with `recompute` it keeps only its input and is computed again in backward.
-
-    The block goes by value, never through a closure over a loop's variable: that would recompute each as the last one.
-    """
-    if recompute and torch.is_grad_enabled():
-        recomputed: Tensor = checkpoint(block, *inputs, use_reentrant=False)
-        return recomputed
-    kept: Tensor = block(*inputs)
-    return kept
+__all__ = ["Block", "ReadBlock", "compile_blocks"]
 
 
 class LayerScale(nn.Module):
@@ -57,48 +44,6 @@ class Mlp(nn.Module):
         return out
 
 
-class SelfAttention(Attention):
-    """Multi-head self-attention over `(..., T, d)`; queries and keys are layer-normed per head."""
-
-    def __init__(self, d_model: int, n_heads: int, qk_norm: bool = True) -> None:
-        super().__init__()
-        self.n_heads = n_heads
-        self.qkv = nn.Linear(d_model, 3 * d_model)
-        self.q_norm = nn.LayerNorm(d_model // n_heads) if qk_norm else nn.Identity()
-        self.k_norm = nn.LayerNorm(d_model // n_heads) if qk_norm else nn.Identity()
-        self.proj = nn.Linear(d_model, d_model)
-
-    def forward(self, x: Tensor) -> Tensor:
-        q, k, v = rearrange(self.qkv(x), "g t (three h e) -> three g t h e", three=3, h=self.n_heads)
-        out = self.product(self.q_norm(q).to(v.dtype), self.k_norm(k).to(v.dtype), v, None)
-        projected: Tensor = self.proj(rearrange(out, "g t h e -> g t (h e)"))
-        return projected
-
-
-class CrossAttention(Attention):
-    """Multi-head attention of `x (G, T, d)` to `context (G, N, context_width)`; queries and keys normed per head."""
-
-    def __init__(self, d_model: int, context_width: int, n_heads: int, qk_norm: bool = True) -> None:
-        super().__init__()
-        self.n_heads = n_heads
-        self.q = nn.Linear(d_model, d_model)
-        self.kv = nn.Linear(context_width, 2 * d_model)
-        self.q_norm = nn.LayerNorm(d_model // n_heads) if qk_norm else nn.Identity()
-        self.k_norm = nn.LayerNorm(d_model // n_heads) if qk_norm else nn.Identity()
-        self.proj = nn.Linear(d_model, d_model)
-
-    def forward(self, x: Tensor, context: Tensor, mask: Tensor | None = None) -> Tensor:
-        """`mask (G, N)`: True where a context token is real, or what is added to the logits of its key; None: neither.
-
-        A number n of identical tokens is one of them with log n added.
-        """
-        q = rearrange(self.q(x), "g t (h e) -> g t h e", h=self.n_heads)
-        k, v = rearrange(self.kv(context), "g n (two h e) -> two g n h e", two=2, h=self.n_heads)
-        out = self.product(self.q_norm(q).to(v.dtype), self.k_norm(k).to(v.dtype), v, mask)
-        projected: Tensor = self.proj(rearrange(out, "g t h e -> g t (h e)"))
-        return projected
-
-
 class Block(nn.Module):
     """Self-attention, MLP, cross-attention to the condition, MLP; each a residual branch with pre-norm and scale.
 
@@ -108,14 +53,14 @@ class Block(nn.Module):
     def __init__(self, d_model: int, n_heads: int, mlp_ratio: float, qk_norm: bool = True, reads: bool = True) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(d_model, eps=1e-6)
-        self.self_attn = SelfAttention(d_model, n_heads, qk_norm)
+        self.self_attn = Attention(d_model, n_heads, qk_norm)
         self.ls1 = LayerScale(d_model)
         self.norm2 = nn.LayerNorm(d_model, eps=1e-6)
         self.mlp_sa = Mlp(d_model, mlp_ratio)
         self.ls2 = LayerScale(d_model)
         if reads:
             self.norm3 = nn.LayerNorm(d_model, eps=1e-6)
-            self.cross_attn = CrossAttention(d_model, d_model, n_heads, qk_norm)
+            self.cross_attn = Attention(d_model, n_heads, qk_norm, d_model)
             self.ls3 = LayerScale(d_model)
             self.norm4 = nn.LayerNorm(d_model, eps=1e-6)
             self.mlp_ca = Mlp(d_model, mlp_ratio)
@@ -147,7 +92,7 @@ class ReadBlock(nn.Module):
 
     def __init__(self, d_model: int, response_width: int, n_heads: int, mlp_ratio: float, qk_norm: bool = True) -> None:
         super().__init__()
-        self.cross_attn = CrossAttention(d_model, response_width, n_heads, qk_norm)
+        self.cross_attn = Attention(d_model, n_heads, qk_norm, response_width)
         self.ls1 = LayerScale(d_model)
         self.norm2 = nn.LayerNorm(d_model, eps=1e-6)
         self.mlp = Mlp(d_model, mlp_ratio)
@@ -160,3 +105,13 @@ class ReadBlock(nn.Module):
         x = x + self.ls1(self.cross_attn(x, response))
         x = x + self.ls2(self.mlp(self.norm2(x)))
         return rearrange(x, "(p l) t d -> p l t d", p=prompts)
+
+
+def compile_blocks(network: nn.Module) -> None:
+    """`torch.compile` for each block of a network, when it is first called; parameters and their names stay.
+
+    One by one, as all blocks of a kind share what was compiled.
+    """
+    for module in network.modules():
+        if isinstance(module, Block | ReadBlock):
+            module.compile()

@@ -1,8 +1,7 @@
 """Constructor values of the hypernetworks. Each is spelled once; configurations, files and constructors share them."""
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from typing import Any, Self
 
 from lofa.options import REQUIRED, Options, option
@@ -15,28 +14,28 @@ class _TrunkOptions(Options):
     """What a user chooses of a trunk."""
 
     patch_size: int = option(
-        REQUIRED, "side of the tiles a weight is cut into, nearly: of each axis the divisor nearest to it"
+        REQUIRED, "side of the tiles a weight is cut into, nearly: of each axis the divisor nearest to it", least=1
     )
-    d_model: int = option(REQUIRED, "width")
-    n_heads: int = option(REQUIRED, "attention heads")
+    d_model: int = option(REQUIRED, "width", least=1)
+    n_heads: int = option(REQUIRED, "attention heads", least=1)
     n_blocks: int = option(REQUIRED, "blocks", least=1)
-    mlp_ratio: float = option(4.0, "hidden width of the MLPs, times d_model")
-    lora_rank: int = option(REQUIRED, "rank r of the predicted pairs")
+    mlp_ratio: float = option(4.0, "hidden width of the MLPs, times d_model", above=0)
+    lora_rank: int = option(REQUIRED, "rank r of the predicted pairs", least=1)
     head: str = option("published", "what makes the pairs of a layer from its tokens: published")
-    condition_from: int = option(0, "first block that reads the condition; what is before depends on W alone")
+    condition_from: int = option(0, "first block that reads the condition; what is before depends on W alone", least=0)
     gradient_checkpointing: bool = option(False, "trade time for memory")
 
 
 @dataclass(frozen=True, kw_only=True)
 class _ResponseOptions(Options):
-    tau: float = option(0.02, "stage 1: relative change that counts as a response")
-    temperature: float = option(0.1, "stage 1: of the logits")
+    tau: float = option(0.02, "stage 1: relative change that counts as a response", least=0)
+    temperature: float = option(0.1, "stage 1: of the logits", above=0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class _AdapterOptions(Options):
     read_after: tuple[int, ...] = option(REQUIRED, "two_stage: blocks of stage 2 after which stage 1's tokens are read")
-    alpha_init: float = option(0.1, "stage 2: alpha at the start")
+    alpha_init: float = option(0.1, "stage 2: alpha at the start", above=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,11 +56,7 @@ class HypernetOptions(_AdapterOptions, _ResponseOptions, _TrunkOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class TrunkConfig(_TrunkOptions):
-    """Values of a trunk.
-
-    Raises:
-        ValueError: sizes that contradict each other.
-    """
+    """Values of a trunk. Raises ConfigError on one out of range, ValueError on sizes that contradict each other."""
 
     shapes: tuple[tuple[int, int], ...]
     """(out, in) of the adapted layers, each once"""
@@ -81,26 +76,19 @@ class TrunkConfig(_TrunkOptions):
     """of blocks under gradient checkpointing, in `RECOMPUTATIONS`"""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         object.__setattr__(self, "shapes", tuple((int(rows), int(columns)) for rows, columns in self.shapes))
         if not self.shapes or len(set(self.shapes)) != len(self.shapes):
             raise ValueError(f"shapes must name each shape (out, in) once, and at least one; got {self.shapes}")
-        sizes = {name: getattr(self, name) for name in ("patch_size", "d_model", "n_heads", "lora_rank")}
-        for name, size in (sizes | {"mlp_ratio * d_model": self.mlp_ratio * self.d_model}).items():
-            if not 1 <= size < math.inf:
-                raise ValueError(f"{name} must be at least 1; got {size}")
         if self.d_model % self.n_heads:
             raise ValueError(f"n_heads {self.n_heads} does not divide d_model {self.d_model}")
-        if not 0 <= self.condition_from < self.n_blocks:
+        if self.condition_from >= self.n_blocks:
             raise ValueError(f"condition_from is {self.condition_from}, but blocks are numbered 0..{self.n_blocks - 1}")
 
     @classmethod
     def pick(cls, values: Mapping[str, Any]) -> Self:
         """From a mapping that may hold values of other networks as well (TypeError: one is missing)."""
         return cls(**{item.name: values[item.name] for item in fields(cls) if item.name in values})
-
-    def values(self) -> dict[str, Any]:
-        """All of them, fit for json."""
-        return asdict(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,13 +97,6 @@ class ResponseConfig(_ResponseOptions, TrunkConfig):
 
     activation: str = "identity"
     """of S, in `ACTIVATIONS`"""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 < self.temperature < math.inf:
-            raise ValueError(f"temperature must be positive; got {self.temperature}")
-        if not 0 <= self.tau < math.inf:
-            raise ValueError(f"tau must be at least 0; got {self.tau}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,12 +108,8 @@ class AdapterConfig(_AdapterOptions, TrunkConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "read_after", _block_numbers(self.read_after, self.condition_from, self.n_blocks))
-
-
-def _block_numbers(values: Sequence[int], first: int, n_blocks: int) -> tuple[int, ...]:
-    numbers = tuple(sorted({int(value) for value in values}))
-    outside = [number for number in numbers if not first <= number < n_blocks]
-    if outside:
-        raise ValueError(f"read_after holds {outside}, but the blocks that read are numbered {first}..{n_blocks - 1}")
-    return numbers
+        object.__setattr__(self, "read_after", tuple(sorted(set(self.read_after))))
+        outside = [number for number in self.read_after if not self.condition_from <= number < self.n_blocks]
+        if outside:
+            reading = f"{self.condition_from}..{self.n_blocks - 1}"
+            raise ValueError(f"read_after holds {outside}, but the blocks that read are numbered {reading}")

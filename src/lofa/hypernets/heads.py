@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from lofa.hypernets.config import TrunkConfig
 from lofa.hypernets.parts import POOLINGS, member
 
-__all__ = ["HEADS", "PublishedHead", "ScaleHead", "low_rank_product", "upcast"]
+__all__ = ["HEADS", "PublishedHead", "low_rank_product", "upcast"]
 
 
 def upcast(value: Tensor) -> Tensor:
@@ -41,24 +42,15 @@ class PublishedHead(nn.Module):
         self.rank = config.lora_rank
         self.pool = member(POOLINGS, "pooling", config.pooling)
         outs, ins = (dict.fromkeys(axis) for axis in zip(*config.shapes, strict=True))
-        self.A = nn.ModuleDict({str(size): self._fresh_A(config.d_model, self.rank, size) for size in ins})
-        self.B = nn.ModuleDict({str(size): self._fresh_B(config.d_model, self.rank, size) for size in outs})
-        self.scale = None if alpha_init is None else ScaleHead(config.d_model, alpha_init)
-
-    @staticmethod
-    @torch.no_grad()
-    def _fresh_A(d_model: int, rank: int, size: int) -> nn.Linear:
-        linear = nn.Linear(d_model, rank * size)
-        linear.weight.mul_(size**-0.5)
-        linear.bias.mul_(size**-0.5)
-        return linear
-
-    @staticmethod
-    def _fresh_B(d_model: int, rank: int, size: int) -> nn.Linear:
-        linear = nn.Linear(d_model, size * rank)
-        nn.init.zeros_(linear.weight)
-        nn.init.zeros_(linear.bias)
-        return linear
+        self.A = nn.ModuleDict({str(size): nn.Linear(config.d_model, self.rank * size) for size in ins})
+        self.B = nn.ModuleDict({str(size): nn.Linear(config.d_model, size * self.rank) for size in outs})
+        self.scale = None if alpha_init is None else _ScaleHead(config.d_model, alpha_init)
+        with torch.no_grad():
+            for size in ins:
+                for entries in self.A[str(size)].parameters():
+                    entries.mul_(size**-0.5)
+            for entries in self.B.parameters():
+                entries.zero_()
 
     def forward(self, tokens: Tensor, shape: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor | None]:
         """Final tokens `(P, L, T, d)` of layers of shape (out, in) -> A, B, and alpha `(P, L)` where there is one."""
@@ -68,13 +60,11 @@ class PublishedHead(nn.Module):
         return A, B, None if self.scale is None else self.scale(h)
 
 
-class ScaleHead(nn.Module):
+class _ScaleHead(nn.Module):
     """`h (..., d)` -> `alpha (...)`, positive, at first `initial` for every layer."""
 
     def __init__(self, d_model: int, initial: float) -> None:
         super().__init__()
-        if not 0 < initial < math.inf:
-            raise ValueError(f"alpha_init must be positive; got {initial}")
         self.linear = nn.Linear(d_model, 1)
         nn.init.zeros_(self.linear.weight)
         nn.init.constant_(self.linear.bias, initial + math.log(-math.expm1(-initial)))
@@ -83,5 +73,5 @@ class ScaleHead(nn.Module):
         return F.softplus(self.linear(h).squeeze(-1))
 
 
-HEADS: dict[str, type[PublishedHead]] = {"published": PublishedHead}
+HEADS: dict[str, Callable[..., nn.Module]] = {"published": PublishedHead}
 """What `hypernet.head` may be."""

@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
-from lofa.hypernets.blocks import run_block
 from lofa.hypernets.tiling import unit_rms
 
 __all__ = [
@@ -60,13 +60,20 @@ def identity(product: Tensor) -> tuple[Tensor, Tensor | None]:
 
 
 class Recomputation:
-    """Calls a block; where it is `on`, the block keeps only its input and is computed again in backward."""
+    """Calls a block; where it is `on`, the block keeps only its input and is computed again in backward.
+
+    The block goes by value, never through a closure over a loop's variable: that would recompute each as the last one.
+    """
 
     def __init__(self, on: bool) -> None:
         self.on = on
 
     def __call__(self, block: nn.Module, *inputs: Tensor | bool | None) -> Tensor:
-        return run_block(block, *inputs, recompute=self.on)
+        if self.on and torch.is_grad_enabled():
+            recomputed: Tensor = checkpoint(block, *inputs, use_reentrant=False)
+            return recomputed
+        kept: Tensor = block(*inputs)
+        return kept
 
 
 NORMALISATIONS: dict[str, Callable[[Tensor], Tensor]] = {"matrix": unit_rms}

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 from lofa.adapters import LoraBatch
 from lofa.conditions import ConditionEncoder, Inputs, Tokens
+from lofa.hypernets.blocks import Block, ReadBlock
 from lofa.hypernets.layers import FrozenLayer
-from lofa.hypernets.response import Response
+from lofa.hypernets.networks import Response
 
 __all__ = ["Hypernetwork", "Part"]
 
@@ -36,10 +37,6 @@ class Part(nn.Module):
         read: Tokens = self.encoder(inputs)
         return read
 
-    def units(self) -> list[nn.Module]:
-        """The modules to shard one by one."""
-        return [*([self.encoder] if any(True for _ in self.encoder.parameters()) else []), *self.network.units()]
-
 
 class Hypernetwork(nn.Module, ABC):
     """A member of `HYPERNETS`, around parts that are built.
@@ -48,7 +45,7 @@ class Hypernetwork(nn.Module, ABC):
     """
 
     networks: ClassVar[Mapping[str, type]]
-    """name of each part -> class of its network: made of its `Config`, with `.config` and `.units()`"""
+    """name of each part -> class of its network, made of a dataclass, its `Config`, which it holds as `.config`"""
     stages: ClassVar[Mapping[int, tuple[str, ...]]]
     """training stages (1: response map, 2: adapter) -> the parts that each needs from an earlier run"""
     has_response = False
@@ -86,8 +83,11 @@ class Hypernetwork(nn.Module, ABC):
         return None
 
     @abstractmethod
-    def predict(self, prepared: Any, inputs: Inputs) -> list[LoraBatch]:
-        """Adapters of P prompts on all prepared layers: one batch a shape, shapes in the order of their first layer."""
+    def predict(self, prepared: Any, inputs: Inputs, responses: list[Response] | None = None) -> list[LoraBatch]:
+        """Adapters of P prompts on all prepared layers: one batch a shape, shapes in the order of their first layer.
+
+        responses: what `response` gave for the same, where it is at hand.
+        """
 
     def response(self, prepared: Any, inputs: Inputs) -> list[Response]:
         """The response map of P prompts, layers as in `predict`; ValueError where there is none."""
@@ -108,8 +108,9 @@ class Hypernetwork(nn.Module, ABC):
         return {**self._frozen, self._last: self.trained}
 
     def units(self) -> list[nn.Module]:
-        """The modules to shard one by one."""
-        return self.trained.units()
+        """The modules to shard one by one: the encoder and the blocks."""
+        blocks = [module for module in self.trained.network.modules() if isinstance(module, Block | ReadBlock)]
+        return [*([self.encoder] if any(True for _ in self.encoder.parameters()) else []), *blocks]
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         for part in self._frozen.values():

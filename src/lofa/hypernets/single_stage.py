@@ -9,8 +9,8 @@ from lofa.adapters import LoraBatch
 from lofa.conditions import ConditionEncoder, Inputs
 from lofa.hypernets.config import AdapterConfig
 from lofa.hypernets.layers import FrozenLayer, Prepared, prepare
+from lofa.hypernets.networks import AdapterNet
 from lofa.hypernets.protocol import Hypernetwork, Part
-from lofa.hypernets.weights import AdapterNet
 
 __all__ = ["SingleStage"]
 
@@ -31,6 +31,6 @@ class SingleStage(Hypernetwork):
         (prepared,) = prepare([self.trained.network], layers)
         return prepared
 
-    def predict(self, prepared: list[Prepared], inputs: Inputs) -> list[LoraBatch]:
+    def predict(self, prepared: list[Prepared], inputs: Inputs, responses: object = None) -> list[LoraBatch]:
         read = self.trained.read(inputs)
         return [self.trained.network.adapt(one, *read) for one in prepared]

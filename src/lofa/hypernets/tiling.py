@@ -7,28 +7,13 @@ by row. A token's place is told by a learned vector of its row plus one of its c
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-__all__ = ["PatchEmbed", "TileEmbed", "check_weights", "tile_side", "unit_rms"]
-
-
-def check_weights(weights: Iterable[Tensor], names: Sequence[str]) -> None:
-    """Raises ValueError naming the matrices `(out, in)` with NaN, infinity or a column of zeros; they are read in turn.
-
-    No trained layer has such a column; a file that was read wrongly has.
-    """
-    found = []
-    for matrix in weights:
-        largest = torch.linalg.vector_norm(matrix, math.inf, dim=0)
-        found.append(torch.stack([~largest.isfinite().all(), (largest == 0).any()]))
-    for wrong, what in zip(torch.stack(found).T.tolist(), ("NaN or infinity", "columns of zeros"), strict=True):
-        bad = [name for name, is_wrong in zip(names, wrong, strict=True) if is_wrong]
-        if bad:
-            raise ValueError(f"{len(bad)} of {len(names)} weight matrices hold {what}: {', '.join(bad[:3])}")
+__all__ = ["PatchEmbed", "TileEmbed", "tile_side", "unit_rms"]
 
 
 def unit_rms(weights: Tensor) -> Tensor:
@@ -74,7 +59,7 @@ class TileEmbed(nn.Module):
         super().__init__()
         self.sides = {size: tile_side(size, patch_size) for shape in shapes for size in shape}
         tiles = dict.fromkeys((self.sides[rows], self.sides[columns]) for rows, columns in shapes)
-        self.patch = nn.ModuleDict({_name(*tile): PatchEmbed(tile, d_model) for tile in tiles})
+        self.patch = nn.ModuleDict({f"{tile[0]}x{tile[1]}": PatchEmbed(tile, d_model) for tile in tiles})
         rows, columns = (dict.fromkeys(axis) for axis in zip(*shapes, strict=True))
         self.row = nn.ParameterDict({str(size): torch.empty(size // self.sides[size], d_model) for size in rows})
         self.col = nn.ParameterDict({str(size): torch.empty(size // self.sides[size], d_model) for size in columns})
@@ -84,10 +69,6 @@ class TileEmbed(nn.Module):
     def forward(self, weights: Tensor) -> Tensor:
         """`(L, out, in)` of one of the shapes -> `(L, T, d)`."""
         rows, columns = weights.shape[1:]
-        tokens = self.patch[_name(self.sides[rows], self.sides[columns])](weights)
+        tokens = self.patch[f"{self.sides[rows]}x{self.sides[columns]}"](weights)
         placed = tokens + self.row[str(rows)][:, None] + self.col[str(columns)]
         return rearrange(placed, "l r c d -> l (r c) d")
-
-
-def _name(rows: int, columns: int) -> str:
-    return f"{rows}x{columns}"

@@ -13,9 +13,8 @@ from lofa.adapters import LoraBatch
 from lofa.conditions import ConditionEncoder, Inputs
 from lofa.hypernets.config import AdapterConfig, ResponseConfig
 from lofa.hypernets.layers import FrozenLayer, Prepared, prepare
+from lofa.hypernets.networks import AdapterNet, Response, ResponseNet
 from lofa.hypernets.protocol import Hypernetwork, Part
-from lofa.hypernets.response import Response, ResponseNet
-from lofa.hypernets.weights import AdapterNet
 
 __all__ = ["TwoStage"]
 
@@ -64,9 +63,10 @@ class TwoStage(Hypernetwork):
         read = part.read(inputs)
         return [part.network.respond(one, *read) for one in prepared.response]
 
-    def predict(self, prepared: _Prepared, inputs: Inputs) -> list[LoraBatch]:
+    def predict(self, prepared: _Prepared, inputs: Inputs, responses: list[Response] | None = None) -> list[LoraBatch]:
         part = self.parts()["adapter"]
-        read, tokens = part.read(inputs), self._tokens(prepared, inputs)
+        read = part.read(inputs)
+        tokens = self._tokens(prepared, inputs) if responses is None else [one.tokens for one in responses]
         return [part.network.adapt(one, *read, own) for one, own in zip(prepared.adapter, tokens, strict=True)]
 
     @torch.no_grad()

@@ -31,7 +31,7 @@ from lofa.hypernets.parts import (
 )
 from lofa.interop.config import PROMPT_TOKENS
 
-__all__ = ["QUIRKS", "collapse_padding", "columns", "quirky", "softplus"]
+__all__ = ["QUIRKS", "collapse_padding", "columns", "fill_prompt", "quirky", "softplus"]
 
 
 def columns(weights: Tensor) -> Tensor:
@@ -50,8 +50,13 @@ def without_first_tile(tokens: Tensor) -> Tensor:
 
 
 def padded(context: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Condition `(P, N, C)` with all the padding that is attended to, as `collapse_padding` gives it."""
-    return collapse_padding(F.pad(context, (0, 0, 0, max(0, PROMPT_TOKENS - context.shape[1]))))
+    """Condition `(P, N, C)`, all its padding attended to, as `collapse_padding` gives it."""
+    return collapse_padding(fill_prompt(context))
+
+
+def fill_prompt(context: Tensor) -> Tensor:
+    """`(P, N, C)` -> `(P, max(N, 512), C)`, zero behind."""
+    return F.pad(context, (0, 0, 0, max(0, PROMPT_TOKENS - context.shape[1])))
 
 
 def collapse_padding(text: Tensor) -> tuple[Tensor, Tensor | None]:

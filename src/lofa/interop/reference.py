@@ -24,16 +24,18 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from lofa import files
 from lofa.adapters import LoraBatch
 from lofa.errors import DataError
+from lofa.files import read_tensors, read_torch
 from lofa.hypernets import FrozenLayer, Prepared, Response
-from lofa.hypernets.blocks import Block, ReadBlock, run_block
+from lofa.hypernets.blocks import Block, ReadBlock
 from lofa.hypernets.heads import upcast
-from lofa.hypernets.parts import Activation
-from lofa.hypernets.tiling import PatchEmbed, check_weights
+from lofa.hypernets.layers import layer_ids, prepare
+from lofa.hypernets.parts import Activation, Recomputation
+from lofa.hypernets.tiling import PatchEmbed
+from lofa.hypernets.trunk import TrunkBlocks
 from lofa.interop.config import ReferenceConfig
-from lofa.interop.quirks import collapse_padding, columns, softplus
+from lofa.interop.quirks import collapse_padding, columns, fill_prompt, softplus
 
 __all__ = ["ReferenceAdapter", "ReferenceAdapterNet", "ReferenceResponse", "ReferenceResponseNet", "load_hypernet"]
 
@@ -97,12 +99,13 @@ class GridPosition(nn.Module):
         return rearrange(tokens + self.row + self.col, "l r c d -> l (r c) d")
 
 
-class _Trunk(nn.Module):
+class _Trunk(TrunkBlocks):
     """What both stages share: tiles, places, blocks, pooling, the two low-rank heads."""
 
     def __init__(self, config: ReferenceConfig) -> None:
         super().__init__()
         c = self.config = config
+        self.run = Recomputation(c.gradient_checkpointing)
         side = c.input_size // c.patch_size
         self.patch_embed = PatchEmbed(c.patch_size, c.d_model)
         self.pos = GridPosition(side, side, c.d_model)
@@ -117,64 +120,31 @@ class _Trunk(nn.Module):
         self.head_B = nn.Linear(c.d_model, c.in_dim * c.lora_rank)
 
     def embed(self, layers: Sequence[FrozenLayer]) -> Tensor:
-        """Tokens `(l, T, d)` of a chunk of layers, for `lofa.hypernets`."""
-        W = torch.stack([layer.weight for layer in layers])
-        depth = torch.tensor([layer.depth for layer in layers], device=W.device)
-        kind = torch.tensor([layer.kind for layer in layers], device=W.device)
-        return self._embed(W, depth, kind, [layer.name for layer in layers])
+        """Tokens `(l, T, d)` of a chunk of layers, for `prepare`; ValueError on shapes and ids that don't fit."""
+        c, shape = self.config, layers[0].shape
+        if shape != (c.input_size, c.input_size):
+            raise ValueError(f"weights must be ({c.input_size}, {c.input_size}); those of {layers[0].name} are {shape}")
+        depth, kind = layer_ids(layers, c.num_depth, c.num_type)
+        weights = torch.stack([layer.weight for layer in layers])
+        tokens = self.pos(self.patch_embed(columns(weights.to(self.head_A.weight.dtype))))
+        tokens = tokens + (self.depth_embed(depth) + self.type_embed(kind))[:, None]
+        return torch.cat([self.cls_token.expand(len(layers), -1, -1), tokens], 1) if c.has_cls else tokens
 
-    def begin(self, tokens: Tensor) -> Tensor:
-        """Tokens `(L, T, d)` -> `(1, L, T, d)` at the first block's reading of the condition."""
-        return self._run(self.blocks[0], tokens[None], None)
+    def project(self, context: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Text `(P, N, C)` with all its padding -> what `finish` takes."""
+        text, bias = collapse_padding(context.to(self.head_A.weight.dtype))
+        return self.text_proj(text), bias
 
-    def prepare(self, W: Tensor, depth_id: Tensor, type_id: Tensor) -> Tensor:
-        """What depends on the weights alone: tokens `(1, L, T, d)` at the first block's reading of the condition.
-
-        `W (L, out, in)`, `depth_id (L,)`, `type_id (L,)`. Raises ValueError on wrong shapes and ids, on weights
-        that are not finite or have columns of zeros.
-        """
-        return self.begin(self._embed(W, depth_id, type_id, [str(number) for number in range(len(W))]))
-
-    def _embed(self, W: Tensor, depth_id: Tensor, type_id: Tensor, names: Sequence[str]) -> Tensor:
-        c = self.config
-        if W.ndim != 3 or W.shape[1:] != (c.input_size, c.input_size):
-            raise ValueError(f"W must be (L, {c.input_size}, {c.input_size}); got {tuple(W.shape)}")
-        for name, ids, known in (("depth_id", depth_id, c.num_depth), ("type_id", type_id, c.num_type)):
-            if ids.shape != W.shape[:1] or not bool(((ids >= 0) & (ids < known)).all()):
-                raise ValueError(f"{name} must be ({len(W)},), each in 0..{known - 1}; got {ids.tolist()}")
-        check_weights(W, names)
-        tokens = self.pos(self.patch_embed(columns(W.to(self.head_A.weight.dtype))))
-        tokens = tokens + (self.depth_embed(depth_id) + self.type_embed(type_id))[:, None]
-        return torch.cat([self.cls_token.expand(len(W), -1, -1), tokens], 1) if c.has_cls else tokens
-
-    def finish(
-        self, prepared: Tensor, text_emb: Tensor, between: Callable[[int, Tensor], Tensor] | None = None
-    ) -> Tensor:
-        """Final tokens `(P, L, T, d)` from those of `prepare`, for `text_emb (P, N, C)` with all its padding.
-
-        `prepared (1, L, T, d)` serves all prompts, `(P, L, T, d)` has layers of its own for each; `between` is given
-        (number, tokens) after each block and may change the tokens.
-        """
-        text, bias = collapse_padding(text_emb.to(self.head_A.weight.dtype))
-        context, x = self.text_proj(text), prepared
-        for i, block in enumerate(self.blocks):
-            x = self._run(block, x, context, bias, i == 0)
-            x = between(i, x) if between else x
-        normalised: Tensor = self.norm(x)
-        return normalised
-
-    def _layered(self, prepared: Tensor, text_emb: Tensor) -> tuple[Tensor, Tensor]:
-        """One text for all layers, or one for each: prepared tokens and texts (P, N, C) that go together."""
-        layers, width = prepared.shape[1], self.config.context_dim
-        text = text_emb[None] if text_emb.ndim == 2 else text_emb
-        if text.ndim != 3 or len(text) not in (1, layers) or text.shape[-1] != width:
+    def _prepare(self, W: Tensor, depth_id: Tensor, type_id: Tensor, text_emb: Tensor) -> tuple[Tensor, Tensor]:
+        """Prepared tokens `(P, L / P, T, d)`, texts `(P, N, C)`: one for all layers, P = 1, or one for each, P = L."""
+        width, text = self.config.context_dim, text_emb[None] if text_emb.ndim == 2 else text_emb
+        if text.ndim != 3 or len(text) not in (1, len(W)) or text.shape[-1] != width:
             raise ValueError(
-                f"text_emb must be (N, {width}), (1, N, {width}) or ({layers}, N, {width}); got {tuple(text_emb.shape)}"
+                f"text_emb must be (N, {width}), (1, N, {width}) or ({len(W)}, N, {width}); got {tuple(text_emb.shape)}"
             )
-        return rearrange(prepared, "one (p l) t d -> (one p) l t d", p=len(text)), text
-
-    def _run(self, module: nn.Module, *inputs: Tensor | bool | None) -> Tensor:
-        return run_block(module, *inputs, recompute=self.config.gradient_checkpointing)
+        ids = zip(W, depth_id.tolist(), type_id.tolist(), strict=True)
+        ((prepared,),) = prepare([self], (FrozenLayer(str(number), *own) for number, own in enumerate(ids)))
+        return rearrange(prepared.tokens, "one (p l) t d -> (one p) l t d", p=len(text)), text
 
     def _decode(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Final tokens (..., T, d) -> pooled vector (..., d), A (..., r, in), B (..., out, r)."""
@@ -193,14 +163,15 @@ class ReferenceResponseNet(_Trunk):
 
         Raises ValueError on wrong shapes.
         """
-        tokens = self.finish(*self._layered(self.prepare(W, depth_id, type_id), text_emb)).flatten(0, 1)
+        prepared, text = self._prepare(W, depth_id, type_id, text_emb)
+        tokens = self.finish(prepared, *self.project(text)).flatten(0, 1)
         _, A, B = self._decode(tokens)
         S, _ = self._activate(B @ A)
         return ReferenceResponse(tokens, S, (S - self.config.tau) / self.config.temperature, A, B)
 
     def tokens(self, prepared: Prepared, context: Tensor, lengths: Tensor) -> Tensor:
-        """The final tokens `(P, L, T, d)` alone; `context (P, N, C)` with all its padding, whatever the lengths."""
-        return self.finish(prepared.tokens, context)
+        """The final tokens `(P, L, T, d)` alone, of conditions `(P, N, C)`, whose padding counts."""
+        return self.finish(prepared.tokens, *self.project(fill_prompt(context)))
 
     def respond(self, prepared: Prepared, context: Tensor, lengths: Tensor) -> Response:
         """The response of P prompts; arguments as in `tokens`."""
@@ -228,7 +199,7 @@ class ReferenceAdapterNet(_Trunk):
         self, W: Tensor, depth_id: Tensor, type_id: Tensor, text_emb: Tensor, stage1_tokens: Tensor
     ) -> ReferenceAdapter:
         """As stage 1, and `stage1_tokens (L, T, d)`: the tokens stage 1 returned for the same layers and text."""
-        prepared, text = self._layered(self.prepare(W, depth_id, type_id), text_emb)
+        prepared, text = self._prepare(W, depth_id, type_id, text_emb)
         if stage1_tokens.ndim != 3 or stage1_tokens.shape[::2] != (len(W), self.config.d_model):
             raise ValueError(
                 f"stage1_tokens must be ({len(W)}, T, {self.config.d_model}); got {tuple(stage1_tokens.shape)}"
@@ -238,17 +209,12 @@ class ReferenceAdapterNet(_Trunk):
         return ReferenceAdapter(A, B, alpha, alpha[:, None, None] * (B @ A))
 
     def adapt(self, prepared: Prepared, context: Tensor, lengths: Tensor, response_tokens: Tensor) -> LoraBatch:
-        """The adapters of P prompts; `context (P, N, C)` with all its padding, stage 1's tokens `(P, L, T, d)`."""
-        A, B, alpha = self._weights(prepared.tokens, context, response_tokens)
+        """The adapters of P prompts; `context (P, N, C)`, whose padding counts, stage 1's tokens `(P, L, T, d)`."""
+        A, B, alpha = self._weights(prepared.tokens, fill_prompt(context), response_tokens)
         return LoraBatch(upcast(A), upcast(B), upcast(alpha), prepared.layers)
 
     def _weights(self, prepared: Tensor, text: Tensor, stage1_tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        def read(i: int, x: Tensor) -> Tensor:
-            if str(i) not in self.cross_attn_blocks:
-                return x
-            return self._run(self.cross_attn_blocks[str(i)], x, stage1_tokens.to(x.dtype))
-
-        h, A, B = self._decode(self.finish(prepared, text, read))
+        h, A, B = self._decode(self.finish(prepared, *self.project(text), self.cross_attn_blocks, stage1_tokens))
         return A, B, ALPHA_ACTIVATIONS[self.config.alpha_act](self.head_alpha(h))[..., 0]
 
 
@@ -264,37 +230,14 @@ def load_hypernet(
     settings = ReferenceConfig.read(stage, config)
     with torch.device("meta"):
         module = ReferenceResponseNet(settings) if stage == 1 else ReferenceAdapterNet(settings)
-    name = f"the stage {stage} state dict" if isinstance(source, Mapping) else str(source)
-    state = dict(source) if isinstance(source, Mapping) else _read_state(Path(source))
-    _check_weights(name, stage, state, {key: tuple(value.shape) for key, value in module.state_dict().items()})
-    module.load_state_dict({key: value.detach().clone() for key, value in state.items()}, assign=True)
+    state: Any
+    if isinstance(source, Mapping):
+        name, state = f"the stage {stage} state dict", {key: value.detach().clone() for key, value in source.items()}
+    else:
+        name, state = str(source), read_tensors(source) if Path(source).suffix == ".safetensors" else read_torch(source)
+    try:
+        module.load_state_dict(state, assign=True)
+    except (TypeError, RuntimeError) as error:
+        words = " ".join(str(error).split())
+        raise DataError(f"{name}: does not fit a stage {stage} network of these constructor values ({words})") from None
     return module
-
-
-def _read_state(path: Path) -> dict[str, Any]:
-    if path.suffix == ".safetensors":
-        return dict(files.read_tensors(path))
-    if not path.is_file():
-        raise DataError(f"{path}: no such file; give a checkpoint of the published hypernetwork (.pth or .safetensors)")
-    state = files.read_torch(path)
-    if not isinstance(state, Mapping):
-        raise DataError(f"{path}: holds a {type(state).__name__}, not a state dict of named tensors")
-    return dict(state)
-
-
-def _check_weights(name: str, stage: int, state: Mapping[str, Any], expected: Mapping[str, tuple[int, ...]]) -> None:
-    wrong = {
-        "missing": sorted(expected.keys() - state.keys()),
-        "unknown": sorted(state.keys() - expected.keys()),
-        "not a tensor": sorted(
-            key for key, value in state.items() if key in expected and not isinstance(value, Tensor)
-        ),
-        "of another shape": [
-            f"{key} {tuple(state[key].shape)}, expected {shape}"
-            for key, shape in expected.items()
-            if isinstance(state.get(key), Tensor) and tuple(state[key].shape) != shape
-        ],
-    }
-    if any(wrong.values()):
-        lists = "; ".join(f"{what}: {', '.join(map(str, keys))}" for what, keys in wrong.items() if keys)
-        raise DataError(f"{name} does not fit a stage {stage} network of these constructor values. Weights {lists}")

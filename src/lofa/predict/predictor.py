@@ -1,6 +1,8 @@
 """The predictor: one prompt in, one adapter out."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Self, TypeVar, overload
 
@@ -41,15 +43,13 @@ class Predictor:
     ) -> None:
         if not backbone.accepts(description.fingerprint):
             raise LofaError(
-                f"{description.folder}: trained for the backbone {description.backbone!r} of fingerprint "
+                f"{description.folder}: trained for the backbone {description.backbone.name!r} of fingerprint "
                 f"{description.fingerprint}, but {backbone.name!r} has {backbone.fingerprint}; give the backbone it "
                 "was trained for, or train a predictor for this one"
             )
-        missing = set(description.layers) - {layer.name for layer in backbone.layers}
+        missing = description.layers.keys() - {layer.name for layer in backbone.layers}
         if missing:
-            raise LofaError(
-                f"{description.folder}: the backbone {backbone.name!r} as loaded lacks the layer {min(missing)}"
-            )
+            raise LofaError(f"{description.folder}: the backbone {backbone.name!r} lacks the layer {min(missing)}")
         self.description = description
         self.backbone = backbone
         self.hypernet = hypernet
@@ -65,8 +65,7 @@ class Predictor:
             ) from None
 
     def _layers(self) -> Iterator[FrozenLayer]:
-        of = self.description
-        for name, depth, kind in zip(of.layers, of.depth, of.kind, strict=True):
+        for name, (depth, kind) in self.description.layers.items():
             yield FrozenLayer(name, self.backbone.weight(name).to(self._device), depth, kind)
 
     @classmethod
@@ -94,7 +93,7 @@ class Predictor:
         else:
             description = read_description(path)
             hypernet = load_hypernet(description, device)
-            backbone = backbone or load_backbone(description.backbone_config, device=device)
+            backbone = backbone or load_backbone(description.backbone, device=device)
         made = cls(description, backbone, hypernet)
         if compile:
             for part in hypernet.parts().values():
@@ -145,19 +144,13 @@ class Predictor:
 
         Arguments and errors as in `predict`; LofaError too where the hypernetwork has no response map.
         """
-        return self._one_or_many(self._maps, prompt=prompt, pose=pose, image=image)
+        answer = partial(self._respond, answer=Response.probability)
+        return self._one_or_many(answer, prompt=prompt, pose=pose, image=image)
 
-    def response_tokens(
-        self,
-        prompt: str | Sequence[str] | None = None,
-        pose: PoseInput | Sequence[PoseInput] | None = None,
-        image: Any = None,
-    ) -> ByLayer | list[ByLayer]:
-        """Stage I's final tokens {layer name: (T, d)}, which stage II reads; a list for a list.
-
-        Arguments and errors as in `response_map`.
-        """
-        return self._one_or_many(self._tokens, prompt=prompt, pose=pose, image=image)
+    def response_tokens(self, prompt: str | Sequence[str] | None = None, **others: Any) -> ByLayer | list[ByLayer]:
+        """Stage I's final tokens {layer name: (T, d)}, which stage II reads; otherwise as `response_map`."""
+        answer = partial(self._respond, answer=attrgetter("tokens"))
+        return self._one_or_many(answer, prompt=prompt, **others)
 
     def _one_or_many(self, function: Callable[[Asked], list[Result]], **given: object) -> Result | list[Result]:
         asked = self._asked({argument: value for argument, value in given.items() if value is not None})
@@ -198,12 +191,6 @@ class Predictor:
             for kind, values in asked.items()
         }
         return {kind.name: kind.collate(read).to(self._device) for kind, read in rows.items()}
-
-    def _maps(self, asked: Asked) -> list[ByLayer]:
-        return self._respond(asked, Response.probability)
-
-    def _tokens(self, asked: Asked) -> list[ByLayer]:
-        return self._respond(asked, lambda response: response.tokens)
 
     @torch.no_grad()
     def _respond(self, asked: Asked, answer: Callable[[Response], Tensor]) -> list[ByLayer]:

@@ -7,18 +7,17 @@ It says nothing of its backbone, so the layer table is that of the backbone in u
 (self-attention q, k, v, o, then cross-attention), depths as they are.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 import yaml
 
 from lofa.backbones import Backbone, BackboneConfig, LayerSpec
-from lofa.conditions import PROMPT, Padded, TextEncoder, Tokens
+from lofa.conditions import PROMPT, TextEncoder
 from lofa.errors import DataError
 from lofa.hypernets import Hypernetwork, Part, TwoStage
-from lofa.interop.config import PROMPT_TOKENS
 from lofa.interop.reference import ReferenceAdapterNet, ReferenceResponseNet, load_hypernet
 from lofa.predict.stages import Description
 
@@ -31,16 +30,6 @@ _FILES = {1: "stage1_preview.pth", 2: "stage2_preview.pth"}
 _KINDS = tuple(
     f"{attention}.{part}" for attention in ("attn1", "attn2") for part in ("to_q", "to_k", "to_v", "to_out.0")
 )
-
-
-class PaddedText(TextEncoder):
-    """Text tokens with all the padding that the published networks were trained to attend to."""
-
-    def encode(self, rows: Padded) -> Tokens:
-        """Tokens `(P, N, C)`, zero behind each length -> `(P, max(N, 512), C)`, all of which count."""
-        tokens = super().encode(rows).tokens
-        tokens = F.pad(tokens, (0, 0, 0, max(0, PROMPT_TOKENS - tokens.shape[1])))
-        return Tokens(tokens, torch.full_like(rows.lengths, tokens.shape[1]))
 
 
 def read_published(
@@ -65,21 +54,17 @@ def read_published(
     description = Description(
         folder,
         (PROMPT.name,),
-        backbone.name,
         BackboneConfig(backbone.name, backbone.name),
         backbone.fingerprint,
-        tuple(layer.name for layer in layers),
-        tuple(layer.depth for layer in layers),
-        tuple(_KINDS.index(layer.kind) for layer in layers),
+        {layer.name: (layer.depth, _KINDS.index(layer.kind)) for layer in layers},
         "two_stage",
         {},
-        {},
     )
-    response, adapter = (Part(networks[stage], PaddedText(width=backbone.condition_width)) for stage in _FILES)
+    response, adapter = (Part(networks[stage], TextEncoder(width=backbone.condition_width)) for stage in _FILES)
     return description, TwoStage(response=response, adapter=adapter).eval()
 
 
-def _read_config(path: Path) -> dict[str, dict[str, Any]]:
+def _read_config(path: Path) -> Mapping[str, Mapping[str, Any]]:
     if not path.is_file():
         wanted = ", ".join((*_FILES.values(), path.name))
         raise DataError(f"{path}: no such file; a published predictor is a folder with {wanted}")
@@ -87,11 +72,9 @@ def _read_config(path: Path) -> dict[str, dict[str, Any]]:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         raise DataError(f"{path}: not readable as yaml ({str(error).splitlines()[0]})") from None
-    sections = [f"stage{stage}" for stage in _FILES]
-    if not isinstance(values, dict) or not all(isinstance(values.get(name), dict) for name in sections):
-        found = ", ".join(map(str, values)) if isinstance(values, dict) else type(values).__name__
-        raise DataError(f"{path}: needs the sections {' and '.join(sections)}; it has {found}")
-    return {name: values[name] for name in sections}
+    if not isinstance(values, dict) or not all(isinstance(values.get(f"stage{stage}"), dict) for stage in _FILES):
+        raise DataError(f"{path}: needs the sections stage1 and stage2")
+    return values
 
 
 def _check_layers(

@@ -8,7 +8,7 @@ Names are looked up in the fixed tables of `lofa.hypernets` and `lofa.conditions
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,12 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from lofa.backbones import Backbone, BackboneConfig
-from lofa.conditions import ConditionEncoder, compose, encoder_classes, find_kind
-from lofa.errors import DataError
+from lofa.conditions import compose, encoder_classes, find_kind
+from lofa.errors import DataError, LofaError
 from lofa.files import atomic_write, read_json, read_tensors, save_tensors, write_json
 from lofa.hypernets import HYPERNETS, Hypernetwork, Part
 from lofa.hypernets.old_names import renamed
+from lofa.hypernets.parts import member
 from lofa.interop.quirks import quirky
 from lofa.targets import Kind, holds_only
 
@@ -55,35 +56,24 @@ PREDICTOR = Kind("the folder of a predictor", _is_predictor)
 
 @dataclass(frozen=True)
 class Description:
-    """What `predictor.json` says.
-
-    Attributes:
-        folder: where it lies
-        conditions: kinds that the predictor takes, keys of `CONDITIONS`
-        backbone: name of the backbone
-        backbone_config: what `load_backbone` takes to load it
-        fingerprint: of that backbone
-        layers: names of the adapted layers
-        depth: depth id of each layer
-        kind: kind id of each layer
-        hypernet: kind of hypernetwork, a key of `HYPERNETS`
-        parts: "response" and, after stage II, "adapter" -> constructor values of network and encoders
-        version: of the files
-        metadata: what the writer added
-    """
+    """What `predictor.json` says."""
 
     folder: Path
+    """where it lies"""
     conditions: tuple[str, ...]
-    backbone: str
-    backbone_config: BackboneConfig
+    """kinds that the predictor takes, keys of `CONDITIONS`"""
+    backbone: BackboneConfig
+    """what `load_backbone` takes to load the one trained for"""
     fingerprint: str
-    layers: tuple[str, ...]
-    depth: tuple[int, ...]
-    kind: tuple[int, ...]
+    """of that backbone"""
+    layers: Mapping[str, tuple[int, int]]
+    """name of each adapted layer -> its ids of depth and kind"""
     hypernet: str
+    """kind of hypernetwork, a key of `HYPERNETS`"""
     parts: Mapping[str, Mapping[str, Any]]
-    metadata: Mapping[str, str]
+    """"response" and, after stage II, "adapter" -> constructor values of network and encoders"""
     version: int = VERSION
+    """of the files"""
 
 
 def _table_name(module: nn.Module, table: Mapping[str, type[nn.Module]]) -> str:
@@ -97,16 +87,12 @@ def _table_name(module: nn.Module, table: Mapping[str, type[nn.Module]]) -> str:
 def _describe(part: Part, conditions: Sequence[str]) -> dict[str, Any]:
     encoders = {kind: part.encoder.part(kind) for kind in conditions}
     return {
-        "network": part.network.config.values(),
+        "network": asdict(part.network.config),
         "encoders": {
             kind: {"class": _table_name(encoder, encoder_classes()), "config": encoder.config}
             for kind, encoder in encoders.items()
         },
     }
-
-
-def _whole(value: Tensor) -> Tensor:
-    return value.full_tensor() if isinstance(value, DTensor) else value
 
 
 def save_predictor(
@@ -133,15 +119,15 @@ def save_predictor(
     parts = hypernet.parts()
     for part in parts.values():
         _table_name(part.network, hypernet.networks)
-    tensors = {name: {key: _whole(value) for key, value in part.state_dict().items()} for name, part in parts.items()}
+    tensors = {
+        name: {key: v.full_tensor() if isinstance(v, DTensor) else v for key, v in part.state_dict().items()}
+        for name, part in parts.items()
+    }
     if torch.distributed.is_initialized() and torch.distributed.get_rank() != 0:
         return
-    layers = [
-        {"name": layer.name, "depth": depth, "kind": kind}
-        for layer, depth, kind in zip(
-            backbone.layers, backbone.depth_ids.tolist(), backbone.kind_ids.tolist(), strict=True
-        )
-    ]
+    ids = zip(backbone.layers, backbone.depth_ids.tolist(), backbone.kind_ids.tolist(), strict=True)
+    layers = [{"name": layer.name, "depth": depth, "kind": kind} for layer, depth, kind in ids]
+    path = backbone_path or backbone.name
     with atomic_write(directory, PREDICTOR) as folder:
         folder.mkdir()
         for name, values in tensors.items():
@@ -154,7 +140,7 @@ def save_predictor(
                 "conditions": list(conditions),
                 "backbone": {
                     "name": backbone.name,
-                    "path": _lasting_path(backbone_path or backbone.name),
+                    "path": str(Path(path).resolve() if Path(path).is_dir() else path),  # to be used from elsewhere
                     "kinds": list(backbone.kinds),
                     "dtype": str(backbone.dtype).removeprefix("torch."),
                     "fingerprint": backbone.fingerprint,
@@ -167,11 +153,6 @@ def save_predictor(
                 "metadata": dict(metadata or {}),
             },
         )
-
-
-def _lasting_path(path: str | Path) -> str:
-    """A folder by its absolute path, so that the predictor can be used from elsewhere; other names as they are."""
-    return str(Path(path).resolve()) if Path(path).is_dir() else str(path)
 
 
 def find_predictor(path: str | Path) -> Path:
@@ -187,10 +168,7 @@ def find_predictor(path: str | Path) -> Path:
     if not path.is_dir():
         raise DataError(f"{path}: no such folder; give a run directory of train.py or its predictor/ folder")
     found = ", ".join(sorted(entry.name for entry in path.iterdir())[:8]) or "nothing"
-    raise DataError(
-        f"{path}: no {DESCRIPTION_FILE} here nor in predictor/ (it holds {found}); give a run directory of "
-        "train.py that has finished, or its predictor/ folder"
-    )
+    raise DataError(f"{path}: no {DESCRIPTION_FILE} here nor in predictor/ (it holds {found}); has the run finished?")
 
 
 def read_description(path: str | Path) -> Description:
@@ -206,74 +184,43 @@ def read_description(path: str | Path) -> Description:
         raise DataError(f"{file}: not the description of a predictor (its format entry is not {FORMAT!r})")
     version = content.get("version")
     if version not in (1, VERSION):
-        raise DataError(
-            f"{file}: version {version!r}, but this LoFA reads versions 1 to {VERSION}; use the LoFA that wrote it"
-        )
+        raise DataError(f"{file}: version {version!r}, but this LoFA reads 1 to {VERSION}; use the LoFA that wrote it")
     try:
         content = _current(content)
-        for name in content["conditions"]:
-            find_kind(name)
-        backbone = content["backbone"]
-        layers = backbone["layers"]
+        backbone, kind = content["backbone"], content["hypernet"]["kind"]
+        member(HYPERNETS, "hypernetwork", kind)
         return Description(
             folder,
-            tuple(content["conditions"]),
-            backbone["name"],
+            tuple(find_kind(name).name for name in content["conditions"]),
             BackboneConfig(backbone["name"], backbone["path"], kinds=tuple(backbone["kinds"]), dtype=backbone["dtype"]),
             backbone["fingerprint"],
-            tuple(layer["name"] for layer in layers),
-            tuple(layer["depth"] for layer in layers),
-            tuple(layer["kind"] for layer in layers),
-            content["hypernet"]["kind"],
+            {layer["name"]: (layer["depth"], layer["kind"]) for layer in backbone["layers"]},
+            kind,
             content["hypernet"]["parts"],
-            content.get("metadata", {}),
             version,
         )
-    except DataError as error:
-        raise DataError(f"{file}: {error}") from None
-    except (KeyError, TypeError, AttributeError) as error:
-        raise DataError(
-            f"{file}: damaged, the entry {error} is missing or of the wrong kind; train again or take a copy"
-        ) from None
+    except (LofaError, ValueError, KeyError, TypeError, AttributeError) as error:
+        what = f"the entry {error} is missing" if isinstance(error, KeyError) else error
+        raise DataError(f"{file}: damaged or of another LoFA ({what}); take a whole copy or train again") from None
 
 
 def _current(content: Mapping[str, Any]) -> Mapping[str, Any]:
     """A description as this version writes it."""
     if content["version"] != 1:
         return content
-    condition = content["condition"]
-    parts = {
-        name: {
-            "network": _current_values(dict(stage["network"]["config"])),
-            "encoders": {condition: stage["encoder"]},
-        }
-        for name, stage in content["stages"].items()
-    }
+    condition, parts = content["condition"], {}
+    for name, stage in content["stages"].items():
+        values = dict(stage["network"]["config"])
+        network = quirky(values, values.pop("quirks", []))
+        parts[name] = {"network": network, "encoders": {condition: stage["encoder"]}}
     return {**content, "conditions": [condition], "hypernet": {"kind": "two_stage", "parts": parts}}
 
 
-def _current_values(old: dict[str, Any]) -> dict[str, Any]:
-    return quirky(old, old.pop("quirks", []))
-
-
 def load_hypernet(description: Description, device: torch.device | str = "cpu") -> Hypernetwork:
-    """Rebuilds the hypernetwork, frozen, in eval mode.
-
-    Raises:
-        DataError: an unknown kind, a part that has not been trained, or a file that does not fit.
-    """
-    kind = _kind(description)
+    """Rebuilds the hypernetwork, frozen, in eval mode; DataError as `load_part`."""
+    kind = HYPERNETS[description.hypernet]
     hypernet = kind(**{name: load_part(description, name, device) for name in kind.networks})
     return hypernet.requires_grad_(False).eval()
-
-
-def _kind(description: Description) -> type[Hypernetwork]:
-    if description.hypernet not in HYPERNETS:
-        raise DataError(
-            f"{description.folder / DESCRIPTION_FILE}: hypernetwork {description.hypernet!r} is none of "
-            f"{', '.join(HYPERNETS)}"
-        )
-    return HYPERNETS[description.hypernet]
 
 
 def load_part(description: Description, name: str, device: torch.device | str = "cpu") -> Part:
@@ -282,15 +229,17 @@ def load_part(description: Description, name: str, device: torch.device | str = 
     Raises:
         DataError: the part has not been trained, has an encoder of an unknown class, or its file does not fit.
     """
-    networks = _kind(description).networks
-    spec = description.parts.get(name)
-    if spec is None or name not in networks:
+    file = description.folder / f"{name}.safetensors"
+    if name not in description.parts:
         raise DataError(
             f"{description.folder}: holds {', '.join(description.parts) or 'no part'} but not {name}; "
             "run `python train.py stage=2 response=<this run>` and give that run"
         )
-    file = description.folder / f"{name}.safetensors"
-    part = _build(networks[name], spec, description.conditions, file)
+    try:
+        part = _build(HYPERNETS[description.hypernet].networks[name], description, description.parts[name])
+    except (LofaError, KeyError, TypeError, ValueError) as error:
+        what = f"no entry {error}" if isinstance(error, KeyError) else error
+        raise DataError(f"{description.folder / DESCRIPTION_FILE}: {name} can't be built ({what})") from None
     state: Mapping[str, Tensor] = read_tensors(file)
     if description.version == 1:
         state = renamed(state)
@@ -304,30 +253,11 @@ def load_part(description: Description, name: str, device: torch.device | str = 
     return part.requires_grad_(False).eval().to(device)
 
 
-def _build(network: Any, spec: Mapping[str, Any], conditions: Sequence[str], file: Path) -> Part:
-    where = f"{file.parent / DESCRIPTION_FILE}: {file.stem}"
-    try:
-        values, encoders = spec["network"], {kind: spec["encoders"][kind] for kind in conditions}
-    except (KeyError, TypeError):
-        raise DataError(
-            f"{where}: no network, or no encoder of each of {', '.join(conditions)}; take a whole copy"
-        ) from None
-    encoder = compose({kind: _build_encoder(f"{where}.{kind}", one) for kind, one in encoders.items()})
-    try:
-        return Part(network(network.Config(**values)), encoder)
-    except (TypeError, ValueError) as error:
-        raise DataError(f"{where}.network: can't be built from its config ({error})") from None
-
-
-def _build_encoder(where: str, spec: Mapping[str, Any]) -> ConditionEncoder:
-    classes = encoder_classes()
-    try:
-        name, values = spec["class"], spec["config"]
-    except (KeyError, TypeError):
-        raise DataError(f"{where}: the entries class and config are missing; take a whole copy") from None
-    if name not in classes:
-        raise DataError(f"{where}: class {name!r} is not one of {', '.join(classes)}; import one of your own first")
-    try:
-        return classes[name](**values)
-    except (TypeError, ValueError) as error:
-        raise DataError(f"{where}: {name} can't be built from its config ({error})") from None
+def _build(network: Any, description: Description, spec: Mapping[str, Any]) -> Part:
+    classes, encoders = encoder_classes(), {}
+    for kind in description.conditions:
+        name, values = spec["encoders"][kind]["class"], spec["encoders"][kind]["config"]
+        if name not in classes:
+            raise DataError(f"{kind}: class {name!r} is not one of {', '.join(classes)}; import one of your own first")
+        encoders[kind] = classes[name](**values)
+    return Part(network(network.Config(**spec["network"])), compose(encoders))

@@ -16,8 +16,8 @@ from lofa.backbones import Backbone
 from lofa.conditions import Condition, Inputs, spreads
 from lofa.errors import ConfigError, DataError
 from lofa.hypernets import FrozenLayer, Hypernetwork, Response
+from lofa.hypernets.layers import check_weights
 from lofa.hypernets.old_names import renamed
-from lofa.hypernets.tiling import check_weights
 from lofa.training.agreement import agreement
 
 __all__ = ["OptimizerFactory", "PairedBatch", "PredictorModule", "SchedulerFactory", "check_least"]

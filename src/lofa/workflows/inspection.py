@@ -118,7 +118,7 @@ def _run(path: Path) -> Facts:
     return {
         "kind": "predictor",
         "takes": ", ".join(description.conditions),
-        "backbone": description.backbone,
+        "backbone": description.backbone.name,
         "layers": str(len(description.layers)),
         "hypernetwork": f"{description.hypernet}: {', '.join(description.parts)}",
     } | facts

@@ -76,7 +76,7 @@ def load_earlier(run: str, names: Sequence[str], backbone: Backbone, conditions:
     description = read_description(run)
     if not backbone.accepts(description.fingerprint):
         raise ConfigError(
-            f"response={run}: trained for backbone {description.backbone!r} ({description.fingerprint}), "
+            f"response={run}: trained for backbone {description.backbone.name!r} ({description.fingerprint}), "
             f"not for {backbone.name!r} ({backbone.fingerprint})"
         )
     if set(description.conditions) != set(conditions):
