@@ -63,9 +63,10 @@ class TwoStage(Hypernetwork):
         read = part.read(inputs)
         return [part.network.respond(one, *read) for one in prepared.response]
 
-    def predict(self, prepared: _Prepared, inputs: Inputs) -> list[LoraBatch]:
+    def predict(self, prepared: _Prepared, inputs: Inputs, responses: list[Response] | None = None) -> list[LoraBatch]:
         part = self.parts()["adapter"]
-        read, tokens = part.read(inputs), self._tokens(prepared, inputs)
+        read = part.read(inputs)
+        tokens = self._tokens(prepared, inputs) if responses is None else [one.tokens for one in responses]
         return [part.network.adapt(one, *read, own) for one, own in zip(prepared.adapter, tokens, strict=True)]
 
     @torch.no_grad()
