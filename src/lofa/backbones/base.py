@@ -9,6 +9,8 @@ adapters only.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from importlib import import_module
+from textwrap import shorten
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -61,6 +63,19 @@ class Backbone(SlottedNetworks, ABC):
         """The network that reads prompts (BackboneError: its files are missing or damaged)."""
         return self._part("text_encoder", self._open_text_encoder)
 
+    @property
+    def scheduler(self) -> Any:
+        """The scheduler that the model is sampled with."""
+        return self._part("scheduler", lambda: self._load_named("scheduler"))
+
+    def _load_named(self, component: str) -> Any:
+        """A component without weights, of the class that model_index.json names."""
+        library, name = self.source.index.get(component) or ("", "")
+        kind = getattr(import_module(library), name, None) if library in ("diffusers", "transformers") else None
+        if not hasattr(kind, "from_pretrained"):
+            raise BackboneError(f"{self.name}: its {component} is a {library} {name}, which is not known here")
+        return self.source.load(component, kind)
+
     # -- what a family fills in ------------------------------------------------------------------------------------
 
     @abstractmethod
@@ -103,6 +118,19 @@ class Backbone(SlottedNetworks, ABC):
             ValueError: no prompts.
             BackboneError: a prompt longer than `max_prompt_tokens`.
         """
+
+    def _check_lengths(self, prompts: Sequence[str], lengths: Sequence[int]) -> None:
+        """Refuses (BackboneError) a prompt of more tokens than the text encoder takes; `lengths` are theirs."""
+        for prompt, length in zip(prompts, lengths, strict=True):
+            if length > self.max_prompt_tokens:
+                raise BackboneError(
+                    f"the prompt {shorten(prompt, 60, placeholder='...')!r} has {length} tokens, {self.name} takes at "
+                    f"most {self.max_prompt_tokens}: shorten it"
+                )
+
+    def encode_negative(self, prompt: str) -> Condition:
+        """What guidance leads away from: one row."""
+        return self.encode_prompt([prompt])
 
     @abstractmethod
     def encode_video(self, clips: Tensor) -> Tensor:
@@ -243,5 +271,5 @@ class Backbone(SlottedNetworks, ABC):
         noise = seeded_noise(seeds, self.latent_shape(sampling.frames, sampling.height, sampling.width))
         sides = [(self.encode_prompt(prompts * (count // len(prompts))), rows)]
         if sampling.guidance > 1:
-            sides.append((self.encode_prompt([negative_prompt]), negative_rows))
+            sides.append((self.encode_negative(negative_prompt), negative_rows))
         return self.decode_latents(self._sample(noise.to(self.device), sides, scaled, sampling, on_step))

@@ -3,8 +3,8 @@
     x_t = sqrt(a_t) x_0 + sqrt(1 - a_t) n,   n ~ N(0, 1)
     target: n (epsilon), or sqrt(a_t) n - sqrt(1 - a_t) x_0 (v_prediction)
 
-`a_t` is the cumulative product of 1 - beta (Ho et al. 2020, equation 4; velocity: Salimans and Ho 2022). The level of step
-t is t / T; a level between two steps stands for the nearest one. Every level weighs the same in training.
+`a_t` is the cumulative product of 1 - beta (Ho et al. 2020, equation 4; velocity: Salimans and Ho 2022). The level of
+step t is t / T; a level between two steps stands for the nearest one. Every level weighs the same in training.
 """
 
 from collections.abc import Mapping

@@ -3,13 +3,14 @@
 from collections.abc import Collection, Mapping
 
 from lofa.adapters.families.family import Family
+from lofa.adapters.families.sdxl import SDXL
 from lofa.adapters.families.wan import WAN
 from lofa.adapters.lowrank import LowRank
 from lofa.adapters.names import split_name
 
 __all__ = ["FAMILIES", "Family", "canonical_pairs", "family_of", "locate_layer"]
 
-FAMILIES: dict[str, Family] = {family.name: family for family in (WAN,)}
+FAMILIES: dict[str, Family] = {family.name: family for family in (WAN, SDXL)}
 """A family whose layers have no other names than diffusers' needs no line here."""
 
 
@@ -21,8 +22,8 @@ def family_of(names: Collection[str], original: bool = False) -> Family | None:
     return None
 
 
-def locate_layer(name: str) -> tuple[str, int, str] | None:
-    """(component, depth, kind) of a layer name that stands in a block of a family, None for every other."""
+def locate_layer(name: str) -> tuple[str, int | str, str] | None:
+    """(component, block, kind) of a layer name that stands in a block of a family, None for every other."""
     component, path = split_name(name)
     place = next((place for family in FAMILIES.values() if (place := family.locate(path)) is not None), None)
     return None if place is None else (component, *place)

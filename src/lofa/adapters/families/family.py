@@ -41,8 +41,8 @@ class Family:
         """Module path of the layer of that kind in block `depth`."""
         return f"blocks.{depth}.{kind}"
 
-    def locate(self, path: str) -> tuple[int, str] | None:
-        """(depth, kind) of a block's layer given by its module path, None for every other path."""
+    def locate(self, path: str) -> tuple[int | str, str] | None:
+        """(block, kind) of a block's layer given by its module path, None for every other path."""
         match = _BLOCK.fullmatch(path)
         if match is None or match["dot"] != "." or match["kind"] not in self.table:
             return None
@@ -69,9 +69,10 @@ class Family:
         """Whether a name is the original one of a layer of this family, dotted or with underscores for the dots."""
         return self.path(name) is not None
 
-    def to_original(self, pairs: Mapping[str, LowRank]) -> dict[str, LowRank]:
-        """Pairs by module path -> pairs by original name, dotted; every path is one of `has_path`."""
-        return {name: pair for path, pair in pairs.items() if (name := self.original(path)) is not None}
+    def to_original(self, pairs: Mapping[str, LowRank], flat: bool = False) -> dict[str, LowRank]:
+        """Pairs by module path -> by original name, `flat`: with underscores for dots; every path is in `has_path`."""
+        named = {name: pair for path, pair in pairs.items() if (name := self.original(path)) is not None}
+        return {name.replace(".", "_"): pair for name, pair in named.items()} if flat else named
 
     def from_original(self, pairs: Mapping[str, LowRank]) -> dict[str, LowRank]:
         """Inverse of `to_original`; every name is one of `has_original`."""

@@ -85,9 +85,8 @@ class OriginalNames:
                 f"{path}: no {self.name} name is known for layer {unknown}; use format=diffusers or peft"
             )
         tensors: dict[str, Tensor] = {}
-        for original, pair in family.to_original(pairs).items():
-            stem = self.prefix + (original.replace(".", "_") if self.flat else original)
-            tensors |= self._tensors(stem, pair, dtype, f"{path}: layer {original}")
+        for original, pair in family.to_original(pairs, self.flat).items():
+            tensors |= self._tensors(self.prefix + original, pair, dtype, f"{path}: layer {original}")
         self._save(path, tensors, header(metadata, component))
 
     def _tensors(self, stem: str, pair: LowRank, dtype: torch.dtype | None, where: str) -> dict[str, Tensor]:

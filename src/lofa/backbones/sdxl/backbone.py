@@ -3,28 +3,27 @@ frame."""
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property, partial
+from threading import Lock
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from lofa.adapters import AdapterBatch
-from lofa.backbones.base import Backbone, OnStep, Sampling
+from lofa.backbones.base import Backbone, OnStep, Sampling, Side
+from lofa.backbones.networks import LayerSpec
 from lofa.backbones.sampler import sample
 from lofa.backbones.sdxl.architecture import ATTENTION_KINDS, unet_layers
-from lofa.backbones.source import Source
 from lofa.conditions import Condition
-from lofa.diffusion import Ddpm, seeded_noise
+from lofa.diffusion import Ddpm
 from lofa.errors import BackboneError
 
-__all__ = ["SDXL_SAMPLING", "SdxlBackbone"]
-
-SDXL_SAMPLING = Sampling(frames=1, height=1024, width=1024, steps=50, guidance=5.0, fps=1.0)
-"""The defaults of diffusers' StableDiffusionXLPipeline."""
+__all__ = ["SdxlBackbone"]
 
 POOLED = "pooled"
 """Extra of a condition: the second text encoder's vector of the whole prompt, (B, P)."""
 
+_ONE_AT_A_TIME = Lock()  # a fast tokenizer keeps its padding in itself
 _IMAGES_AT_ONCE = 8  # the autoencoder's activations are the largest of all
 
 
@@ -34,16 +33,12 @@ class SdxlBackbone(Backbone):
     Every one of a prompt's tokens counts, padding too: the encoders write into it, and the UNet was trained on it.
     """
 
-    def __init__(
-        self,
-        name: str,
-        source: Source,
-        kinds: Sequence[str] = ATTENTION_KINDS,
-        sampling: Sampling = SDXL_SAMPLING,
-        dtype: torch.dtype = torch.float32,
-        device: torch.device | str = "cpu",
-    ) -> None:
-        super().__init__(name, source, unet_layers(source.config("unet"), kinds), sampling, dtype, device)
+    pipelines = ("StableDiffusionXLPipeline",)
+    default_kinds = ATTENTION_KINDS
+    sampling = Sampling(frames=1, height=1024, width=1024, steps=50, guidance=5.0, fps=1.0)  # the pipeline's defaults
+
+    def _layer_table(self, kinds: Sequence[str]) -> list[LayerSpec]:
+        return unet_layers(self.source.config("unet"), kinds)
 
     # -- parts -----------------------------------------------------------------------------------------------------
 
@@ -69,7 +64,7 @@ class SdxlBackbone(Backbone):
     def tokenizers(self) -> Sequence[Any]:
         """What cuts prompts into tokens, for each of the text encoders."""
         names = ("tokenizer", "tokenizer_2")
-        return [self._part(name, partial(self._open_named, name)) for name in names]
+        return [self._part(name, partial(self._load_named, name)) for name in names]
 
     # -- from the configurations alone -----------------------------------------------------------------------------
 
@@ -110,26 +105,24 @@ class SdxlBackbone(Backbone):
 
     @torch.no_grad()
     def encode_prompt(self, prompts: list[str]) -> Condition:
-        self._check_prompts(prompts, self.tokenizers[0])
         tokens, pooled = [], None
         for tokenizer, encoder in zip(self.tokenizers, self.text_encoder, strict=True):
-            with self._one_at_a_time:
-                inputs = tokenizer(
-                    prompts, padding="max_length", max_length=self.max_prompt_tokens, return_tensors="pt"
-                )
-            made = encoder(inputs.input_ids.to(self.device), output_hidden_states=True)
+            with _ONE_AT_A_TIME:
+                inputs = tokenizer(prompts, padding="max_length", max_length=self.max_prompt_tokens, verbose=False)
+            self._check_lengths(prompts, [len(ids) for ids in inputs.input_ids])
+            made = encoder(torch.tensor(inputs.input_ids, device=self.device), output_hidden_states=True)
             tokens.append(made.hidden_states[-2])
             pooled = made[0]  # of the second one: the projection of the end mark
         lengths = torch.full((len(prompts),), self.max_prompt_tokens, device=self.device)
         return Condition(torch.cat(tokens, dim=-1), lengths, {POOLED: pooled})
 
-    def _negative(self, prompt: str, like: Condition) -> Condition:
-        """What guidance leads away from; of no words zeros, as diffusers' pipeline has it where the model says so."""
+    def encode_negative(self, prompt: str) -> Condition:
+        """As in `Backbone`; of no words zeros, as diffusers' pipeline has it where the model says so."""
+        encoded = self.encode_prompt([prompt])
         if prompt or not self.source.index.get("force_zeros_for_empty_prompt", True):
-            negative = self.encode_prompt([prompt])[torch.zeros(len(like), dtype=torch.int64)]
-            return negative
-        zeros = {name: torch.zeros_like(value) for name, value in like.extras.items()}
-        return Condition(torch.zeros_like(like.tokens), like.lengths, zeros)
+            return encoded
+        zeros = {name: torch.zeros_like(value) for name, value in encoded.extras.items()}
+        return Condition(torch.zeros_like(encoded.tokens), encoded.lengths, zeros)
 
     @torch.no_grad()
     def encode_video(self, clips: Tensor) -> Tensor:
@@ -154,13 +147,13 @@ class SdxlBackbone(Backbone):
     def predict(self, x_t: Tensor, level: Tensor, condition: Condition, batch: AdapterBatch, rows: Tensor) -> Tensor:
         return self._denoise(x_t, self.process.timestep(level), condition, batch, rows)
 
-    def _denoise(self, x_t: Tensor, timestep: Tensor, condition: Condition, batch: AdapterBatch, rows: Tensor) -> Tensor:
+    def _denoise(self, x_t: Tensor, t: Tensor, condition: Condition, batch: AdapterBatch, rows: Tensor) -> Tensor:
         """The UNet's output (B, C, 1, H, W). The image it is told of is the latents' own: whole, uncropped."""
         if POOLED not in condition.extras or condition.tokens.shape[2] != self.condition_width:
             raise BackboneError(
                 f"{self.name} takes conditions of width {self.condition_width} with a pooled vector, got "
-                f"{tuple(condition.tokens.shape)} with {', '.join(condition.extras) or 'nothing'}: they were encoded for "
-                "another backbone"
+                f"{tuple(condition.tokens.shape)} with {', '.join(condition.extras) or 'nothing'}: they were encoded "
+                "for another backbone"
             )
         count, size = len(x_t), [side * self._factor for side in x_t.shape[-2:]]
         tokens = condition.tokens.to(self.device, self.dtype).expand(count, -1, -1)
@@ -170,26 +163,12 @@ class SdxlBackbone(Backbone):
         }
         with self.slots.attached(batch, rows):
             made: Tensor = self.denoiser["unet"](
-                x_t[:, :, 0].to(self.dtype), timestep, tokens, added_cond_kwargs=added, return_dict=False
+                x_t[:, :, 0].to(self.dtype), t, tokens, added_cond_kwargs=added, return_dict=False
             )[0]
         return made.unsqueeze(2)
 
     def _sample(
-        self,
-        prompts: list[str],
-        negative_prompt: str,
-        batch: AdapterBatch,
-        rows: tuple[Tensor, Tensor],
-        seeds: list[int],
-        sampling: Sampling,
-        on_step: OnStep | None,
+        self, noise: Tensor, sides: list[Side], batch: AdapterBatch, sampling: Sampling, on_step: OnStep | None
     ) -> Tensor:
-        noise = seeded_noise(seeds, self.latent_shape(sampling.frames, sampling.height, sampling.width)).to(self.device)
-        conditions = [self.encode_prompt(prompts)]
-        if sampling.guidance > 1:
-            conditions.append(self._negative(negative_prompt, conditions[0]))
-        sides = [partial(self._side, own, batch, of_rows) for own, of_rows in zip(conditions, rows, strict=False)]
-        return sample(self.scheduler, sides, noise, sampling.steps, sampling.guidance, on_step)
-
-    def _side(self, condition: Condition, batch: AdapterBatch, rows: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
-        return self._denoise(x_t, t, condition, batch, rows)
+        denoisers = [partial(self._denoise, condition=own, batch=batch, rows=rows) for own, rows in sides]
+        return sample(self.scheduler, denoisers, noise, sampling.steps, sampling.guidance, on_step)

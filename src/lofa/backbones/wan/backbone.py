@@ -7,8 +7,6 @@ sees `max_prompt_tokens` condition tokens: it has no mask, and a zero token is n
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property, partial
-from importlib import import_module
-from textwrap import shorten
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +18,8 @@ from lofa.adapters.families.wan import WAN
 from lofa.backbones.base import Backbone, OnStep, Sampling, Side
 from lofa.backbones.fingerprint import fingerprint_of_0_1
 from lofa.backbones.networks import LayerSpec
+from lofa.backbones.sampler import sample
 from lofa.backbones.wan.architecture import ATTENTION_KINDS, Architecture, wan_layers
-from lofa.backbones.wan.sampler import sample
 from lofa.conditions import Condition
 from lofa.diffusion import FlowMatching
 from lofa.errors import BackboneError
@@ -76,19 +74,6 @@ class WanBackbone(Backbone):
     def tokenizer(self) -> Any:
         """What cuts prompts into tokens."""
         return self._part("tokenizer", lambda: self._load_named("tokenizer"))
-
-    @property
-    def scheduler(self) -> Any:
-        """The scheduler that the model is sampled with."""
-        return self._part("scheduler", lambda: self._load_named("scheduler"))
-
-    def _load_named(self, component: str) -> Any:
-        """A component without weights, of the class that model_index.json names."""
-        library, name = self.source.index.get(component) or ("", "")
-        kind = getattr(import_module(library), name, None) if library in ("diffusers", "transformers") else None
-        if not hasattr(kind, "from_pretrained"):
-            raise BackboneError(f"{self.name}: its {component} is a {library} {name}, which is not known here")
-        return self.source.load(component, kind)
 
     @property
     def pipeline(self) -> "WanPipeline":
@@ -165,12 +150,7 @@ class WanBackbone(Backbone):
         with _ONE_AT_A_TIME:
             inputs = self.tokenizer(cleaned, padding="max_length", max_length=longest, verbose=False)
         lengths = [sum(mask) for mask in inputs.attention_mask]
-        for prompt, length in zip(prompts, lengths, strict=True):
-            if length > longest:
-                raise BackboneError(
-                    f"the prompt {shorten(prompt, 60, placeholder='...')!r} has {length} tokens, {self.name} takes at "
-                    f"most {longest}: shorten it"
-                )
+        self._check_lengths(prompts, lengths)
         inputs = inputs.convert_to_tensors("pt").to(self.device)
         tokens = self.text_encoder(inputs.input_ids, inputs.attention_mask).last_hidden_state
         tokens = tokens.masked_fill(inputs.attention_mask[..., None] == 0, 0)
