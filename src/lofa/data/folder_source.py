@@ -1,4 +1,4 @@
-"""Real videos in a folder, with captions in a csv or jsonl or in a .txt beside each clip.
+"""Real videos or images in a folder, with captions in a csv or jsonl or in a .txt beside each clip.
 
 A caption file has one row a clip: the video (`file`, `file_name`, `video` or `path`, relative to the caption file), the
 caption (`caption`, `text` or `prompt`), and where wanted `group` (or `action`, `label`, `class`), `split` and `role`.
@@ -15,14 +15,15 @@ from pathlib import Path
 from lofa.data.options import PrepareOptions
 from lofa.data.samples import ROLES, SPLIT_NAMES, Sample
 from lofa.data.source import ClipShape, ClipSource, Loaded, Plan, Skipped, draw_split, give_roles, slug
-from lofa.data.video import VIDEO_SUFFIXES, read_clip
+from lofa.data.video import IMAGE_SUFFIXES, VIDEO_SUFFIXES, read_clip
 from lofa.errors import DataError
 
 __all__ = ["CAPTION_FILES", "FolderSource"]
 
 CAPTION_FILES = ("captions.csv", "captions.jsonl", "metadata.csv", "metadata.jsonl")
+_SUFFIXES = (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)
 _COLUMNS = {
-    "file": ("file", "file_name", "video", "path"),
+    "file": ("file", "file_name", "video", "image", "path"),
     "caption": ("caption", "text", "prompt"),
     "group": ("group", "action", "label", "class"),
     "split": ("split",),
@@ -57,7 +58,7 @@ class FolderSource(ClipSource):
         return found
 
     def _videos(self) -> list[Path]:
-        return sorted(p for p in self.root.rglob("*") if p.is_file() and p.suffix.lower() in VIDEO_SUFFIXES)
+        return sorted(p for p in self.root.rglob("*") if p.is_file() and p.suffix.lower() in _SUFFIXES)
 
     def plan(self) -> Plan:
         """One sample a clip, sorted by path; a video without a caption or a caption without a video is skipped."""

@@ -1,4 +1,5 @@
-"""Reads a clip of fixed length, rate and size out of a video file (mp4, avi, mkv, webm, gif: whatever PyAV decodes).
+"""Reads a clip of fixed length, rate and size out of a video file (mp4, avi, mkv, webm, gif: whatever PyAV decodes), or
+one of a single frame out of an image file.
 
 The frames wanted stand at times t_k = start + k / fps; the frame shown nearest to each is taken, centre-cropped to the
 goal's shape and resized. A video shorter than the clip is spread over it: its own rate is lost, but no frame is
@@ -12,13 +13,14 @@ from pathlib import Path
 import av
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
 from lofa.data.source import ClipShape, Loaded
 from lofa.errors import DataError
 
-__all__ = ["VIDEO_SUFFIXES", "frame_times", "read_clip"]
+__all__ = ["IMAGE_SUFFIXES", "VIDEO_SUFFIXES", "frame_times", "read_clip"]
 
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".webm", ".gif", ".mov", ".m4v")
 
 
@@ -71,9 +73,12 @@ def _decoded(path: str | Path) -> Iterator[tuple[float, av.VideoFrame]]:
 
 def _fit(frame: av.VideoFrame, shape: ClipShape) -> NDArray[np.uint8]:
     """The upright centre of a frame in the goal's shape, resized: (height, width, 3)."""
-    height, width = shape.size
     pixels = np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90)
-    image = Image.fromarray(np.ascontiguousarray(pixels))
+    return _crop(Image.fromarray(np.ascontiguousarray(pixels)), shape)
+
+
+def _crop(image: Image.Image, shape: ClipShape) -> NDArray[np.uint8]:
+    height, width = shape.size
     scale = min(image.width / width, image.height / height)
     dx, dy = (image.width - width * scale) / 2, (image.height - height * scale) / 2
     box = (dx, dy, image.width - dx, image.height - dy)
@@ -86,7 +91,11 @@ def read_clip(path: str | Path, shape: ClipShape, window: int = 0, windows: int 
     Raises:
         DataError: the file can't be read, has no frames, is a still image, or breaks off before the clip ends.
     """
+    if Path(path).suffix.lower() in IMAGE_SUFFIXES:
+        return _read_image(path, shape)
     times, frames = frame_times(path), shape.frames
+    if frames == 1 and len(times) > 1:
+        raise DataError(f"{path}: a moving picture, where images are wanted (clips of one frame)")
     if frames > 1 and len(times) < 2:
         raise DataError(f"{path}: only {len(times)} frame; a clip of {frames} needs a moving picture")
     wanted, rate = wanted_times(times, shape, window, windows)
@@ -110,6 +119,19 @@ def read_clip(path: str | Path, shape: ClipShape, window: int = 0, windows: int 
     if len(taken) < frames:
         raise DataError(f"{path}: damaged or cut off: {len(taken)} of the {frames} frames of the clip could be decoded")
     return Loaded(np.stack(taken), fps=rate)
+
+
+def _read_image(path: str | Path, shape: ClipShape) -> Loaded:
+    if shape.frames > 1:
+        raise DataError(f"{path}: an image; a clip of {shape.frames} frames needs a moving picture")
+    try:
+        with Image.open(path) as file:
+            upright = ImageOps.exif_transpose(file).convert("RGB")
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise DataError(f"{path}: not an image that can be read ({error})") from None
+    return Loaded(np.stack([_crop(upright, shape)]))
 
 
 def _nearest(times: list[float], time: float) -> float:
