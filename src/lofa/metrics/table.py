@@ -29,7 +29,7 @@ class Metric:
 
     Attributes:
         title: in tables.
-        kind: the torchmetrics class; it knows whether higher is better, and whether it gives a number a clip.
+        kind: the torchmetrics class; it knows whether higher is better.
         about: how it is measured, for the report.
         needs: see above.
         network: which of `conf/metrics` it looks with; None: no network.
@@ -47,11 +47,6 @@ class Metric:
     def higher_is_better(self) -> bool:
         """Direction."""
         return bool(self.kind.higher_is_better)
-
-    @property
-    def per_clip(self) -> bool:
-        """Whether it gives a number a clip; else one of all clips together."""
-        return issubclass(self.kind, ClipMetric)
 
     @property
     def arrow(self) -> str:
