@@ -12,9 +12,10 @@ A recipe is a frozen dataclass of settings with `make`; `conf/method` has a file
 
 import statistics
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import torch
 
@@ -31,7 +32,7 @@ from lofa.zoo import LoraJob, LoraOptions, LoraResult, lora_seed, read_clips, tr
 
 __all__ = [
     "SHUFFLED", "Base", "ClassLora", "Comparison", "Method", "Predicted", "Recipe", "SharedLora", "Timing",
-    "make_methods", "prompts_of", "shuffled",
+    "make_methods", "shuffled",
 ]  # fmt: skip
 
 SHUFFLED = "_shuffled"
@@ -106,22 +107,20 @@ class Comparison:
     load: Callable[[str | None], Predictor]
 
 
-class Recipe(Protocol):
+class Recipe(ABC):
     """Settings of a method."""
 
-    def check(self, name: str, comparison: Comparison) -> None:
+    def check(self, name: str, comparison: Comparison) -> None:  # noqa: B027 (most need nothing)
         """Refuses (LofaError) what the method can't be made from, before any method is made."""
 
+    @abstractmethod
     def make(self, name: str, comparison: Comparison) -> Method:
         """The method, under this name."""
 
 
 @dataclass(frozen=True)
-class Base(Options):
+class Base(Options, Recipe):
     """The backbone without adapter."""
-
-    def check(self, name: str, comparison: Comparison) -> None:
-        """Needs nothing."""
 
     def make(self, name: str, comparison: Comparison) -> Method:
         """Nothing to make."""
@@ -129,16 +128,13 @@ class Base(Options):
 
 
 @dataclass(frozen=True)
-class ClassLora(LoraOptions):
+class ClassLora(LoraOptions, Recipe):
     """One LoRA a class, trained on its adapt clips; settings to be chosen on validation classes."""
 
     held_out: int = option(
         0, "adapt clips of each class kept aside to choose the best step (with validate_every)", least=0
     )
     repeats: int = option(3, "LoRAs trained by themselves to measure their time", least=1)
-
-    def check(self, name: str, comparison: Comparison) -> None:
-        """Every case has clips to adapt on."""
 
     def make(self, name: str, comparison: Comparison) -> Method:
         """Trains the LoRAs.
@@ -182,7 +178,7 @@ class ClassLora(LoraOptions):
 
 
 @dataclass(frozen=True)
-class SharedLora(LoraOptions):
+class SharedLora(LoraOptions, Recipe):
     """One LoRA for all prompts, trained on the training split; settings to be chosen on validation classes."""
 
     clips: int = option(
@@ -233,7 +229,7 @@ class SharedLora(LoraOptions):
 
 
 @dataclass(frozen=True)
-class Predicted(Options):
+class Predicted(Options, Recipe):
     """A predictor's adapters."""
 
     predictor: str | None = text(None, "run of train.py stage=2; none: the one that the caller takes for granted")
@@ -262,7 +258,7 @@ class Predicted(Options):
             sample.id: sample if prompt == "own" else case.anchor for case in comparison.cases for sample in case.score
         }
         samples = list({sample.id: sample for sample in asked.values()}.values())
-        prompts = prompts_of(comparison.set_dir, predictor, samples)
+        prompts = values_of(comparison.set_dir, samples, predictor.backbone, predictor.conditions)
         made: Any = predictor.predict(**prompts)
         adapters = dict(zip((sample.id for sample in samples), made, strict=True))
 
@@ -321,24 +317,17 @@ def make_methods(
     return [made[of] if name == of else shuffled(made[of], comparison.cases) for name, of in wanted.items()]
 
 
-def prompts_of(set_dir: Location, predictor: Predictor, samples: Sequence[Sample]) -> dict[str, Any]:
-    """What `predictor` takes of each sample, as its arguments: {"prompt": captions, "pose": joint arrays ...}.
-
-    Raises:
-        DataError: a sample without a condition that the predictor takes.
-    """
-    return values_of(set_dir, samples, predictor.backbone, predictor.conditions)
-
-
 def shuffled(method: Method, cases: Sequence[Case]) -> Method:
     """`method` with every clip given an adapter of the next case of another class.
 
+    Args:
+        method: whose adapters are mixed up.
+        cases: of at least two classes.
+
     Raises:
-        ConfigError: the method has no adapters, one for all, or all cases are of one class.
+        ConfigError: the method has no adapters, or one for all.
     """
     name = f"{method.name}{SHUFFLED}"
-    if len({case.group for case in cases}) < 2:
-        raise ConfigError(f"methods: {name} needs held-out clips of at least two classes")
     if method.adapters is None or not method.by_prompt:
         raise ConfigError(f"methods: {name} needs adapters that differ from prompt to prompt, {method.name} has none")
     ordered = [*cases, *cases]

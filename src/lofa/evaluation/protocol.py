@@ -4,12 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import MofNCompleteColumn, Progress
 from torch import Tensor
 
 from lofa.backbones import Backbone
-from lofa.errors import ConfigError
 from lofa.evaluation.bootstrap import mean_over_units
 from lofa.evaluation.cases import Case, Protocol
 from lofa.evaluation.methods import Method, shuffled
@@ -54,7 +52,6 @@ def evaluate(
     methods: Sequence[Method],
     metrics: Metrics,
     protocol: Protocol,
-    console: Console | None = None,
 ) -> Evaluation:
     """Scores all methods on all cases, and the steering margin of those with adapters by prompt.
 
@@ -66,17 +63,11 @@ def evaluate(
             LoRAs first.
         metrics: as `lofa.metrics.build_metrics` makes them.
         protocol: how.
-        console: where the progress bar goes; None prints to the terminal.
-
-    Raises:
-        ConfigError: two methods of one name, or none; a metric that needs what the scored clips lack.
     """
     ordered = sorted(methods, key=lambda method: {"base": 0, "trained": 1}.get(method.role, 2))
     names = [method.name for method in ordered]
-    if not names or len(set(names)) < len(names):
-        raise ConfigError(f"methods={','.join(names)}: give at least one, each once")
     controls = _controls(ordered, cases)
-    with _progress(console) as progress:
+    with Progress(*Progress.get_default_columns(), MofNCompleteColumn()) as progress:
         task = progress.add_task("evaluate", total=None)
         scorer = Scorer(set_dir, backbone, cases, metrics, protocol, lambda clips: progress.advance(task, clips))
         new = [control for control in controls.values() if control.name not in names]
@@ -102,11 +93,6 @@ def _controls(methods: Sequence[Method], cases: Sequence[Case]) -> dict[str, Met
     return {
         method.name: shuffled(method, cases) for method in methods if method.by_prompt and method.role != "shuffled"
     }
-
-
-def _progress(console: Console | None) -> Progress:
-    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("clips"), TimeElapsedColumn(), TimeRemainingColumn())
-    return Progress(TextColumn("{task.description}"), *columns, console=console)
 
 
 def _prompts(scorer: Scorer, scores: Mapping[str, Scores]) -> list[PromptScores]:

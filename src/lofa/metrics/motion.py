@@ -66,6 +66,7 @@ class DynamicDegree(ClipMetric):
     """
 
     higher_is_better = True
+    plot_lower_bound, plot_upper_bound = 0.0, 1.0
 
     def __init__(self, flow: Callable[[Tensor], Tensor] = block_flow) -> None:
         super().__init__()

@@ -41,6 +41,7 @@ class PoseAccuracy(_PoseMetric):
     """
 
     higher_is_better = True
+    plot_lower_bound, plot_upper_bound = 0.0, 1.0
 
     def __init__(self, estimator: Callable[[Tensor], Tensor], threshold: float = 0.2) -> None:
         super().__init__(estimator)
