@@ -7,14 +7,12 @@ from typing import Any
 from rich.progress import MofNCompleteColumn, Progress
 from torch import Tensor
 
-from lofa.backbones import Backbone
 from lofa.evaluation.bootstrap import mean_over_units
 from lofa.evaluation.cases import Case, Protocol
-from lofa.evaluation.methods import Method, shuffled
+from lofa.evaluation.methods import Comparison, Method, shuffled
 from lofa.evaluation.scoring import Metrics, Scorer, Scores
 from lofa.evaluation.summary import summarize
 from lofa.metrics import ClipMetric
-from lofa.paths import Location
 
 __all__ = ["Evaluation", "PromptScores", "evaluate"]
 
@@ -45,20 +43,11 @@ class Evaluation:
     methods: list[Method]
 
 
-def evaluate(
-    set_dir: Location,
-    backbone: Backbone,
-    cases: Sequence[Case],
-    methods: Sequence[Method],
-    metrics: Metrics,
-    protocol: Protocol,
-) -> Evaluation:
+def evaluate(comparison: Comparison, methods: Sequence[Method], metrics: Metrics, protocol: Protocol) -> Evaluation:
     """Scores all methods on all cases, and the steering margin of those with adapters by prompt.
 
     Args:
-        set_dir: the prepared set.
-        backbone: the one it was prepared for.
-        cases: from `plan_cases`, at least two.
+        comparison: of at least two cases.
         methods: of different names; differences are taken of each later one to each earlier one, base and trained
             LoRAs first.
         metrics: as `lofa.metrics.build_metrics` makes them.
@@ -66,10 +55,10 @@ def evaluate(
     """
     ordered = sorted(methods, key=lambda method: {"base": 0, "trained": 1}.get(method.role, 2))
     names = [method.name for method in ordered]
-    controls = _controls(ordered, cases)
+    controls = _controls(ordered, comparison.cases)
     with Progress(*Progress.get_default_columns(), MofNCompleteColumn()) as progress:
         task = progress.add_task("evaluate", total=None)
-        scorer = Scorer(set_dir, backbone, cases, metrics, protocol, lambda clips: progress.advance(task, clips))
+        scorer = Scorer(comparison, metrics, protocol, lambda clips: progress.advance(task, clips))
         new = [control for control in controls.values() if control.name not in names]
         total = len(scorer.generated) * (len(ordered) + 1) + len(scorer.scored) * (len(ordered) + len(new))
         progress.update(task, total=total)

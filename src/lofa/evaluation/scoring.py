@@ -10,15 +10,13 @@ from einops import rearrange
 from torch import Tensor
 
 from lofa.adapters import Adapter, stack_adapters
-from lofa.backbones import Backbone
 from lofa.conditions import CONDITIONS
 from lofa.data.samples import Sample, values_of
 from lofa.diffusion import draw_noise
 from lofa.errors import ConfigError
 from lofa.evaluation.cases import Case, Protocol
-from lofa.evaluation.methods import Method
+from lofa.evaluation.methods import Comparison, Method
 from lofa.metrics import ClipMetric, SetMetric, find_metrics
-from lofa.paths import Location
 from lofa.zoo import Clips, read_clips
 
 __all__ = ["Metrics", "Scorer", "Scores", "check_needs"]
@@ -59,9 +57,7 @@ class Scorer:
     """Scores methods on the same clips with the same noise.
 
     Args:
-        set_dir: the prepared set.
-        backbone: the one it was prepared for.
-        cases: what is held out.
+        comparison: the set, the backbone and the cases.
         metrics: of generated clips and of losses.
         protocol: numbers of clips, levels and seeds.
         on_clips: called with the number of clips done after each batch.
@@ -72,22 +68,15 @@ class Scorer:
     """
 
     def __init__(
-        self,
-        set_dir: Location,
-        backbone: Backbone,
-        cases: Sequence[Case],
-        metrics: Metrics,
-        protocol: Protocol,
-        on_clips: Callable[[int], object],
+        self, comparison: Comparison, metrics: Metrics, protocol: Protocol, on_clips: Callable[[int], object]
     ) -> None:
-        self.set_dir, self.backbone, self.cases = set_dir, backbone, cases
-        self.metrics, self.protocol = metrics, protocol
+        self.set_dir, self.backbone, self.cases = comparison.set_dir, comparison.backbone, comparison.cases
+        self.metrics, self.protocol, self.on_clips = metrics, protocol, on_clips
         self.needs = {name: metric.needs for name, metric in find_metrics(metrics).items()}
-        self.on_clips = on_clips
         most = protocol.generated_per_prompt or None
-        self.scored = [(place, sample) for place, case in enumerate(cases) for sample in case.score]
-        self.generated = [(place, sample) for place, case in enumerate(cases) for sample in case.score[:most]]
-        self.shown = {case.score[0].id for case in cases[: protocol.pictures]}
+        self.scored = [(place, sample) for place, case in enumerate(self.cases) for sample in case.score]
+        self.generated = [(place, sample) for place, case in enumerate(self.cases) for sample in case.score[:most]]
+        self.shown = {case.score[0].id for case in self.cases[: protocol.pictures]}
 
     def units(self, metric: str | None = None) -> Tensor:
         """Case index of each row of a metric; of each loss where none is named."""

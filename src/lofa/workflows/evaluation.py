@@ -58,7 +58,7 @@ def evaluate(
     comparison = Comparison(set_dir, backbone, task, samples, cases, load)
     with Console().status("adapters") as status:
         made = evaluation.make_methods(methods, recipes, comparison, lambda one: status.update(f"adapters of {one}"))
-    return evaluation.evaluate(set_dir, backbone, cases, made, metrics, protocol)
+    return evaluation.evaluate(comparison, made, metrics, protocol)
 
 
 def write_evaluation(run: Path, result: Evaluation, set_dir: Location, backbone: Backbone, protocol: Protocol) -> None:
