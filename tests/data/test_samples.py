@@ -81,7 +81,7 @@ def test_bad_encoded_files_are_named(tmp_path: Path) -> None:
     path = encoded_path(tmp_path, sample.id)
     with pytest.raises(DataError, match=f"{path}.*made for backbone 'tiny'.*abc.*xyz"):
         read_encoded(tmp_path, sample, Stamp("xyz"))
-    with pytest.raises(DataError, match=r"no condition\.image in it"):
+    with pytest.raises(DataError, match=r"no tensor condition\.image"):
         read_encoded(tmp_path, sample, Stamp("abc"), ["condition.image"])
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])

@@ -220,6 +220,16 @@ def test_a_single_stage_trains_without_a_response_map() -> None:
         assert gradient is not None and gradient.isfinite().all() and gradient.any(), name
 
 
+def test_validation_of_stage_two_runs_stage_one_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    backbone = ToyBackbone()
+    module = adapter_module(backbone)
+    network, calls = module.hypernet.parts()["response"].network, []
+    tokens = network.tokens
+    monkeypatch.setattr(network, "tokens", lambda *given: (calls.append(given), tokens(*given))[1])
+    Trainer(logger=False, **QUIET).validate(module, loader(backbone, 4, 2), verbose=False)
+    assert len(calls) == 2, "two batches of layers of one shape"
+
+
 def test_layers_that_are_drawn_give_what_all_of_them_give() -> None:
     """Stage I's part of the weights is kept for all layers, and read for those of the batch."""
     backbone = ToyBackbone(mixed=True)

@@ -47,7 +47,9 @@ class Toy(Hypernetwork):
     def prepare(self, layers: Iterable[FrozenLayer], kept: None = None) -> list[tuple[str, tuple[int, int], Tensor]]:
         return [(layer.name, layer.shape, layer.weight.mean()) for layer in layers]
 
-    def predict(self, prepared: list[tuple[str, tuple[int, int], Tensor]], inputs: Inputs) -> list[LoraBatch]:
+    def predict(
+        self, prepared: list[tuple[str, tuple[int, int], Tensor]], inputs: Inputs, responses: object = None
+    ) -> list[LoraBatch]:
         tokens, lengths = self.trained.read(inputs)
         mean, made = tokens.sum(1) / lengths[:, None], []
         for shape in dict.fromkeys(shape for _, shape, _ in prepared):

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from lofa.data.dataset import ZooBatch
     from lofa.data.module import LoFADataModule
     from lofa.data.options import PrepareOptions
-    from lofa.data.preparation import PrepareReport, clip_shape, open_source, prepare
+    from lofa.data.preparation import PrepareReport, prepare
     from lofa.data.reference_export import export_reference
     from lofa.data.samples import (
         Encoded,
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
         read_samples,
         write_encoded,
         write_samples,
-    )
-    from lofa.data.source import ClipShape, Skipped, Source
+    )  # fmt: skip
+    from lofa.data.source import ClipShape
     from lofa.data.video import read_clip
     from lofa.data.zoo_store import ZooEntry, ZooStore
 else:
@@ -34,15 +34,11 @@ __all__ = [
     "PrepareOptions",
     "PrepareReport",
     "Sample",
-    "Skipped",
-    "Source",
     "ZooBatch",
     "ZooEntry",
     "ZooStore",
-    "clip_shape",
     "encoded_path",
     "export_reference",
-    "open_source",
     "prepare",
     "read_clip",
     "read_encoded",

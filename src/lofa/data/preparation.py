@@ -1,8 +1,7 @@
 """`lofa prepare`: clips, captions and joints become encoded samples of one backbone, once.
 
 What is encoded already is left alone, so an interrupted run goes on where it stopped; a clip that is broken is left out
-with its reason. samples.jsonl is written last and whole: a set either is prepared or is not. One process prepares a set
-at a time, held by a lock on `.prepare.lock` in it, and removes the temporaries of killed ones.
+with its reason. samples.jsonl is written last and whole: a set either is prepared or is not.
 """
 
 from collections import Counter
@@ -20,7 +19,7 @@ from lofa.data.folder_source import FolderSource
 from lofa.data.options import PrepareOptions
 from lofa.data.pose_source import PoseSource
 from lofa.data.reference_source import ReferenceSource
-from lofa.data.samples import SPLIT_NAMES, Sample, find_encoded, write_encoded, write_samples
+from lofa.data.samples import SPLIT_NAMES, Sample, check_backbone, find_encoded, write_encoded, write_samples
 from lofa.data.source import ClipShape, Made, Plan, Skipped, Source
 from lofa.data.world_source import WorldSource
 from lofa.data.zoo_store import ZooEntry, ZooStore
@@ -118,10 +117,9 @@ def prepare(
 
 @contextmanager
 def _claimed(set_dir: Place) -> Iterator[None]:
-    """Holds a set for the time of the block, cleared of what killed processes left. A store has neither lock nor these.
+    """Holds a set for the time of the block, cleared of what killed processes left (DataError: another process has it).
 
-    Raises:
-        DataError: another process prepares the set.
+    A store has neither locks nor temporaries.
     """
     if not isinstance(set_dir, Path):
         yield
@@ -146,11 +144,8 @@ def _encode(
     source: Source, plan: Plan, set_dir: Place, backbone: Backbone, options: PrepareOptions, console: Console
 ) -> PrepareReport:
     """Writes the files of the samples that have none yet, a batch at a time."""
-    done: dict[str, Sample] = {}
-    for sample in plan.samples:
-        found = find_encoded(set_dir, sample, backbone, plan.stamps.get(sample.id, ""))
-        if found is not None:
-            done[sample.id] = found
+    found = (find_encoded(set_dir, one, backbone, plan.stamps.get(one.id, "")) for one in plan.samples)
+    done = {sample.id: sample for sample in found if sample is not None}
     reused, skipped = len(done), list(plan.skipped)
     todo = [sample for sample in plan.samples if sample.id not in done]
     with Progress(*Progress.get_default_columns(), MofNCompleteColumn(), console=console) as progress:
@@ -196,26 +191,24 @@ def _check_owner(set_dir: Place, source: Source, backbone: Backbone) -> None:
     if not path.is_file():
         return
     before = read_json(path)
-    way_out = "Choose another name with data=<name>, or delete the folder"
-    if not backbone.accepts(before.get("backbone_fingerprint")):
-        raise DataError(
-            f"{set_dir}: prepared for backbone {before.get('backbone')!r} (fingerprint "
-            f"{before.get('backbone_fingerprint')}), not for {backbone.name!r} ({backbone.fingerprint}). {way_out}"
-        )
+    check_backbone(path, before, backbone)
     if before.get("source") != source.name:
-        raise DataError(f"{set_dir}: prepared from source={before.get('source')}, not from {source.name}. {way_out}")
+        raise DataError(
+            f"{set_dir}: prepared from source={before.get('source')}, not from {source.name}. Choose another name with "
+            "data=<name>, or delete the folder"
+        )
 
 
 def _print(console: Console, report: PrepareReport, set_dir: Place, most: int = 20) -> None:
     counts = Counter(sample.split for sample in report.samples)
+    splits = ", ".join(f"{split} {counts[split]}" for split in SPLIT_NAMES)
     lines = [
-        f"{set_dir}: {len(report.samples)} samples ({', '.join(f'{split} {counts[split]}' for split in SPLIT_NAMES)}); "
-        f"{report.encoded} encoded now, {report.reused} were there already"
+        f"{set_dir}: {len(report.samples)} samples ({splits}); {report.encoded} encoded now, {report.reused} were "
+        "there already"
     ]
     if report.skipped:
         lines.append(f"skipped {len(report.skipped)}:")
         lines += [f"  {skip.source}: {skip.reason}" for skip in report.skipped[:most]]
     if len(report.skipped) > most:
         lines.append(f"  ... and {len(report.skipped) - most} more in {set_dir / 'skipped.jsonl'}")
-    for line in lines:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)

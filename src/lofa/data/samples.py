@@ -199,7 +199,7 @@ def find_encoded(set_dir: Location, sample: Sample, backbone: Fingerprinted, sta
     return replace(sample, fps=float(metadata["fps"]), encoded=tuple(sorted(names)))
 
 
-def check_backbone(path: Place, metadata: dict[str, str], backbone: Fingerprinted) -> None:
+def check_backbone(path: Place, metadata: Mapping[str, str], backbone: Fingerprinted) -> None:
     """DataError naming the file where its metadata tells of another backbone."""
     found = metadata.get("backbone_fingerprint")
     if not backbone.accepts(found):
@@ -218,24 +218,14 @@ def read_encoded(
     `backbone` None: a file of any backbone.
 
     Raises:
-        DataError: the file is missing, damaged, made for another backbone, lacks a tensor or holds NaN or infinity.
+        DataError: the file is missing, damaged, made for another backbone, or lacks a tensor.
     """
     path = encoded_path(set_dir, sample.id)
     with open_tensors(path, "no such file, though samples.jsonl lists it; run `lofa prepare` again") as file:
         if backbone is not None:
             check_backbone(path, file.metadata, backbone)
         extras = [name for name in sample.encoded if name.startswith(EXTRAS)]
-        wanted = {PROMPT.key, *extras, *(sample.encoded if names is None else names)}
-        lacking = wanted - set(sample.encoded)
-        if lacking:
-            raise DataError(
-                f"{path}: no {', '.join(sorted(lacking))} in it; it has {', '.join(sample.encoded)}. "
-                "Prepare the set from a source that has it"
-            )
-        tensors = file.read(sorted(wanted))
-    for name, tensor in tensors.items():
-        if not torch.isfinite(tensor).all():
-            raise DataError(f"{path}: {name} holds NaN or infinity; delete the file and run `lofa prepare` again")
+        tensors = file.read(sorted({PROMPT.key, *extras, *(sample.encoded if names is None else names)}))
     tensors = {name: value.float() if value.is_floating_point() else value for name, value in tensors.items()}
     return Encoded(
         tensors.get(LATENTS),

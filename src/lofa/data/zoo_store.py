@@ -72,25 +72,25 @@ class ZooStore:
         """Every LoRA an index knows, by sample id; empty where there is no zoo.
 
         Raises:
-            DataError: a line that is damaged, has no id and status, or an id that can't be a file's name. A last line
-                that a crash tore is passed over.
+            DataError: a damaged line (a last one that a crash tore is passed over), or an id that is no file's name.
         """
         known = {field.name for field in fields(ZooEntry)}
         merged: dict[str, ZooEntry] = {}
         for index in self.files("index-*.jsonl"):
             for row in read_jsonl(index, torn=True):
-                if not isinstance(row, dict) or not {"id", "status"} <= row.keys():
-                    raise DataError(f"{index}: a line without id and status: {row}; delete it, or build the zoo again")
-                name = check_name(row["id"], index)
-                merged[name] = ZooEntry(**{key: value for key, value in row.items() if key in known})
+                try:
+                    entry = ZooEntry(**{key: value for key, value in row.items() if key in known})
+                except (AttributeError, TypeError):
+                    raise DataError(
+                        f"{index}: not a line of a LoRA: {row}; delete it, or build the zoo again"
+                    ) from None
+                merged[check_name(entry.id, index)] = entry
         return merged
 
     def ready(self) -> list[str]:
         """Ids of the LoRAs that are done and there, in the order of the indices."""
-        there = {path.name for path in self.folder.glob("*.safetensors")}  # one listing, not a question a file
-        return [
-            entry.id for entry in self.entries().values() if entry.status == "ok" and self.path(entry.id).name in there
-        ]
+        there = {path.stem for path in self.folder.glob("*.safetensors")}  # one listing, not a question a file
+        return [name for name, entry in self.entries().items() if entry.status == "ok" and name in there]
 
     def add(
         self,
@@ -138,11 +138,6 @@ class ZooStore:
         self, sample_ids: Sequence[str], groups: Iterable[Sequence[str]], backbone: Fingerprinted
     ) -> list[LoraBatch]:
         """LoRAs of several samples on groups of layers, each group of one shape; a file is read once.
-
-        Args:
-            sample_ids: whose LoRAs
-            groups: names of the layers of each stack
-            backbone: the one in use
 
         Raises:
             DataError: as in `read`.

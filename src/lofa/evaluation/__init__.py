@@ -8,9 +8,9 @@ if TYPE_CHECKING:
     from lofa.evaluation.bootstrap import Interval
     from lofa.evaluation.cases import Case, plan_cases
     from lofa.evaluation.change import LayerChange, measure_change, say_change, total_relative
+    from lofa.evaluation.charts import Grid, draw_grids
     from lofa.evaluation.comparison import compare
     from lofa.evaluation.curves import Curves, read_curves
-    from lofa.evaluation.grids import Grid, draw_grids
     from lofa.evaluation.maps import LayerMaps, maps_of_methods, response_maps
     from lofa.evaluation.methods import (
         Base,
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from lofa.evaluation.tables import closing_table
 else:
     __getattr__, __dir__ = lazy(
-        __name__, "options bootstrap cases change comparison curves grids maps methods protocol report scoring tables"
+        __name__, "options bootstrap cases change comparison curves charts maps methods protocol report scoring tables"
     )
 
 __all__ = [

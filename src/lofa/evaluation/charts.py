@@ -1,141 +1,144 @@
-"""Small charts as inline SVG; colours come from the page's style, so they follow its light and dark theme."""
+"""Charts and pictures: lines over steps, a dot for each prompt and method, heat maps; as data URIs, or as PNG files."""
 
-import math
+import base64
+import io
 from collections.abc import Mapping, Sequence
-from html import escape
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-__all__ = ["Points", "interval_bar", "line_chart", "prompt_chart"]
+import numpy as np
+import torch
+from matplotlib import colormaps, rc_context
+from matplotlib.figure import Figure
+from PIL import Image
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from lofa.files import atomic_write
+
+__all__ = ["COLOURS", "Grid", "Points", "animation", "draw_grids", "heat_map", "line_chart", "prompt_chart"]
 
 Points = Sequence[tuple[float, float]]
+COLOURS = ("#7a8699", "#2f6fde", "#0d9488", "#e8590c", "#8b5cf6", "#ca8a04", "#db2777", "#65a30d")
+"""Of the methods, in their order; on light and dark paper alike."""
+
+_INK = "#808a99"
+_MAP = colormaps["magma"]
+_LARGEST_MAP = 192
+_LINE = 60  # a line of more points is drawn raw and smoothed
 
 
-def interval_bar(value: float, low: float, high: float, reach: float, verdict: str, width: int = 190) -> str:
-    """An interval on an axis from -reach to reach with 0 in the middle.
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """One heat map.
 
-    Args:
-        verdict: "better", "worse" or "open", which the style colours.
+    Attributes:
+        title: what the numbers are
+        values: (rows, columns), 0 dark to its largest bright; NaN leaves a cell empty
+        rows: their names
+        columns: their names
     """
 
-    def x(number: float) -> float:
-        return width / 2 * (1 + max(-1.0, min(1.0, number / reach)))
-
-    return (
-        f'<svg class="interval {verdict}" viewBox="0 0 {width} 18" width="{width}" height="18" role="img">'
-        f'<line class="zero" x1="{width / 2}" y1="0" x2="{width / 2}" y2="18"/>'
-        f'<line class="range" x1="{x(low):.1f}" y1="9" x2="{x(high):.1f}" y2="9"/>'
-        f'<circle cx="{x(value):.1f}" cy="9" r="4"/></svg>'
-    )
+    title: str
+    values: Tensor
+    rows: Sequence[str]
+    columns: Sequence[str]
 
 
-def line_chart(title: str, series: Mapping[str, Points], width: int = 330, height: int = 190) -> str:
-    """Lines over training steps; a cloud of raw points gets a smoothed line over it. Non-finite values are left out."""
-    finite = {name: [point for point in points if math.isfinite(point[1])] for name, points in series.items()}
-    steps = [step for points in finite.values() for step, _ in points]
-    values = [value for points in finite.values() for _, value in points]
-    if not values:
-        return ""
-    axes = _Axes(steps, values, width, height)
-    lines = []
-    for place, points in enumerate(finite.values()):
-        if len(points) > 60:
-            lines.append(f'<polyline class="raw line{place}" points="{axes.path(points)}"/>')
-            points = _smooth(points)
-        lines.append(f'<polyline class="line{place}" points="{axes.path(points)}"/>')
-    legend = "".join(f'<span class="key line{place}">{escape(name)}</span>' for place, name in enumerate(finite))
-    return (
-        f'<figure class="chart"><figcaption>{escape(title)} {legend}</figcaption>'
-        f'<svg viewBox="0 0 {width} {height}" role="img">{axes.frame()}{"".join(lines)}</svg></figure>'
-    )
+def line_chart(title: str, series: Mapping[str, Points], size: tuple[float, float] = (3.4, 2.2)) -> str:
+    """Lines over training steps; many raw points get a smoothed line over them. Non-finite values leave gaps."""
+    figure, axes = _axes(size, title)
+    for (name, points), colour in zip(series.items(), COLOURS[1:], strict=False):
+        steps, values = np.array(points, dtype=float).T
+        if len(points) > _LINE:
+            axes.plot(steps, values, color=colour, alpha=0.25, linewidth=0.7)
+            values = _smooth(values)
+        axes.plot(steps, values, color=colour, linewidth=1.4, label=name)
+    axes.legend(frameon=False, fontsize=7, labelcolor=_INK)
+    return _svg(figure)
 
 
-def prompt_chart(title: str, names: Sequence[str], rows: Mapping[str, Sequence[float]], width: int = 1000) -> str:
-    """A dot for each prompt and method, prompts side by side in the order given, with a tooltip.
-
-    Args:
-        names: of the prompts.
-        rows: method -> value of each prompt.
-    """
-    height = 230
-    values = [value for row in rows.values() for value in row]
-    axes = _Axes([0.0, max(1.0, len(names) - 1.0)], values, width, height, step_ticks=False)
-    marks = []
-    for place, name in enumerate(names):
-        column = [row[place] for row in rows.values()]
-        x = axes.x(place)
-        ends = f'y1="{axes.y(min(column)):.1f}" y2="{axes.y(max(column)):.1f}"'
-        marks.append(f'<line class="stem" x1="{x:.1f}" x2="{x:.1f}" {ends}/>')
-        for colour, (method, row) in enumerate(rows.items()):
-            tip = f"{name}: {method} {row[place]:.4g}"
-            marks.append(
-                f'<circle class="method-{colour}" cx="{x:.1f}" cy="{axes.y(row[place]):.1f}" r="4.5">'
-                f"<title>{escape(tip)}</title></circle>"
-            )
-    legend = "".join(f'<span class="key method-{colour}">{escape(method)}</span>' for colour, method in enumerate(rows))
-    return (
-        f'<figure class="chart wide"><figcaption>{escape(title)} {legend}</figcaption>'
-        f'<svg viewBox="0 0 {width} {height}" role="img">{axes.frame()}{"".join(marks)}</svg></figure>'
-    )
+def prompt_chart(names: Sequence[str], rows: Mapping[str, Sequence[float]]) -> str:
+    """A dot for each prompt and method; prompts, `names`, stand side by side in the order given."""
+    figure, axes = _axes((10, 2.6), "denoising loss")
+    table = np.array(list(rows.values()))
+    axes.vlines(range(len(names)), table.min(0), table.max(0), color=_INK, alpha=0.4, linewidth=1)
+    for place, (method, values) in enumerate(rows.items()):
+        colour = COLOURS[place % len(COLOURS)]
+        axes.plot(range(len(names)), values, "o", color=colour, markersize=4, label=method)
+    axes.set_xticks(range(len(names)), names, rotation=90 if len(names) > 12 else 0, fontsize=6)
+    axes.legend(frameon=False, fontsize=7, labelcolor=_INK, ncols=len(rows), loc="lower left", bbox_to_anchor=(0, 1))
+    return _svg(figure)
 
 
-class _Axes:
-    """Maps steps and values to the drawing, and draws its grid."""
-
-    def __init__(
-        self, steps: Sequence[float], values: Sequence[float], width: int, height: int, step_ticks: bool = True
-    ) -> None:
-        self.left, self.right, self.top, self.bottom = 46, width - 10, 10, height - (24 if step_ticks else 10)
-        self.ticks = _ticks(min(values), max(values))
-        room = 0.04 * (max(values) - min(values)) or 0.05 * abs(values[0]) or 1.0
-        self.low, self.high = min(values) - room, max(values) + room
-        self.first, self.last = min(steps), max(max(steps), min(steps) + 1e-9)
-        self.step_ticks = _ticks(self.first, self.last) if step_ticks else []
-
-    def x(self, step: float) -> float:
-        return self.left + (self.right - self.left) * (step - self.first) / (self.last - self.first)
-
-    def y(self, value: float) -> float:
-        return self.bottom - (self.bottom - self.top) * (value - self.low) / (self.high - self.low)
-
-    def path(self, points: Points) -> str:
-        stride = max(1, len(points) // 400)
-        chosen = [*points[::stride], points[-1]]
-        return " ".join(f"{self.x(step):.1f},{self.y(value):.1f}" for step, value in chosen)
-
-    def frame(self) -> str:
-        rows = [
-            f'<line class="grid" x1="{self.left}" x2="{self.right}" y1="{self.y(tick):.1f}" y2="{self.y(tick):.1f}"/>'
-            f'<text x="{self.left - 6}" y="{self.y(tick) + 3.5:.1f}" text-anchor="end">{tick:g}</text>'
-            for tick in self.ticks
-        ]
-        columns = [
-            f'<text x="{self.x(tick):.1f}" y="{self.bottom + 16}" text-anchor="middle">{_short(tick)}</text>'
-            for tick in self.step_ticks
-        ]
-        return "".join(rows + columns)
+def draw_grids(path: Path, heading: str, grids: Sequence[Grid]) -> None:
+    """Writes grids side by side under a heading, as PNG: a number in every cell, rows and columns named."""
+    rows, columns = (max(grid.values.shape[side] for grid in grids) for side in (0, 1))
+    figure = Figure(figsize=(len(grids) * (1.5 + 0.55 * columns), 1.6 + 0.25 * rows), layout="constrained")
+    figure.suptitle(heading, fontsize=10)
+    for axes, grid in zip(np.atleast_1d(figure.subplots(1, len(grids))), grids, strict=True):
+        values = np.ma.masked_invalid(grid.values.numpy())
+        peak = float(values.max()) or 1.0
+        axes.imshow(values, cmap=_MAP, vmin=0, vmax=peak, aspect="auto", interpolation="nearest")
+        axes.set_title(grid.title, fontsize=8)
+        axes.set_xticks(range(len(grid.columns)), grid.columns, rotation=90, fontsize=7)
+        axes.set_yticks(range(len(grid.rows)), grid.rows, fontsize=7)
+        for (row, column), value in np.ndenumerate(values):
+            if not np.ma.is_masked(values[row, column]):
+                ink = "white" if value < 0.6 * peak else "black"
+                axes.text(column, row, f"{value:.3g}", ha="center", va="center", color=ink, fontsize=6)
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=150)
 
 
-def _short(number: float) -> str:
-    return f"{number / 1000:g}k" if abs(number) >= 1000 else f"{number:g}"
+def heat_map(values: Tensor) -> str:
+    """A map (h, w) of values in [0, 1] as a PNG, dark to bright; large ones are averaged down."""
+    values = values.detach().float().cpu()
+    scale = max(values.shape) / _LARGEST_MAP
+    if scale > 1:
+        size = [max(1, round(side / scale)) for side in values.shape]
+        values = interpolate(values[None, None], size, mode="area")[0, 0]
+    return _uri(Image.fromarray(_MAP(values.numpy(), bytes=True)[..., :3]), "PNG", optimize=True)
 
 
-def _ticks(low: float, high: float, count: int = 4) -> list[float]:
-    """About `count` round numbers within [low, high]."""
-    span = high - low
-    if span <= 0:
-        return [float(f"{low:.3g}")]
-    raw = span / count
-    power = 10.0 ** math.floor(math.log10(raw))
-    step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= raw * 0.999)
-    first = math.ceil(low / step - 1e-9)
-    return [float(f"{place * step:.10g}") for place in range(first, math.floor(high / step + 1e-9) + 1)]
+def animation(clips: Sequence[Tensor], fps: float) -> str:
+    """Clips uint8 (T, H, W, 3) of one size side by side, as one looping WebP: so they stay in step."""
+    gap = torch.full_like(clips[0][:, :, :2], 255)
+    parts = [part for clip in clips for part in (gap, clip.cpu())][1:]
+    first, *others = [Image.fromarray(frame.numpy()) for frame in torch.cat(parts, dim=2)]
+    timing = {"save_all": True, "append_images": others, "duration": round(1000 / fps), "loop": 0}
+    return _uri(first, "WEBP", **timing, quality=82, method=4)
 
 
-def _smooth(points: Points) -> list[tuple[float, float]]:
+def _axes(size: tuple[float, float], title: str) -> tuple[Figure, Any]:
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots()
+    axes.set_title(title, fontsize=8, color=_INK)
+    axes.tick_params(colors=_INK, labelsize=7)
+    axes.spines[:].set_color(_INK)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", color=_INK, alpha=0.25, linewidth=0.5)
+    return figure, axes
+
+
+def _smooth(values: Any) -> Any:
     """Mean over a window of a twentieth of the curve, shorter at its ends."""
-    half = max(1, len(points) // 40)
-    smooth = []
-    for place, (step, _) in enumerate(points):
-        reach = min(half, place, len(points) - 1 - place)
-        window = [value for _, value in points[place - reach : place + reach + 1]]
-        smooth.append((step, sum(window) / len(window)))
-    return smooth
+    half = len(values) // 40
+    kernel = np.ones(2 * half + 1)
+    return np.convolve(values, kernel, "same") / np.convolve(np.ones_like(values), kernel, "same")
+
+
+def _svg(figure: Figure) -> str:
+    file = io.StringIO()
+    with rc_context(
+        {"svg.fonttype": "none", "svg.hashsalt": "lofa"}
+    ):  # text stays text; the same chart, the same bytes
+        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
+    return file.getvalue()[file.getvalue().index("<svg") :]
+
+
+def _uri(image: Image.Image, format: str, **values: Any) -> str:
+    file = io.BytesIO()
+    image.save(file, format=format, **values)
+    return f"data:image/{format.lower()};base64,{base64.b64encode(file.getvalue()).decode()}"

@@ -83,8 +83,11 @@ class Hypernetwork(nn.Module, ABC):
         return None
 
     @abstractmethod
-    def predict(self, prepared: Any, inputs: Inputs) -> list[LoraBatch]:
-        """Adapters of P prompts on all prepared layers: one batch a shape, shapes in the order of their first layer."""
+    def predict(self, prepared: Any, inputs: Inputs, responses: list[Response] | None = None) -> list[LoraBatch]:
+        """Adapters of P prompts on all prepared layers: one batch a shape, shapes in the order of their first layer.
+
+        responses: what `response` gave for the same, where it is at hand.
+        """
 
     def response(self, prepared: Any, inputs: Inputs) -> list[Response]:
         """The response map of P prompts, layers as in `predict`; ValueError where there is none."""

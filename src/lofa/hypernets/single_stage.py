@@ -31,6 +31,6 @@ class SingleStage(Hypernetwork):
         (prepared,) = prepare([self.trained.network], layers)
         return prepared
 
-    def predict(self, prepared: list[Prepared], inputs: Inputs) -> list[LoraBatch]:
+    def predict(self, prepared: list[Prepared], inputs: Inputs, responses: object = None) -> list[LoraBatch]:
         read = self.trained.read(inputs)
         return [self.trained.network.adapt(one, *read) for one in prepared]

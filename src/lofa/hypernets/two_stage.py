@@ -52,11 +52,16 @@ class TwoStage(Hypernetwork):
         read = part.read(inputs)
         return [part.network.respond(one, *read) for one in prepared["response"]]
 
-    def predict(self, prepared: dict[str, list[Prepared]], inputs: Inputs) -> list[LoraBatch]:
+    def predict(
+        self, prepared: dict[str, list[Prepared]], inputs: Inputs, responses: list[Response] | None = None
+    ) -> list[LoraBatch]:
         first, part = self.parts()["response"], self.parts()["adapter"]
-        with torch.no_grad():
-            asked = first.read(inputs)
-            tokens = [first.network.tokens(one, *asked) for one in prepared["response"]]
+        if responses is not None:
+            tokens = [one.tokens for one in responses]
+        else:
+            with torch.no_grad():
+                asked = first.read(inputs)
+                tokens = [first.network.tokens(one, *asked) for one in prepared["response"]]
         read = part.read(inputs)
         return [part.network.adapt(one, *read, own) for one, own in zip(prepared["adapter"], tokens, strict=True)]
 

@@ -97,8 +97,8 @@ class AdapterModule(PredictorModule):
         unweighted; the last two are computed once, so the validation set must be the same each time.
         """
         prepared, inputs = self.prepare(batch), batch.inputs
-        prediction = self.hypernet.predict(prepared, inputs)
         responses = self.hypernet.response(prepared, inputs) if self.hypernet.has_response else None
+        prediction = self.hypernet.predict(prepared, inputs, responses)
         draw = self._draw(batch, VALIDATION_SEED, 0, VALIDATION_DRAWS)
         key = tuple(batch.ids)
         if key not in self._reference:

@@ -22,13 +22,7 @@ from lofa.hypernets import Response
 from lofa.hypernets.heads import upcast
 from lofa.training.tiles import Tile, low_rank_sum
 
-__all__ = [
-    "delta_loss",
-    "folded",
-    "gradient_shares",
-    "response_loss",
-    "response_target",
-]
+__all__ = ["delta_loss", "folded", "gradient_shares", "response_loss", "response_target"]
 
 
 def response_target(delta_w: Tensor, weight: Tensor, tau: float, eps: float = 1e-8) -> Tensor:
@@ -61,21 +55,18 @@ def response_loss(
         penalty: of mean A^2 + mean B^2
 
     Returns:
-        cross-entropy (), the mean over all entries of all layers; penalty term (), already weighted; the loss is their
-        sum
+        cross-entropy (), mean over all entries of all layers; weighted penalty (); the loss is their sum
     """
     parts = list(parts)
-    entropy = [(_cross_entropy(*part), part[2].alpha.numel() * math.prod(part[2].shape)) for part in parts]
-    squares = [
-        [(upcast(factor).square().sum(), factor.numel()) for factor in factors]
-        for factors in zip(*((response.A, response.B) for response, _, _ in parts), strict=True)
-    ]
-    return _mean(entropy), penalty * (_mean(squares[0]) + _mean(squares[1]))
+    entropy = torch.stack([_cross_entropy(*part) for part in parts]).sum()
+    entries = sum(truth.alpha.numel() * math.prod(truth.shape) for _, _, truth in parts)
+    A, B = ([getattr(response, factor) for response, _, _ in parts] for factor in "AB")
+    return entropy / entries, penalty * (_mean_square(A) + _mean_square(B))
 
 
-def _mean(sums: Sequence[tuple[Tensor, int]]) -> Tensor:
-    """Mean of entries that come as (sum, count) of several parts."""
-    return torch.stack([total for total, _ in sums]).sum() / sum(count for _, count in sums)
+def _mean_square(factors: Sequence[Tensor]) -> Tensor:
+    squares = torch.stack([upcast(factor).square().sum() for factor in factors])
+    return squares.sum() / sum(factor.numel() for factor in factors)
 
 
 def _cross_entropy(response: Response, weights: Sequence[Tensor], truth: LoraBatch) -> Tensor:
