@@ -73,11 +73,10 @@ class Adapter(Mapping[str, LowRank]):
         dtype: torch.dtype | None = None,
         overwrite: bool = False,
     ) -> list[Path]:
-        """Writes the adapter, each file whole or not at all, and returns what was written.
+        """Writes the adapter, each file whole or not at all, and returns their paths: `path` alone, or one a component.
 
-        That is `path`; but every format other than "diffusers" holds layers of one pipeline component, so an adapter
-        of both experts of Wan 2.2 becomes the pair of files that such tools take: "x-high.safetensors" and
-        "x-low.safetensors" for "x.safetensors".
+        Formats other than "diffusers" hold layers of one pipeline component, so an adapter of both experts of Wan 2.2
+        becomes the pair of files that such tools take: "x-high.safetensors" and "x-low.safetensors".
 
         Args:
             path: the file (.safetensors; "reference": .pth) or folder ("peft") to write

@@ -1,24 +1,79 @@
-"""Merging an adapter into a backbone: `W + strength * alpha * B @ A` for good, as a diffusers folder of its own."""
+"""Merging an adapter into a backbone: `W + strength * alpha * B @ A` for good, as a diffusers folder of its own.
+
+Weights are read tensor by tensor without building a network. A layer name's component is a subfolder, its module path
+with `.weight` a tensor of one of its .safetensors files: "transformer.blocks.0.attn1.to_q" is
+`blocks.0.attn1.to_q.weight` in `transformer/*.safetensors`.
+"""
 
 import shutil
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from lofa.adapters import Adapter, LowRank
-from lofa.adapters.names import split_name
-from lofa.backbones.folder import WeightFolder
+from lofa.adapters.names import join_name, split_name
 from lofa.errors import BackboneError, DataError
 from lofa.faults import write_faults
-from lofa.files import atomic_write, read_json, read_metadata, read_tensors, save_tensors, write_json
+from lofa.files import atomic_write, read_json, read_metadata, read_tensors, save_tensors, tensor_shapes, write_json
 from lofa.targets import Kind, check_target, holds_only
 
-__all__ = ["MERGED", "MERGED_FILE", "check_merge_target", "merge_adapter", "merged_adapters"]
+__all__ = ["MERGED", "MERGED_FILE", "WeightFolder", "check_merge_target", "merge_adapter", "merged_adapters"]
 
 MERGED_FILE = "lofa_merged.json"
 """In a merged folder: a list of what was merged into it, the latest last, with the files of the folder."""
+
+
+class WeightFolder:
+    """A diffusers folder as a table of layers."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @cached_property
+    def _layers(self) -> dict[str, dict[Path, tuple[int, ...]]]:
+        """Layer name -> the files that hold its weight, and its size there."""
+        found: dict[str, dict[Path, tuple[int, ...]]] = {}
+        for file in sorted(self.path.glob("*/*.safetensors")):
+            for tensor, size in tensor_shapes(file).items():
+                if tensor.endswith(".weight"):
+                    found.setdefault(join_name(file.parent.name, tensor[: -len(".weight")]), {})[file] = size
+        return found
+
+    def files(self, name: str) -> list[Path]:
+        """Every file that holds the weight of a layer: several where the folder has variants.
+
+        Raises:
+            BackboneError: the folder has no such layer.
+        """
+        if name not in self._layers:
+            component, _ = split_name(name)
+            count = sum(known.startswith(f"{component}.") for known in self._layers)
+            raise BackboneError(
+                f"{self.path}: no weight of the layer {name} among the {count} of {component}/*.safetensors; the "
+                "adapter was made for another backbone"
+            )
+        return list(self._layers[name])
+
+    def weight(self, name: str) -> Tensor:
+        """W (out, in) of a layer, read from disk (BackboneError as in `files`)."""
+        tensor = f"{split_name(name)[1]}.weight"
+        return read_tensors(self.files(name)[0], [tensor])[tensor]
+
+    def check(self, adapter: Mapping[str, LowRank]) -> None:
+        """Compares an adapter with the folder (BackboneError: a layer that it lacks or has in another size)."""
+        for name, pair in adapter.items():
+            size = pair.B.shape[0], pair.A.shape[1]
+            for file in self.files(name):
+                found = self._layers[name][file]
+                if found != size:
+                    raise BackboneError(
+                        f"{file}: the layer {name} is {found}, the adapter is for one of {size}: it was made for "
+                        "another backbone"
+                    )
 
 
 def _is_merged(path: Path) -> bool:

@@ -218,7 +218,9 @@ class SlottedNetworks(ABC):
         Weights that would have to be downloaded first do not count until they are.
         """
         if self._weights_hash is None:
-            samples = {component: self._sample_of(component) for component in self._components}
+            samples = {component: self.source.sample(component, SAMPLE) for component in self._components}
+            if None in samples.values() and self.has("denoiser") and self.device.type != "meta":
+                samples = {component: sample_weights(network) for component, network in self.denoiser.items()}
             here = {component: sample for component, sample in samples.items() if sample is not None}
             self._weights_hash = hash_samples(here) if len(here) == len(samples) else None
         configuration = hash_configs(self.architecture)
@@ -232,12 +234,6 @@ class SlottedNetworks(ABC):
         if longer == shorter or longer.startswith(f"{shorter}-"):
             return True
         return "-" not in fingerprint and fingerprint == self._fingerprint_of_0_1
-
-    def _sample_of(self, component: str) -> Mapping[str, Tensor] | None:
-        stored = self.source.sample(component, SAMPLE)
-        if stored is not None or not self.has("denoiser") or self.device.type == "meta":
-            return stored
-        return sample_weights(self.denoiser[component])
 
     @property
     def _fingerprint_of_0_1(self) -> str | None:

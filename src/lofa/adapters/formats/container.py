@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,11 @@ from lofa.files import read_json, read_metadata, read_tensors, read_torch
 
 __all__ = [
     "RawFile",
-    "RawPair",
     "collect_pairs",
     "folded",
     "header",
     "in_range",
+    "kept_strings",
     "read_raw",
     "single_component",
     "split_header",
@@ -56,21 +56,6 @@ class RawFile:
         return AdapterFormatError(
             f"{self.path}: {problem}. Found {len(names)} tensors: {', '.join(names[:4])}{', ...' if names[4:] else ''}"
         )
-
-
-@dataclass(frozen=True)
-class RawPair:
-    """A (r, in), B (out, r) and the stored alpha, as the format means it (None: the file has none)."""
-
-    A: Tensor
-    B: Tensor
-    alpha: float | None
-
-    def to_low_rank(self, default_scale: float = 1.0) -> LowRank:
-        """The pair with multiplier alpha / r, or `default_scale` where the file stores no alpha; float8 as float32."""
-        alpha = default_scale if self.alpha is None else self.alpha / self.A.shape[0]
-        A, B = _computable(self.A), _computable(self.B)
-        return LowRank(A, B, torch.tensor(alpha, dtype=torch.promote_types(A.dtype, torch.float32)))
 
 
 def _computable(tensor: Tensor) -> Tensor:
@@ -121,8 +106,12 @@ def _read_file(path: Path) -> RawFile:
     return RawFile(path, content)
 
 
-def collect_pairs(raw: RawFile, prefix: str = "") -> dict[str, RawPair]:
-    """Sorts the tensors into pairs: module path without `prefix` -> pair.
+def collect_pairs(
+    raw: RawFile, prefix: str = "", scale: Callable[[str, int], float] = lambda path, rank: 1.0
+) -> dict[str, LowRank]:
+    """Sorts the tensors into pairs: module path without `prefix` -> pair; float8 comes as float32.
+
+    The multiplier is the stored alpha / r; where the file stores none, it is `scale` of (module path, r).
 
     Raises:
         AdapterFormatError: a tensor that is no part of a pair (DoRA scales, biases, full differences), half a pair,
@@ -135,22 +124,25 @@ def collect_pairs(raw: RawFile, prefix: str = "") -> dict[str, RawPair]:
             raise raw.error(f"tensor {name} is no part of a LoRA pair (lora_A, lora_B, lora_down, lora_up, alpha)")
         part = next(key for key in ("A", "B", "alpha") if match[key])
         parts.setdefault(match["path"], {})[part] = tensor
-    return {path: _pair(raw, path, found) for path, found in parts.items()}
+    return {path: _pair(raw, path, found, scale) for path, found in parts.items()}
 
 
-def _pair(raw: RawFile, path: str, found: Mapping[str, Tensor]) -> RawPair:
+def _pair(raw: RawFile, path: str, found: Mapping[str, Tensor], scale: Callable[[str, int], float]) -> LowRank:
     if "A" not in found or "B" not in found:
         raise raw.error(f"layer {path} has {', '.join(sorted(found))} only, a pair needs A and B")
-    A, B = found["A"], found["B"]
+    A, B = _computable(found["A"]), _computable(found["B"])
     fits = A.ndim == B.ndim == 2 and A.shape[0] == B.shape[1] and 0 not in (*A.shape, *B.shape)
     if not fits or not (A.is_floating_point() and B.is_floating_point()):
         raise raw.error(
             f"layer {path}: A {tuple(A.shape)} of {A.dtype} and B {tuple(B.shape)} of {B.dtype} are no pair of a "
             "linear layer"
         )
-    if "alpha" in found and found["alpha"].numel() != 1:
-        raise raw.error(f"layer {path}: alpha {tuple(found['alpha'].shape)} is no number")
-    return RawPair(A, B, float(found["alpha"]) if "alpha" in found else None)
+    alpha = scale(path, A.shape[0])
+    if "alpha" in found:
+        if found["alpha"].numel() != 1:
+            raise raw.error(f"layer {path}: alpha {tuple(found['alpha'].shape)} is no number")
+        alpha = float(found["alpha"]) / A.shape[0]
+    return LowRank(A, B, torch.tensor(alpha, dtype=torch.promote_types(A.dtype, torch.float32)))
 
 
 def folded(pair: LowRank, dtype: torch.dtype | None, where: str) -> tuple[Tensor, Tensor]:
@@ -215,25 +207,26 @@ def _cast(tensor: Tensor, dtype: torch.dtype | None, where: str) -> Tensor:
 
 
 def split_header(raw: RawFile) -> tuple[dict[str, str], str | None]:
-    """The header's strings without those of the container, and the component that it names.
+    """`kept_strings` of a file, and the component that they name.
 
     Raises:
         AdapterFormatError: a string that can be no component.
     """
-    strings = dict(raw.metadata)
+    strings = kept_strings(raw.metadata)
     component = strings.pop(COMPONENT, None)
     if component is not None and not component.isidentifier():
         raise raw.error(f"the header entry {COMPONENT} is {component!r}, no name of a pipeline component")
-    return {key: value for key, value in strings.items() if key not in _CONTAINER}, component
+    return strings, component
+
+
+def kept_strings(metadata: Mapping[str, str]) -> dict[str, str]:
+    """Header strings without those that belong to the container and would be wrong in another file."""
+    return {key: value for key, value in metadata.items() if key not in ("format", DIFFUSERS_METADATA)}
 
 
 def header(metadata: Mapping[str, str], component: str | None = None) -> dict[str, str]:
-    """The header's strings of a file, without those that were the container's and would be wrong in another one."""
-    kept = {key: value for key, value in metadata.items() if key not in _CONTAINER}
-    return {"format": "pt", **kept} | ({} if component is None else {COMPONENT: component})
-
-
-_CONTAINER = ("format", DIFFUSERS_METADATA)
+    """The strings that the header of a file gets."""
+    return {"format": "pt", **kept_strings(metadata)} | ({} if component is None else {COMPONENT: component})
 
 
 def single_component(layers: Mapping[str, LowRank], format: str) -> tuple[str, dict[str, LowRank]]:

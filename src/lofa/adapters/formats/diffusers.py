@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from lofa.adapters.formats.container import DIFFUSERS_METADATA, RawFile, collect_pairs, folded, header, split_header
+from lofa.adapters.formats.container import DIFFUSERS_METADATA, RawFile, collect_pairs, folded, header, kept_strings
 from lofa.adapters.formats.peft import peft_scale
 from lofa.adapters.lowrank import LowRank
 from lofa.adapters.names import split_name
@@ -35,12 +35,12 @@ def matches(raw: RawFile) -> bool:
 def read(raw: RawFile) -> tuple[dict[str, LowRank], dict[str, str]]:
     """Reads layers and header strings."""
     configs = _configs(raw)
-    layers = {}
-    for name, pair in collect_pairs(raw).items():
+
+    def scale(name: str, rank: int) -> float:
         component, path = split_name(name)
-        scale = peft_scale(configs[component], path, pair.A.shape[0], raw) if component in configs else 1.0
-        layers[name] = pair.to_low_rank(scale)
-    return layers, split_header(raw)[0]
+        return peft_scale(raw, configs[component], path, rank) if component in configs else 1.0
+
+    return collect_pairs(raw, scale=scale), kept_strings(raw.metadata)
 
 
 def _configs(raw: RawFile) -> dict[str, dict[str, Any]]:

@@ -65,7 +65,7 @@ class OriginalNames:
     def read(self, raw: RawFile) -> tuple[dict[str, LowRank], dict[str, str]]:
         """Reads layers and header strings (AdapterFormatError: layers that are not all of one family known here)."""
         metadata, component = split_header(raw)
-        pairs = {original: pair.to_low_rank() for original, pair in collect_pairs(raw, self.prefix).items()}
+        pairs = collect_pairs(raw, self.prefix)
         family = family_of(pairs, original=True)
         if family is None:
             unknown = next((name for name in pairs if family_of([name], original=True) is None), next(iter(pairs)))

@@ -7,6 +7,7 @@ configuration's `lora_alpha / r`, so `lora_alpha` = alpha * r, with patterns for
 import math
 import re
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -57,15 +58,11 @@ def read(raw: RawFile) -> tuple[dict[str, LowRank], dict[str, str]]:
     if config.get("peft_type") != "LORA":
         raise raw.error(f"a PEFT adapter of type {config.get('peft_type')!r}, only LORA can be read")
     metadata, component = split_header(raw)
-    pairs = {
-        path: pair.to_low_rank(peft_scale(config, path, pair.A.shape[0], raw))
-        for path, pair in collect_pairs(raw, _PREFIX).items()
-    }
-    layers = {join_name(component or "transformer", path): pair for path, pair in canonical_pairs(pairs).items()}
-    return layers, metadata
+    pairs = canonical_pairs(collect_pairs(raw, _PREFIX, partial(peft_scale, raw, config)))
+    return {join_name(component or "transformer", path): pair for path, pair in pairs.items()}, metadata
 
 
-def peft_scale(config: Mapping[str, Any], path: str, rank: int, raw: RawFile) -> float:
+def peft_scale(raw: RawFile, config: Mapping[str, Any], path: str, rank: int) -> float:
     """The multiplier of a layer: `lora_alpha / r`, or `lora_alpha / sqrt(r)` for rank-stabilised LoRA, with patterns.
 
     Raises:

@@ -29,6 +29,7 @@ from lofa.errors import BackboneError
 if TYPE_CHECKING:  # diffusers and transformers take seconds to import, and stage I needs neither
     from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
     from diffusers.pipelines.wan.pipeline_wan import WanPipeline
+    from transformers import UMT5EncoderModel
 
 __all__ = ["WanBackbone"]
 
@@ -66,11 +67,10 @@ class WanBackbone(Backbone):
 
         return self.source.load("vae", AutoencoderKLWan, dtype=torch.float32)
 
-    def _open_text_encoder(self) -> nn.Module:
+    def _open_text_encoder(self) -> "UMT5EncoderModel":
         from transformers import UMT5EncoderModel
 
-        network: nn.Module = self.source.load("text_encoder", UMT5EncoderModel, dtype=self.dtype)
-        return network
+        return self.source.load("text_encoder", UMT5EncoderModel, dtype=self.dtype)
 
     @property
     def tokenizer(self) -> Any:
@@ -163,16 +163,15 @@ class WanBackbone(Backbone):
             raise ValueError("no prompts to encode")
         longest, cleaned = self.max_prompt_tokens, [prompt_clean(prompt) for prompt in prompts]
         with _ONE_AT_A_TIME:
-            lengths = [len(self.tokenizer(text, truncation=False, verbose=False).input_ids) for text in cleaned]
+            inputs = self.tokenizer(cleaned, padding="max_length", max_length=longest, verbose=False)
+        lengths = [sum(mask) for mask in inputs.attention_mask]
         for prompt, length in zip(prompts, lengths, strict=True):
             if length > longest:
                 raise BackboneError(
                     f"the prompt {shorten(prompt, 60, placeholder='...')!r} has {length} tokens, {self.name} takes at "
                     f"most {longest}: shorten it"
                 )
-        with _ONE_AT_A_TIME:
-            inputs = self.tokenizer(cleaned, padding="max_length", max_length=longest, return_tensors="pt")
-        inputs = inputs.to(self.device)
+        inputs = inputs.convert_to_tensors("pt").to(self.device)
         tokens = self.text_encoder(inputs.input_ids, inputs.attention_mask).last_hidden_state
         tokens = tokens.masked_fill(inputs.attention_mask[..., None] == 0, 0)
         return Condition(tokens[:, : max(lengths)], torch.tensor(lengths, device=self.device))
