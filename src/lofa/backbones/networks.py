@@ -201,7 +201,7 @@ class SlottedNetworks(ABC):
 
     @property
     def _components(self) -> tuple[str, ...]:
-        return tuple(split_components(layer.name for layer in self.layers))
+        return tuple(split_components(self._by_name))
 
     @property
     def fingerprint(self) -> str:
