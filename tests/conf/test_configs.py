@@ -21,7 +21,7 @@ from lofa.evaluation import Protocol
 from lofa.hypernets import HYPERNETS, HypernetOptions, Hypernetwork
 from lofa.metrics import find_metrics
 from lofa.resources import conf_dir
-from lofa.training import AdapterModule, ResponseModule
+from lofa.training import AdapterModule, CsvLog, ResponseModule
 from lofa.workflows import build_encoder, build_hypernet
 from lofa.zoo import ZooOptions
 from tests.cli.test_blueprints import bound
@@ -150,7 +150,9 @@ def test_trainer(trainer: str) -> None:
 def test_logger(logger: str, tmp_path: Path) -> None:
     part = bound(compose("train", ["stage=1", f"logger={logger}"])).get("logger")
     if part is not None:
-        assert Path(part.partial()(save_dir=str(tmp_path)).log_dir) == tmp_path / part.settings["version"]
+        made = part.partial()(save_dir=str(tmp_path))
+        folder = made.file.parent if isinstance(made, CsvLog) else Path(made.log_dir)
+        assert folder == tmp_path / part.settings["version"]
 
 
 @pytest.mark.parametrize("group", ["callbacks", "datamodule", "metrics", "paths", "evaluation"])

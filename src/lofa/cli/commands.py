@@ -13,7 +13,6 @@ from lofa.zoo import LoraOptions
 
 __all__ = ["COMMANDS"]
 
-_DTYPES = ("float32", "bfloat16", "float16", "float8_e4m3fn")
 _BACKBONE = {"backbone": "model"}  # the name of a group is none of a key to Hydra
 
 
@@ -23,6 +22,21 @@ class _Writing(Options):
 
     overwrite: bool = option(
         False, "replace what stands at `out`: a file, or a folder that this command wrote; else it is refused"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Exporting(_Writing):
+    """Keys of commands that write one adapter."""
+
+    format: str = option("diffusers", "diffusers, comfyui, kohya, peft or reference")
+    dtype: str | None = option(
+        None,
+        "precision of the file: float32, bfloat16, float16, float8_e4m3fn; none: as it is",
+        among=("float32", "bfloat16", "float16", "float8_e4m3fn"),
+    )
+    rank: int | None = option(
+        None, "highest rank: the nearest adapter of it, by singular values; none: as it is", least=1
     )
 
 
@@ -91,7 +105,7 @@ class EvalConfig(PipelineConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PredictConfig(_Writing):
+class PredictConfig(_Exporting):
     """Keys of lofa predict."""
 
     predictor: str | None = text(None, "run directory of train.py stage=2; none: the one finished last in `runs`")
@@ -99,15 +113,6 @@ class PredictConfig(_Writing):
     pose: str | None = text(None, "or a pose sequence (frames, joints, 2): .npy, .npz or .json")
     image: str | None = text(None, "or an image, for predictors that take one")
     out: str = text("adapter.safetensors", "file to write (format=peft: a folder)")
-    format: str = option("diffusers", "diffusers, comfyui, kohya, peft or reference")
-    dtype: str | None = option(
-        None,
-        "precision of the file: float32, bfloat16, float16, float8_e4m3fn; none: as computed",
-        among=_DTYPES,
-    )
-    rank: int | None = option(
-        None, "highest rank: the nearest adapter of it, by singular values; none: as predicted", least=1
-    )
     device: str = option("auto", "cpu, cuda, cuda:1 or auto")
     model: str | None = text(None, "where the predictor's backbone lies now; none: where it was in training")
     runs: str = text("runs", "folder of the runs, where `predictor` is looked for")
@@ -162,20 +167,13 @@ class GenerateConfig(_Writing):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ConvertConfig(_Writing):
+class ConvertConfig(_Exporting):
     """Keys of lofa convert."""
 
     source: str | None = text(
         None, "adapter file, or folder of PEFT; its format is seen from its content. Or the folder of a set"
     )
     out: str = text(REQUIRED, "file to write (format=peft, or a set: a folder)")
-    format: str = option("diffusers", "diffusers, comfyui, kohya, peft or reference")
-    dtype: str | None = option(
-        None, "precision: float32, bfloat16, float16, float8_e4m3fn; none: as it is", among=_DTYPES
-    )
-    rank: int | None = option(
-        None, "highest rank: the nearest adapter of it, by singular values; none: as it is", least=1
-    )
     predictor: str | None = text(
         None, "of a set, format=reference: run whose stage 1 gives the tokens in stage1/; none: without them"
     )
