@@ -152,7 +152,7 @@ def _needed_parts(config: TrainConfig) -> tuple[str, ...]:
     """
     if config.stage is None:
         raise ConfigError("give stage=1 (response map) or, after it, stage=2 (adapter)")
-    kind, stages = config.hypernet.kind, workflows.hypernet_kind(config.hypernet.kind).stages
+    kind, stages = config.hypernet.kind, workflows.hypernet_kind(config.hypernet).stages
     if config.stage not in stages:
         given = " or ".join(f"stage={stage}" for stage in stages)
         raise ConfigError(f"stage={config.stage}: hypernet.kind={kind} has no such stage; train it with {given}")

@@ -59,11 +59,12 @@ def check_kinds(task: str, conditions: Sequence[str]) -> None:
         raise ConfigError(f"task.conditions: task={task} names none; one or several of {', '.join(CONDITIONS)}")
 
 
-def hypernet_kind(name: str) -> type[Hypernetwork]:
-    """The kind of hypernetwork of that name (ConfigError for an unknown one)."""
-    if name not in HYPERNETS:
-        raise ConfigError(f"hypernet.kind={name}: {nearest(name, HYPERNETS)}")
-    return HYPERNETS[name]
+def hypernet_kind(options: HypernetOptions) -> type[Hypernetwork]:
+    """The kind of hypernetwork that is asked for (ConfigError for an unknown kind or head)."""
+    for key, name, known in (("kind", options.kind, list(HYPERNETS)), ("head", options.head, list(HEADS))):
+        if name not in known:
+            raise ConfigError(f"hypernet.{key}={name}: {nearest(name, known)}")
+    return HYPERNETS[options.kind]
 
 
 def load_earlier(run: str, names: Sequence[str], backbone: Backbone, conditions: Sequence[str]) -> dict[str, Part]:
@@ -93,15 +94,13 @@ def build_hypernet(
     Raises:
         ConfigError: sizes that don't fit each other or the backbone.
     """
-    kind = hypernet_kind(options.kind)
+    kind = hypernet_kind(options)
     facts: dict[str, Any] = {
         "shapes": tuple(by_shape(backbone.layers)),
         "num_depths": backbone.num_depths,
         "num_kinds": len(backbone.kinds),
         "context_width": encoder.width,
     }
-    if options.head not in HEADS:
-        raise ConfigError(f"hypernet.head={options.head}: {nearest(options.head, HEADS)}")
     try:
         values = quirky(asdict(options), options.quirks)
     except ValueError as error:

@@ -15,8 +15,8 @@ from lofa.data.samples import check_backbone
 from lofa.errors import DataError, LofaError
 from lofa.files import digest, local_copy, read_jsonl, read_metadata, temporaries
 from lofa.paths import Location, Place
-from lofa.zoo.claim import living_shards
 from lofa.zoo.options import LoraOptions
+from lofa.zoo.store import living_shards
 from lofa.zoo.trainer import adapted_layers
 
 __all__ = ["ZooAudit", "verify_zoo"]

@@ -8,7 +8,7 @@ from lofa.data import ZooStore
 from lofa.errors import DataError
 from lofa.files import temporaries
 from lofa.zoo import ZooOptions, build_zoo
-from lofa.zoo.claim import claimed, living_shards
+from lofa.zoo.store import claimed, living_shards
 from tests.zoo.sets import write_set
 
 OPTIONS = ZooOptions(rank=2, steps=2, batch=2, clips_per_step=1, probe_levels=2)
