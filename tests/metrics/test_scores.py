@@ -6,7 +6,7 @@ import pytest
 import torch
 from torchmetrics import MetricCollection
 
-from lofa.errors import ConfigError
+from lofa.errors import ConfigError, LofaError
 from lofa.metrics import (
     METRICS,
     ClipMetric,
@@ -173,7 +173,7 @@ def test_unknown_metrics_are_refused(names: list[str], message: str) -> None:
 def test_a_network_that_does_not_ship_has_to_be_given() -> None:
     with pytest.raises(ConfigError, match="metric pose_accuracy looks with a network of its own, 'pose', and none"):
         build_metrics(["pose_accuracy"], {})
-    with pytest.raises(ConfigError, match="metric clip_t: metric network .*does not exist"):
+    with pytest.raises(LofaError, match="metric network /nowhere: the folder does not exist"):
         build_metrics(["clip_t"], {"clip": "/nowhere"})
 
 

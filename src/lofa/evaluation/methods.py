@@ -115,7 +115,11 @@ class Recipe(ABC):
 
     @abstractmethod
     def make(self, name: str, comparison: Comparison) -> Method:
-        """The method, under this name."""
+        """The method, under this name.
+
+        Raises:
+            LofaError: a LoRA became NaN or infinite, or a clip is without a condition that the predictor takes.
+        """
 
 
 @dataclass(frozen=True)
@@ -137,14 +141,10 @@ class ClassLora(LoraOptions, Recipe):
     repeats: int = option(3, "LoRAs trained by themselves to measure their time", least=1)
 
     def make(self, name: str, comparison: Comparison) -> Method:
-        """Trains the LoRAs.
-
-        Raises:
-            LofaError: one became NaN or infinite.
-        """
+        """Trains the LoRAs."""
         cases, backbone = comparison.cases, comparison.backbone
-        anchors = {case.group: case for case in reversed(cases)}
-        jobs = [self._job(comparison, case) for case in reversed(anchors.values())]
+        firsts = {case.group: case for case in reversed(cases)}
+        jobs = [self._job(comparison, case) for case in reversed(firsts.values())]
         begun = time.perf_counter()
         results = train_loras(backbone, jobs, self)
         in_batch = (time.perf_counter() - begun) / len(jobs)
@@ -172,7 +172,7 @@ class ClassLora(LoraOptions, Recipe):
         return LoraJob(
             case.group,
             read_clips(comparison.set_dir, training, comparison.backbone),
-            lora_seed(case.id),
+            lora_seed(case.anchor.id),
             read_clips(comparison.set_dir, kept, comparison.backbone) if kept else None,
         )
 
@@ -204,12 +204,7 @@ class SharedLora(LoraOptions, Recipe):
         return [train[place * len(train) // count] for place in range(count)]
 
     def make(self, name: str, comparison: Comparison) -> Method:
-        """Trains the LoRA.
-
-        Raises:
-            LofaError: it became NaN or infinite.
-        """
-        scored = [sample for case in comparison.cases for sample in case.score]
+        """Trains the LoRA."""
         clips = self.training_clips(comparison)
         begun = time.perf_counter()
         job = LoraJob(name, read_clips(comparison.set_dir, clips, comparison.backbone))
@@ -217,7 +212,7 @@ class SharedLora(LoraOptions, Recipe):
         adapter = _trained(result)
         return Method(
             name,
-            {sample.id: adapter for sample in scored},
+            {sample.id: adapter for case in comparison.cases for sample in case.score},
             Timing(
                 (time.perf_counter() - begun,),
                 f"one LoRA for all prompts, {self.steps} steps of {self.clips_per_step} clips, trained once",
@@ -247,11 +242,7 @@ class Predicted(Options, Recipe):
             )
 
     def make(self, name: str, comparison: Comparison) -> Method:
-        """Predicts one adapter for every prompt that is asked with.
-
-        Raises:
-            DataError: a clip without a condition that the predictor takes.
-        """
+        """Predicts one adapter for every prompt that is asked with."""
         predictor = comparison.load(self.predictor)
         prompt = self.prompt or comparison.task.prompt
         asked = {
@@ -284,7 +275,7 @@ def make_methods(
     names: Sequence[str],
     recipes: Mapping[str, Recipe],
     comparison: Comparison,
-    on_method: Callable[[str], None] | None = None,
+    on_method: Callable[[str], object] = lambda name: None,
 ) -> list[Method]:
     """The methods of these names, each made once, `<name>_shuffled` from the adapters of `<name>`.
 
@@ -311,8 +302,7 @@ def make_methods(
         recipes[name].check(name, comparison)
     made: dict[str, Method] = {}
     for name in dict.fromkeys(wanted.values()):
-        if on_method is not None:
-            on_method(name)
+        on_method(name)
         made[name] = recipes[name].make(name, comparison)
     return [made[of] if name == of else shuffled(made[of], comparison.cases) for name, of in wanted.items()]
 

@@ -56,18 +56,18 @@ def evaluate(comparison: Comparison, methods: Sequence[Method], metrics: Metrics
     ordered = sorted(methods, key=lambda method: {"base": 0, "trained": 1}.get(method.role, 2))
     names = [method.name for method in ordered]
     controls = _controls(ordered, comparison.cases)
-    with Progress(*Progress.get_default_columns(), MofNCompleteColumn()) as progress:
-        task = progress.add_task("evaluate", total=None)
-        scorer = Scorer(comparison, metrics, protocol, lambda clips: progress.advance(task, clips))
-        new = [control for control in controls.values() if control.name not in names]
-        total = len(scorer.generated) * (len(ordered) + 1) + len(scorer.scored) * (len(ordered) + len(new))
-        progress.update(task, total=total)
+    new = [control for control in controls.values() if control.name not in names]
+    progress = Progress(*Progress.get_default_columns(), MofNCompleteColumn())
+    scorer = Scorer(comparison, metrics, protocol, lambda clips: progress.advance(task, clips))
+    total = len(scorer.generated) * (len(ordered) + 1) + len(scorer.scored) * (len(ordered) + len(new))
+    task = progress.add_task("evaluate", total=total)
+    scores: dict[str, Scores] = {}
+    mixed: dict[str, Tensor] = {}
+    with progress:
         real = scorer.real()
-        scores: dict[str, Scores] = {}
         for method in ordered:
             progress.update(task, description=f"evaluate {method.name}")
             scores[method.name] = scorer.method(method)
-        mixed = {}
         for name, control in controls.items():
             progress.update(task, description=f"evaluate {control.name}")
             mixed[name] = scores[control.name].losses if control.name in scores else scorer.losses(control)
@@ -86,8 +86,8 @@ def _controls(methods: Sequence[Method], cases: Sequence[Case]) -> dict[str, Met
 
 def _prompts(scorer: Scorer, scores: Mapping[str, Scores]) -> list[PromptScores]:
     def means(rows: Mapping[str, Tensor], metric: str | None = None) -> dict[str, list[float]]:
-        unit = scorer.units(metric)
-        return {name: mean_over_units(values, unit, len(scorer.cases)).tolist() for name, values in rows.items()}
+        unit, units = scorer.units(metric), len(scorer.cases)
+        return {name: mean_over_units(values, unit, units).tolist() for name, values in rows.items()}
 
     losses = means({name: one.losses for name, one in scores.items()})
     by_metric = {

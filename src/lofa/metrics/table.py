@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lofa.errors import ConfigError, LofaError
+from lofa.errors import ConfigError
 from lofa.metrics.clip import ClipScore, load_clip
 from lofa.metrics.frechet import FrechetVideoDistance
 from lofa.metrics.motion import DynamicDegree
@@ -135,7 +135,4 @@ def _load(name: str, network: str, given: Any, device: str) -> Any:
     if network not in _LOADERS:
         what = "none ships with the project" if given is None else f"{given!r} is no callable"
         raise ConfigError(f"metric {name} looks with a network of its own, {network!r}, and {what}")
-    try:
-        return _LOADERS[network](given, device)
-    except LofaError as error:
-        raise ConfigError(f"metric {name}: {error}") from None
+    return _LOADERS[network](given, device)
