@@ -93,7 +93,7 @@ def build_zoo(
         given_up = {name: done[name].reason for name in mine if name in done and done[name].status == "quarantined"}
         present = sum(name in done for name in mine) - len(given_up)
         unreadable: dict[str, str] = {}
-        results: list[LoraResult] = []
+        losses: list[tuple[float, float]] = []
         task, finished = bar.add_task("LoRAs", total=sum(map(len, groups))), 0
 
         def on_step(loras: int, step: int) -> None:
@@ -101,13 +101,12 @@ def build_zoo(
 
         with bar:
             for group in groups:
-                made, damaged = _build_group(store, group, done, backbone, options, on_step)
+                results, damaged = _build_group(store, group, done, backbone, options, on_step)
                 unreadable |= damaged
-                results += made
+                given_up |= {one.id: one.failure or "" for one in results if one.adapter is None}
+                losses += [(one.first_loss, one.final_loss) for one in results if one.adapter is not None]
                 finished += len(group)
                 bar.update(task, completed=finished)
-    given_up |= {one.id: one.failure or "" for one in results if one.adapter is None}
-    losses = [(one.first_loss, one.final_loss) for one in results if one.adapter is not None]
     first, final = (sum(column) / len(losses) for column in zip(*losses, strict=True)) if losses else (None, None)
     return ZooReport(
         trained=len(losses),
