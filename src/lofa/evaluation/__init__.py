@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from lofa.evaluation.cases import Case, plan_cases
     from lofa.evaluation.change import LayerChange, measure_change, say_change, total_relative
     from lofa.evaluation.charts import Grid, draw_grids
-    from lofa.evaluation.curves import Curves, read_curves
+    from lofa.evaluation.curves import Series, read_curves
     from lofa.evaluation.maps import maps_of_methods, response_maps
     from lofa.evaluation.methods import (
         Base,
@@ -37,7 +37,6 @@ __all__ = [
     "Case",
     "ClassLora",
     "Comparison",
-    "Curves",
     "Evaluation",
     "Grid",
     "LayerChange",
@@ -46,6 +45,7 @@ __all__ = [
     "Predicted",
     "Protocol",
     "Recipe",
+    "Series",
     "SharedLora",
     "Timing",
     "check_needs",

@@ -41,6 +41,12 @@ class Evaluation:
     clips: list[tuple[str, dict[str, Tensor]]]
     methods: list[Method]
 
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """(later, earlier) method of each difference that no shuffled adapter is part of."""
+        names = [method.name for method in self.methods if method.role != "shuffled"]
+        return [(later, earlier) for place, later in enumerate(names) for earlier in names[:place]]
+
 
 def evaluate(comparison: Comparison, methods: Sequence[Method], metrics: Metrics, protocol: Protocol) -> Evaluation:
     """Scores all methods on all cases, and the steering margin of those with adapters by prompt.
@@ -70,8 +76,13 @@ def evaluate(comparison: Comparison, methods: Sequence[Method], metrics: Metrics
         for name, control in controls.items():
             progress.update(task, description=f"evaluate {control.name}")
             mixed[name] = scores[control.name].losses if control.name in scores else scorer.losses(control)
+    clips = [
+        (sample.caption, {name: one.shown[sample.id] for name, one in {"real": real, **scores}.items()})
+        for _, sample in scorer.generated
+        if sample.id in scorer.shown
+    ]
     metrics_json = summarize(scorer, ordered, scores, real, mixed)
-    return Evaluation(metrics_json, _prompts(scorer, scores), _clips(scorer, scores, real), ordered)
+    return Evaluation(metrics_json, _prompts(scorer, scores), clips, ordered)
 
 
 def _controls(methods: Sequence[Method], cases: Sequence[Case]) -> dict[str, Method]:
@@ -97,12 +108,4 @@ def _prompts(scorer: Scorer, scores: Mapping[str, Scores]) -> list[PromptScores]
             {key: {name: values[place] for name, values in rows.items()} for key, rows in by_metric.items()},
         )
         for place, case in enumerate(scorer.cases)
-    ]
-
-
-def _clips(scorer: Scorer, scores: Mapping[str, Scores], real: Scores) -> list[tuple[str, dict[str, Tensor]]]:
-    shown = [sample for _, sample in scorer.generated if sample.id in scorer.shown]
-    return [
-        (sample.caption, {"real": real.shown[sample.id]} | {name: own.shown[sample.id] for name, own in scores.items()})
-        for sample in shown
     ]

@@ -12,7 +12,7 @@ from lofa import evaluation
 from lofa.backbones import Backbone
 from lofa.data import read_samples
 from lofa.errors import DataError
-from lofa.evaluation import Comparison, Curves, Evaluation, Method, Protocol, Recipe
+from lofa.evaluation import Comparison, Evaluation, Method, Protocol, Recipe, Series
 from lofa.files import write_json
 from lofa.metrics import build_metrics
 from lofa.paths import Location
@@ -75,19 +75,20 @@ def write_evaluation(run: Path, result: Evaluation, set_dir: Location, backbone:
     )
 
 
-def _curves(methods: Sequence[Method]) -> list[Curves]:
+def _curves(methods: Sequence[Method]) -> dict[str, Series]:
     """Training curves of both stages of the first predictor, as far as they were logged."""
     predictor = next((method.predictor for method in methods if method.predictor is not None), None)
     if predictor is None:
-        return []
+        return {}
     logging.getLogger("tensorboard").setLevel(logging.WARNING)  # it logs every file that it opens
     run = predictor.description.folder.parent
-    curves = []
     try:
         response = read_settings(run).get("response")  # none: a demo's folder, with a copy alone
-        stages = {"stage 1": Path(response), "stage 2": run} if isinstance(response, str) else {}
-        for title, folder in stages.items():
-            curves += evaluation.read_curves(folder, title)
     except DataError:
-        return curves  # a predictor without the run around it has no log
-    return curves
+        return {}  # a predictor without the run around it has no log
+    stages = {"stage 1": Path(response), "stage 2": run} if isinstance(response, str) else {}
+    return {
+        f"{stage} {name}": series
+        for stage, folder in stages.items()
+        for name, series in evaluation.read_curves(folder).items()
+    }
