@@ -131,7 +131,7 @@ def _claimed(set_dir: Place) -> Iterator[None]:
         zoo = ZooStore(set_dir)
         remove_temporaries(set_dir, lambda: True)
         remove_temporaries(inside(set_dir, set_dir / "encoded"), lambda: True)
-        remove_temporaries(inside(set_dir, zoo.folder), lambda: not zoo.is_written())
+        remove_temporaries(inside(set_dir, zoo.folder), lambda: not zoo.living())
         try:
             yield
         finally:

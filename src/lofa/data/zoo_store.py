@@ -63,9 +63,11 @@ class ZooStore:
         """What lies in the zoo's folder by names that fit the pattern, in order."""
         return listing(self.folder, pattern)
 
-    def is_written(self) -> bool:
-        """Whether a process holds an index, as one that builds a shard does."""
-        return any(isinstance(index, Path) and is_locked(index) for index in self.files("index-*.jsonl"))
+    def living(self, own: str = "") -> list[str]:
+        """The shards, but for `own`, that a process is building now, so it holds their indices."""
+        indices = [index for index in self.files("index-*.jsonl") if isinstance(index, Path)]
+        shards = {index.stem.removeprefix("index-"): index for index in indices}
+        return [shard for shard, index in shards.items() if shard != own and is_locked(index)]
 
     def entries(self) -> dict[str, ZooEntry]:
         """Every LoRA an index knows, by sample id; empty where there is no zoo.

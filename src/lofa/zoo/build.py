@@ -17,7 +17,7 @@ from lofa.paths import Location, Place, locate
 from lofa.zoo.jobs import LoraJob, LoraResult, lora_seed, read_clips
 from lofa.zoo.options import LoraOptions, ZooOptions
 from lofa.zoo.plan import LoraPlan, plan_groups, plan_zoo, shard_plan_path
-from lofa.zoo.store import claimed, living_shards, settled, write
+from lofa.zoo.store import claimed, settled, write
 from lofa.zoo.trainer import adapted_layers, loras_at_once, train_loras
 
 __all__ = ["ZooReport", "build_zoo"]
@@ -86,7 +86,7 @@ def build_zoo(
     bar = Progress(*columns, disable=not progress)
     with claimed(store, shard):
         own = [shard_plan_path(store, shard), *map(store.path, mine)]
-        remove_temporaries(store.folder, lambda: not living_shards(store, shard), {path.name for path in own})
+        remove_temporaries(store.folder, lambda: not store.living(shard), {path.name for path in own})
         known = settled(store, backbone, options)
         done = {name: entry for name, entry in known.items() if entry.status == "ok" or not retry}
         groups = plan_groups(store, mine, done, backbone, options, partial(_at_once, set_dir, backbone, options))

@@ -16,12 +16,12 @@ from lofa.data import ZooEntry, ZooStore
 from lofa.errors import DataError
 from lofa.files import read_metadata
 from lofa.paths import inside
-from lofa.processes import is_locked, locked
+from lofa.processes import locked
 from lofa.zoo.jobs import LoraResult, lora_seed
 from lofa.zoo.options import ZooOptions
 from lofa.zoo.plan import LoraPlan
 
-__all__ = ["claimed", "living_shards", "settled", "write"]
+__all__ = ["claimed", "settled", "write"]
 
 _CHECKED = 16  # every run checks some files of the runs before it, so a zoo stays of one kind without reading all
 
@@ -40,18 +40,11 @@ def claimed(store: ZooStore, shard: str) -> Iterator[None]:
     with locked(index) as own:
         if not own:
             raise DataError(f"{store.folder}: another process is building shard {shard}; wait for it, or stop it")
-        for other in living_shards(store, shard):
+        for other in store.living(shard):
             if other.rpartition("-")[2] != shard.rpartition("-")[2]:
                 common = f"shard {other} is being built, which has LoRAs in common with shard {shard}"
                 raise DataError(f"{store.folder}: {common}; wait for it, or make as many shards")
         yield
-
-
-def living_shards(store: ZooStore, own: str = "") -> list[str]:
-    """The shards, but for `own`, that a process is building now."""
-    indices = [index for index in store.files(store.index("*-of-*").name) if isinstance(index, Path)]
-    shards = {index.stem.removeprefix("index-"): index for index in indices}
-    return [shard for shard, index in shards.items() if shard != own and is_locked(index)]
 
 
 def settled(store: ZooStore, backbone: Backbone, options: ZooOptions) -> dict[str, ZooEntry]:
