@@ -39,8 +39,6 @@ class ConditionEncoder(nn.Module, ABC):
 
     def forward(self, inputs: Inputs) -> Tokens:
         """Tokens of the one kind that is given (ValueError: of several)."""
-        if len(inputs) != 1:
-            raise ValueError(f"{type(self).__name__} reads one condition; got {', '.join(inputs) or 'none'}")
         (rows,) = inputs.values()
         return self.encode(rows)
 

@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from lofa.adapters import Adapter
-from lofa.data.samples import Sample
+from lofa.data.samples import Sample, values_of
 from lofa.evaluation.cases import Case
-from lofa.evaluation.methods import Method, prompts_of
+from lofa.evaluation.methods import Method
 from lofa.paths import Location
 from lofa.predict import Predictor
 from lofa.training import response_target
@@ -58,7 +58,7 @@ def response_maps(
     """
     backbone = predictor.backbone
     tau = predictor.hypernet.tau
-    maps: Any = predictor.response_map(**prompts_of(set_dir, predictor, [sample]))
+    maps: Any = predictor.response_map(**values_of(set_dir, [sample], backbone, predictor.conditions))
     names = [name for name in maps[0] if name in truth and name in predicted]
     count = min(layers, len(names))
     chosen = [names[round(place * (len(names) - 1) / max(1, count - 1))] for place in range(count)]

@@ -1,6 +1,6 @@
 """The predictor: one prompt in, one adapter out."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
@@ -56,17 +56,17 @@ class Predictor:
         self._kinds = [CONDITIONS[name] for name in description.conditions]
         self._batch_size = batch_size
         self._device = next(hypernet.parameters()).device
+        layers = (
+            FrozenLayer(name, backbone.weight(name).to(self._device), depth, kind)
+            for name, (depth, kind) in description.layers.items()
+        )
         try:
             with torch.no_grad():
-                self._prepared = hypernet.prepare(self._layers())  # once for all prompts
+                self._prepared = hypernet.prepare(layers)  # once for all prompts
         except ValueError as error:
             raise LofaError(
                 f"{description.folder}: its networks can't read the layers of the backbone {backbone.name!r}: {error}"
             ) from None
-
-    def _layers(self) -> Iterator[FrozenLayer]:
-        for name, (depth, kind) in self.description.layers.items():
-            yield FrozenLayer(name, self.backbone.weight(name).to(self._device), depth, kind)
 
     @classmethod
     def load(
