@@ -34,10 +34,6 @@ class _Figure:
     value: float
     draws: Tensor
 
-    @classmethod
-    def of_means(cls, means: Tensor, indices: Tensor) -> "_Figure":
-        return cls(float(means.mean()), mean_draws(means, indices))
-
     def minus(self, other: "_Figure") -> "_Figure":
         return _Figure(self.value - other.value, self.draws - other.draws)
 
@@ -69,7 +65,8 @@ def summarize(
     indices = draw_units(len(cases), protocol.draws, protocol.seed)
 
     def mean(losses: Tensor, metric: str | None = None) -> _Figure:
-        return _Figure.of_means(scorer.means(losses, metric), indices)
+        means = scorer.means(losses, metric)
+        return _Figure(float(means.mean()), mean_draws(means, indices))
 
     figures: dict[str, dict[str, _Figure]] = {method.name: {} for method in methods}
     for key, metric in scorer.metrics.items():
