@@ -141,6 +141,25 @@ class Brightness(ClipMetric):
         return generated.double().mean((1, 2, 3, 4)) / 255
 
 
+class Odd(ClipMetric):
+    """A toy share: 1 for every other clip."""
+
+    higher_is_better = True
+    plot_lower_bound, plot_upper_bound = 0.0, 1.0
+
+    def rows(self, generated: Tensor) -> Tensor:
+        return torch.arange(len(generated)) % 2
+
+
+def test_the_interval_of_a_share_ends_at_its_bounds(
+    comparison: Comparison, protocol: Protocol, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(METRICS, "odd", Metric("odd", Odd, "a share"))
+    made = build_metrics(["odd"], {})
+    row = evaluate(comparison, [BASE], made, protocol).metrics["methods"]["base"]["odd"]
+    assert row["value"] == pytest.approx(1 / 3) and row["low"] == 0 and row["value"] < row["high"] <= 1
+
+
 def test_a_metric_is_one_class_and_one_line_of_the_table(
     comparison: Comparison,
     methods: list[Method],

@@ -7,7 +7,6 @@ from typing import Any
 from rich.progress import MofNCompleteColumn, Progress
 from torch import Tensor
 
-from lofa.evaluation.bootstrap import mean_over_units
 from lofa.evaluation.cases import Case, Protocol
 from lofa.evaluation.methods import Comparison, Method, shuffled
 from lofa.evaluation.scoring import Metrics, Scorer, Scores
@@ -85,13 +84,9 @@ def _controls(methods: Sequence[Method], cases: Sequence[Case]) -> dict[str, Met
 
 
 def _prompts(scorer: Scorer, scores: Mapping[str, Scores]) -> list[PromptScores]:
-    def means(rows: Mapping[str, Tensor], metric: str | None = None) -> dict[str, list[float]]:
-        unit, units = scorer.units(metric), len(scorer.cases)
-        return {name: mean_over_units(values, unit, units).tolist() for name, values in rows.items()}
-
-    losses = means({name: one.losses for name, one in scores.items()})
+    losses = {name: scorer.means(one.losses).tolist() for name, one in scores.items()}
     by_metric = {
-        key: means({name: one.rows[key] for name, one in scores.items()}, key)
+        key: {name: scorer.means(one.rows[key], key).tolist() for name, one in scores.items()}
         for key, metric in scorer.metrics.items()
         if isinstance(metric, ClipMetric)
     }

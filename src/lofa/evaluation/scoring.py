@@ -14,6 +14,7 @@ from lofa.conditions import CONDITIONS
 from lofa.data.samples import Sample, values_of
 from lofa.diffusion import draw_noise
 from lofa.errors import ConfigError
+from lofa.evaluation.bootstrap import mean_over_units
 from lofa.evaluation.cases import Case, Protocol
 from lofa.evaluation.methods import Comparison, Method
 from lofa.metrics import ClipMetric, SetMetric, find_metrics
@@ -82,6 +83,10 @@ class Scorer:
         """Case index of each row of a metric; of each loss where none is named."""
         rows = self.scored if metric is None or "losses" in self.needs[metric] else self.generated
         return torch.tensor([place for place, _ in rows])
+
+    def means(self, values: Tensor, metric: str | None = None) -> Tensor:
+        """Mean of each case, in float64, of the rows (n,) of a clip metric; of losses where none is named."""
+        return mean_over_units(values, self.units(metric), len(self.cases))
 
     def real(self) -> Scores:
         """The real clips, sent through the backbone's own autoencoder as every generated clip is; once for all methods.

@@ -16,7 +16,7 @@ from typing import Any
 from torch import Tensor
 from torchmetrics import Metric
 
-from lofa.evaluation.bootstrap import Interval, compare_draws, draw_units, interval, mean_draws, mean_over_units
+from lofa.evaluation.bootstrap import Interval, compare_draws, draw_units, interval, mean_draws
 from lofa.evaluation.methods import Method, Timing
 from lofa.evaluation.scoring import Scorer, Scores
 from lofa.metrics import SetMetric
@@ -33,10 +33,6 @@ class _Figure:
 
     value: float
     draws: Tensor
-
-    @classmethod
-    def of_means(cls, means: Tensor, indices: Tensor) -> "_Figure":
-        return cls(float(means.mean()), mean_draws(means, indices))
 
     def minus(self, other: "_Figure") -> "_Figure":
         return _Figure(self.value - other.value, self.draws - other.draws)
@@ -69,7 +65,8 @@ def summarize(
     indices = draw_units(len(cases), protocol.draws, protocol.seed)
 
     def mean(losses: Tensor, metric: str | None = None) -> _Figure:
-        return _Figure.of_means(mean_over_units(losses, scorer.units(metric), len(cases)), indices)
+        means = scorer.means(losses, metric)
+        return _Figure(float(means.mean()), mean_draws(means, indices))
 
     figures: dict[str, dict[str, _Figure]] = {method.name: {} for method in methods}
     for key, metric in scorer.metrics.items():
