@@ -97,7 +97,7 @@ def train_into(run: Path, config: TrainConfig, checkpoint: Path | None = None) -
         if needed:
             response = config.response or str(newest_run(config, 1, backbone, "response"))
             config = replace(config, response=response)
-            earlier = workflows.load_earlier(response, needed, backbone, list(conditions))
+            earlier = workflows.load_earlier(response, needed, backbone, data.example())
         seed_everything(config.seed, verbose=False)  # here: loading a model draws random numbers, more or fewer of them
         encoder = workflows.build_encoder(conditions, backbone, data.example(), classes)
         hypernet = workflows.build_hypernet(config.hypernet, backbone, config.stage or 1, encoder, earlier)

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from inspect import signature
+from itertools import product
+from pathlib import Path
 from typing import Any, TypeVar
 
 from torch import Tensor, nn
@@ -67,8 +69,16 @@ def hypernet_kind(options: HypernetOptions) -> type[Hypernetwork]:
     return HYPERNETS[options.kind]
 
 
-def load_earlier(run: str, names: Sequence[str], backbone: Backbone, conditions: Sequence[str]) -> dict[str, Part]:
+def load_earlier(
+    run: str | Path, names: Sequence[str], backbone: Backbone, rows: Mapping[str, Tensor]
+) -> dict[str, Part]:
     """Parts of the hypernetwork of an earlier stage's run, trained for this backbone and these conditions.
+
+    Args:
+        run: its directory
+        names: of the parts
+        backbone: the one trained for
+        rows: one of each condition as the data have it
 
     Raises:
         ConfigError: they were trained for others.
@@ -80,10 +90,16 @@ def load_earlier(run: str, names: Sequence[str], backbone: Backbone, conditions:
             f"response={run}: trained for backbone {description.backbone.name!r} ({description.fingerprint}), "
             f"not for {backbone.name!r} ({backbone.fingerprint})"
         )
-    if set(description.conditions) != set(conditions):
-        found, wanted = (", ".join(one) for one in (description.conditions, conditions))
+    if set(description.conditions) != set(rows):
+        found, wanted = (", ".join(one) for one in (description.conditions, rows))
         raise ConfigError(f"response={run}: takes {found}, but the task gives {wanted}")
-    return {name: load_part(description, name) for name in names}
+    parts = {name: load_part(description, name) for name in names}
+    for part, kind in product(parts.values(), rows):
+        config = part.encoder.part(kind).config
+        for key, fact in CONDITIONS[kind].facts(backbone, rows[kind]).items():
+            if config.get(key, fact) != fact:
+                raise ConfigError(f"response={run}: trained for {kind} of {key}={config[key]}, the data have {fact}")
+    return parts
 
 
 def build_hypernet(
