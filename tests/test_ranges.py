@@ -97,6 +97,7 @@ FORGED = {
     "backwards": {"a": {**ENTRY, "data_offsets": [8, 0]}},
     "a hole": {"a": {**ENTRY, "shape": [1], "data_offsets": [4, 8]}},
     "an overlap": {"a": ENTRY, "b": ENTRY},
+    "an overlap as large as a hole": {name: {**ENTRY, "shape": [1], "data_offsets": [0, 4]} for name in "ab"},
     "bytes left over": {"a": {**ENTRY, "shape": [1], "data_offsets": [0, 4]}},
     "shape and bytes differ": {"a": {**ENTRY, "shape": [3]}},
     "negative sides": {"a": {**ENTRY, "shape": [-1, -2]}},

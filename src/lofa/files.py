@@ -2,7 +2,7 @@
 
 A write goes to a temporary name beside its goal, is flushed to disk, then renamed: a reader sees the old file or
 the whole new one, never a part, also after a crash. What the disk refuses is a WriteError with the goal's name. Where a
-path is a URL (`lofa.stores`), the object is put whole.
+path is a URL (`lofa.paths`), the object is put whole.
 """
 
 import hashlib

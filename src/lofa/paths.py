@@ -14,7 +14,7 @@ from upath import UPath
 
 from lofa.errors import DataError
 
-__all__ = ["Location", "Place", "address", "check_name", "driver_faults", "inside", "locate"]
+__all__ = ["Location", "Place", "address", "check_name", "driver_faults", "inside", "listing", "locate"]
 
 Place = Path | UPath
 Location = str | Place
@@ -35,7 +35,7 @@ def locate(location: Location) -> Place:
     if "://" not in location:
         return Path(location)
     try:
-        place = UPath(location, use_listings_cache=False)  # what others write is seen
+        place = UPath(location)
     except ValueError as error:
         raise DataError(f"{location}: {error}; there are s3, gs, az, https, file ...") from None
     return Path(place.path) if place.protocol in ("file", "local") else place
@@ -44,6 +44,15 @@ def locate(location: Location) -> Place:
 def address(place: Place) -> str:
     """A place's one name, from wherever it is asked for."""
     return str(place.resolve() if isinstance(place, Path) else place)
+
+
+def listing(folder: Place, pattern: str) -> list[Place]:
+    """What lies in a folder by names that fit the pattern, in order; a store is asked anew each time."""
+    with driver_faults(folder):
+        if isinstance(folder, UPath):
+            folder.fs.invalidate_cache(folder.path)
+        found: list[Place] = list(folder.glob(pattern))
+    return sorted(found, key=str)
 
 
 @contextmanager

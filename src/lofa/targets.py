@@ -72,9 +72,7 @@ def _what(path: Path) -> str:
 
 def holds_only(folder: Path, files: Collection[str]) -> bool:
     """Whether a path is a folder, no link, of exactly these files (relative paths with "/"), and nothing else."""
-    if folder.is_symlink() or not folder.is_dir():
-        return False
     found = [path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()]
-    if any(path.is_symlink() or not path.is_file() for path in found):
+    if folder.is_symlink() or any(path.is_symlink() or not path.is_file() for path in found):
         return False
     return {path.relative_to(folder).as_posix() for path in found} == set(files)

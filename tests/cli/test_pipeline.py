@@ -18,8 +18,9 @@ from PIL import Image
 import lofa
 from lofa.cli import main
 from lofa.data import read_samples
+from lofa.errors import ConfigError
 from lofa.files import read_tensors, save_tensors
-from lofa.workflows import difference
+from lofa.workflows import difference, load_earlier
 from tests.cli.conftest import BACKBONE, JUDGES, SIZES, SMALL_NET
 from tests.helpers.tiny_wan import make_tiny_wan
 
@@ -403,6 +404,9 @@ def test_poses_train_and_evaluate(pipeline: Path, tmp_path: Path) -> None:
         np.save(tmp_path / "pose.npy", np.random.default_rng(0).random((9, 15, 2)))
         run = next(file.parent for file in Path("runs/pose_action").rglob("adapter.safetensors"))
         assert main(["predict", f"predictor={run}", f"pose={tmp_path}/pose.npy", f"out={tmp_path}/x.safetensors"]) == 0
+        backbone = lofa.load_backbone(json.loads((run / "predictor.json").read_text())["backbone"]["path"])
+        with pytest.raises(ConfigError, match=f"response={run.parent}: trained for pose of joints=15, the data have 6"):
+            load_earlier(run.parent, ["response"], backbone, {"pose": torch.zeros(5, 6, 2)})
     assert len(lofa.Adapter.load(tmp_path / "x.safetensors")) == 16
 
 

@@ -89,14 +89,6 @@ def test_text_passes_unchanged() -> None:
     assert read(TextEncoder(width=8), tokens, lengths) == (tokens, lengths)
 
 
-@pytest.mark.parametrize(
-    ("net", "shape"), [(TextEncoder(width=8), (2, 4, 7)), (PoseEncoder(joints=5, width=6), (2, 4, 6, 2))]
-)
-def test_wrong_shapes_are_refused(net: torch.nn.Module, shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match=r"must be \(P,"):
-        read(net, torch.zeros(shape), torch.tensor([4, 4]))
-
-
 @pytest.mark.parametrize(("name", "values"), [("text", {"width": 8}), ("pose", {"joints": 5, "width": 6, "layers": 3})])
 def test_an_encoder_is_rebuilt_from_its_config(name: str, values: dict[str, int]) -> None:
     net = encoder_classes()[name](**values)

@@ -33,6 +33,7 @@ def test_an_interval_is_the_middle_95_percent_of_the_draws_moved_onto_the_value(
     skewed = torch.tensor([0.0, 0.0, 0.0, 8.0]).repeat(100)
     assert interval(2.0, skewed) == Interval(2.0, 0.0, 8.0)
     assert interval(1.0, skewed) == Interval(1.0, -1.0, 7.0)
+    assert interval(1.0, skewed, 0.0, 6.5) == Interval(1.0, 0.0, 6.5), "no further than the value can be"
 
 
 def test_the_interval_of_a_mean_is_that_of_the_normal_law() -> None:
@@ -61,8 +62,3 @@ def test_compared_draws_are_the_distances_of_the_drawn_prompts_clips() -> None:
         for place, own in enumerate(methods):
             expected = frechet(own[rows].double().numpy(), real[rows].double().numpy())
             assert float(found[draw, place]) == pytest.approx(expected, rel=1e-5, abs=1e-6)
-
-
-def test_excluding_zero() -> None:
-    assert Interval(1, 0.5, 2).excludes_zero and Interval(-1, -2, -0.5).excludes_zero
-    assert not Interval(1, -0.5, 2).excludes_zero

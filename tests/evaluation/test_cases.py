@@ -29,7 +29,7 @@ def test_a_case_never_scores_what_adaptation_sees() -> None:
 
 def test_prompts_of_one_class_share_its_clips_out() -> None:
     cases = plan_cases(samples(adapt=3, score=5), Protocol(prompts_per_group=2))
-    assert len(cases) == 6 and len({case.id for case in cases}) == 6
+    assert len(cases) == 6 and len({case.anchor.id for case in cases}) == 6
     first, second = cases[:2]
     assert first.group == second.group and not set(first.score) & set(second.score)
     assert len(first.score) + len(second.score) == 5

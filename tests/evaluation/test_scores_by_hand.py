@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 import torch
 from diffusers import WanPipeline
-from rich.console import Console
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -27,7 +26,6 @@ from tests.helpers.tiny_wan import SAMPLING
 
 LEVELS, DRAWS, SEED = 3, 40, 11
 PROTOCOL = Protocol(noise_levels=LEVELS, batch=4, draws=DRAWS, seed=SEED, pictures=0)
-QUIET = Console(quiet=True)
 ROLES: Any = {"base": "base", "lora": "trained", "lofa": "predicted"}
 Scores = dict[str, list[list[Any]]]
 """Method -> case -> what each of its clips scores."""
@@ -176,11 +174,9 @@ def by_hand(
 
 
 @pytest.fixture(scope="module")
-def outcome(
-    world_set: Path, backbone: Backbone, some_cases: list[Case], metrics: Metrics, by_hand: tuple[Any, Any]
-) -> Evaluation:
+def outcome(comparison: Comparison, some_cases: list[Case], metrics: Metrics, by_hand: tuple[Any, Any]) -> Evaluation:
     methods = [Method(name, adapters, Timing(), "made", ROLES[name]) for name, adapters in by_hand[0].items()]
-    return evaluate(world_set, backbone, some_cases, methods, metrics, PROTOCOL, QUIET)
+    return evaluate(replace(comparison, cases=some_cases), methods, metrics, PROTOCOL)
 
 
 def mean_of_means(rows: list[list[float]]) -> float:
@@ -279,19 +275,19 @@ def test_scores_of_each_prompt(
 
 
 def test_where_lora_is_not_better_than_base_no_gap_is_closed(
-    world_set: Path, backbone: Backbone, some_cases: list[Case], metrics: Metrics, by_hand: tuple[Any, Any]
+    comparison: Comparison, some_cases: list[Case], metrics: Metrics, by_hand: tuple[Any, Any]
 ) -> None:
     names = {"base": "base", "lora": "lofa", "lofa": "lora"}  # lora is what raises the loss
     swapped = [Method(name, by_hand[0][of], Timing(), "swapped", ROLES[name]) for name, of in names.items()]
-    written = evaluate(world_set, backbone, some_cases, swapped, metrics, PROTOCOL, QUIET).metrics
+    written = evaluate(replace(comparison, cases=some_cases), swapped, metrics, PROTOCOL).metrics
     assert written["methods"]["lora"]["denoising_loss"]["value"] > written["methods"]["base"]["denoising_loss"]["value"]
     assert written["gap_closed"] == {}
 
 
 def test_the_gap_runs_to_the_best_trained_lora(
-    world_set: Path, backbone: Backbone, some_cases: list[Case], metrics: Metrics, by_hand: tuple[Any, Any]
+    comparison: Comparison, some_cases: list[Case], metrics: Metrics, by_hand: tuple[Any, Any]
 ) -> None:
     roles = {"base": "base", "lofa": "trained", "lora": "trained"}
     methods: Any = [Method(name, by_hand[0][name], Timing(), "made", role) for name, role in roles.items()]  # type: ignore[arg-type]
-    written = evaluate(world_set, backbone, some_cases, methods, metrics, PROTOCOL, QUIET).metrics
+    written = evaluate(replace(comparison, cases=some_cases), methods, metrics, PROTOCOL).metrics
     assert list(written["gap_closed"]) == ["lofa"] and written["gap_closed"]["lofa"]["to"] == "lora"

@@ -10,7 +10,7 @@ from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from lofa.errors import LofaError
-from lofa.metrics import ClipScore, clip_scores, load_clip, load_video_features
+from lofa.metrics import ClipScore, load_clip, load_video_features
 from lofa.metrics.pixels import Preprocessing
 from tests.metrics.networks import MAX_WORDS, make_clip, make_video_features
 
@@ -45,15 +45,15 @@ def test_clip_scores_are_mean_cosines_and_do_not_depend_on_the_batch(clip_folder
                 out = model(input_ids=tokenizer(text, return_tensors="pt").input_ids, pixel_values=pixels)
             cosines.append(float(out.image_embeds[0] @ out.text_embeds[0]))  # unit vectors
         expected.append(np.mean(cosines))
-    scores = clip_scores(encoder, seen, texts)
+    metric = ClipScore(encoder)
+    scores = metric.rows(seen, texts)
     assert scores.tolist() == pytest.approx(expected, abs=1e-5)
     assert np.ptp(expected) > 0.01
     encoder.batch = 3
-    assert torch.allclose(scores, clip_scores(encoder, seen, texts), atol=1e-6)
-    metric = ClipScore(encoder, scale=100)
+    assert torch.allclose(scores, metric.rows(seen, texts), atol=1e-6)
     metric.update(seen[:1], prompts=texts[:1])
     metric.update(seen[1:], prompts=texts[1:])
-    assert float(metric.compute()) == pytest.approx(100 * np.mean(expected), rel=1e-4)
+    assert float(metric.compute()) == pytest.approx(np.mean(expected), rel=1e-4)
 
 
 @pytest.mark.parametrize("side", ["right", "left"])
@@ -75,7 +75,7 @@ def test_texts_are_cut_at_the_tokenizer_limit(clip_folder: Path) -> None:
     long = encoder.texts(["wave " * MAX_WORDS, "wave " * 60])
     assert torch.allclose(long[0], long[1])
     with pytest.raises(ValueError, match="4 clips but 1 texts"):
-        clip_scores(encoder, clips(), ["wave"])
+        ClipScore(encoder).rows(clips(), ["wave"])
 
 
 @pytest.mark.parametrize(("height", "width"), [(40, 48), (32, 32), (90, 33)])

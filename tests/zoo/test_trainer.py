@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from lofa.adapters import LowRankBatch
-from lofa.backbones import Backbone, load_backbone
+from lofa.backbones import Backbone, BackboneConfig, load_backbone
 from lofa.diffusion import FlowMatching
 from lofa.errors import ConfigError
 from lofa.zoo import Clips, LoraJob, LoraOptions, LoraResult, train_loras
@@ -90,8 +90,7 @@ def test_a_step_in_parts_has_the_gradient_of_the_whole(backbone: Backbone) -> No
 
 
 def test_recomputed_activations_give_the_same_loras(backbone: Backbone, tiny_wan_random: Path) -> None:
-    saving = load_backbone(tiny_wan_random)
-    saving.enable_gradient_checkpointing()
+    saving = load_backbone(BackboneConfig(name="x", path=str(tiny_wan_random), gradient_checkpointing=True))
     plain, recomputed = (train_loras(one, jobs(backbone, 2), OPTIONS) for one in (backbone, saving))
     for one, other in zip(plain, recomputed, strict=True):
         torch.testing.assert_close(deltas(one), deltas(other), rtol=1e-4, atol=1e-7)

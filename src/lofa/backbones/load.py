@@ -50,7 +50,8 @@ def bare_backbone(config: BackboneConfig, device: torch.device | str = "meta") -
 
 def _open(config: BackboneConfig, source: Source, device: torch.device | str, dtype: torch.dtype | None) -> Backbone:
     chosen: torch.dtype = getattr(torch, config.dtype) if dtype is None else dtype
-    backbone = _family(config, source)(config.name, source, config.kinds, chosen, device)
+    family = _family(config, source)
+    backbone = family(config.name, source, config.kinds, chosen, device, config.gradient_checkpointing)
     file = None if source.folder is None else source.folder / SAMPLING_FILE
     if file is not None and file.is_file():
         try:
@@ -58,8 +59,6 @@ def _open(config: BackboneConfig, source: Source, device: torch.device | str, dt
         except TypeError as error:
             keys = ", ".join(field.name for field in fields(Sampling))
             raise BackboneError(f"{file}: must hold exactly {keys} ({error})") from None
-    if config.gradient_checkpointing:
-        backbone.enable_gradient_checkpointing()
     return backbone
 
 

@@ -60,6 +60,7 @@ class SlottedNetworks(ABC):
         kinds: layer kinds to adapt; none named: `default_kinds`
         dtype: precision of denoiser and text encoder; the autoencoder stays in float32
         device: where its parts are put
+        gradient_checkpointing: recompute activations in the backward pass; adapters are attached again for it
 
     Attributes:
         layers: the adapted layers
@@ -75,12 +76,13 @@ class SlottedNetworks(ABC):
         kinds: Sequence[str] = (),
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
+        gradient_checkpointing: bool = False,
     ) -> None:
         self.name, self.source, self.dtype, self.device = name, source, dtype, torch.device(device)
         self.layers = tuple(self._layer_table(kinds or self.default_kinds))
         self.kinds = tuple(dict.fromkeys(layer.kind for layer in self.layers))
         self._by_name = {layer.name: layer for layer in self.layers}
-        self._checkpointing = False
+        self._checkpointing = gradient_checkpointing
         self._parts: dict[str, Any] = {}
         self._lock = RLock()
         self._weights_hash: str | None = None
@@ -117,20 +119,10 @@ class SlottedNetworks(ABC):
     def _make_denoiser(self) -> nn.ModuleDict:
         networks = nn.ModuleDict(self._open_denoiser())
         self._slots = Slots(networks, {layer.name: layer.name for layer in self.layers})
-        if self._checkpointing:
-            self._checkpoint(networks)
-        return networks
-
-    def enable_gradient_checkpointing(self) -> None:
-        """Recomputes the activations of the blocks in the backward pass; adapters are attached again for it."""
-        self._checkpointing = True
-        if self.has("denoiser"):
-            self._checkpoint(self.denoiser)
-
-    def _checkpoint(self, networks: nn.ModuleDict) -> None:
         network: Any
-        for network in networks.values():
+        for network in networks.values() if self._checkpointing else ():
             network.enable_gradient_checkpointing(self._slots.checkpoint)
+        return networks
 
     # -- parts -----------------------------------------------------------------------------------------------------
 
@@ -209,7 +201,7 @@ class SlottedNetworks(ABC):
 
     @property
     def _components(self) -> tuple[str, ...]:
-        return tuple(split_components(layer.name for layer in self.layers))
+        return tuple(split_components(self._by_name))
 
     @property
     def fingerprint(self) -> str:

@@ -78,7 +78,7 @@ def demo(config: DemoConfig) -> Evaluation:
     with clock.part("zoo"):
         train_zoo(set_dir, backbone, config.zoo)
     before = None
-    for stage in hypernet_kind(config.hypernet.kind).stages:
+    for stage in hypernet_kind(config.hypernet).stages:
         with clock.part(f"stage {stage}: {_STAGES[stage]}"):
             run = out / f"stage{stage}-{datetime.now():%Y-%m-%d_%H-%M-%S}"
             train_into(run, _view(config, TrainConfig, stage=stage, response=before))

@@ -97,7 +97,7 @@ def train_into(run: Path, config: TrainConfig, checkpoint: Path | None = None) -
         if needed:
             response = config.response or str(newest_run(config, 1, backbone, "response"))
             config = replace(config, response=response)
-            earlier = workflows.load_earlier(response, needed, backbone, list(conditions))
+            earlier = workflows.load_earlier(response, needed, backbone, data.example())
         seed_everything(config.seed, verbose=False)  # here: loading a model draws random numbers, more or fewer of them
         encoder = workflows.build_encoder(conditions, backbone, data.example(), classes)
         hypernet = workflows.build_hypernet(config.hypernet, backbone, config.stage or 1, encoder, earlier)
@@ -152,7 +152,7 @@ def _needed_parts(config: TrainConfig) -> tuple[str, ...]:
     """
     if config.stage is None:
         raise ConfigError("give stage=1 (response map) or, after it, stage=2 (adapter)")
-    kind, stages = config.hypernet.kind, workflows.hypernet_kind(config.hypernet.kind).stages
+    kind, stages = config.hypernet.kind, workflows.hypernet_kind(config.hypernet).stages
     if config.stage not in stages:
         given = " or ".join(f"stage={stage}" for stage in stages)
         raise ConfigError(f"stage={config.stage}: hypernet.kind={kind} has no such stage; train it with {given}")

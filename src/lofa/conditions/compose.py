@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from lofa.conditions.condition import Inputs, Padded, Tokens
 from lofa.conditions.kind import ConditionEncoder
@@ -52,15 +52,7 @@ class ComposedEncoder(ConditionEncoder):
         raise TypeError("several encoders read no rows without their kind")
 
     def forward(self, inputs: Inputs) -> Tokens:
-        """Joined tokens of the kinds that are given, at least one a sample; a row of length 0 is left out.
-
-        ValueError: a kind that it has no encoder of, or a sample without any.
-        """
-        unknown = inputs.keys() - self.encoders.keys()
-        if unknown or not inputs:
-            raise ValueError(
-                f"conditions must be some of {', '.join(self.encoders)}; got {', '.join(inputs) or 'none'}"
-            )
+        """Joined tokens of the kinds that are given, at least one a sample; a row of length 0 is left out."""
         tokens, real = [], []
         for kind in self.encoders:
             if kind not in inputs:
@@ -71,20 +63,11 @@ class ComposedEncoder(ConditionEncoder):
             lengths = torch.where(rows.lengths > 0, lengths, 0)
             tokens.append(own + self.kinds[kind])
             real.append(torch.arange(own.shape[1], device=own.device) < lengths[:, None])
-        return join(torch.cat(tokens, 1), torch.cat(real, 1))
-
-
-def join(tokens: Tensor, real: Tensor) -> Tokens:
-    """Tokens `(P, N, C)` of which `real (P, N)` count -> these alone, in order, zero padded.
-
-    ValueError: a sample has none.
-    """
-    lengths = real.sum(1)
-    if int(lengths.min()) < 1:
-        raise ValueError(f"sample {int(lengths.argmin())} of the batch goes without every condition")
-    order = torch.argsort((~real).long(), dim=1, stable=True)[:, : int(lengths.max())]
-    kept = torch.where(real[..., None], tokens, 0.0).gather(1, order[..., None].expand(-1, -1, tokens.shape[2]))
-    return Tokens(kept, lengths)
+        joined, counts = torch.cat(tokens, 1), torch.cat(real, 1)
+        lengths = counts.sum(1)
+        order = torch.argsort((~counts).long(), dim=1, stable=True)[:, : int(lengths.max())]
+        kept = torch.where(counts[..., None], joined, 0.0).gather(1, order[..., None].expand(-1, -1, self.width))
+        return Tokens(kept, lengths)
 
 
 def compose(encoders: Mapping[str, ConditionEncoder]) -> ConditionEncoder:

@@ -52,17 +52,12 @@ class Tokens(NamedTuple):
 
 
 def pad_rows(rows: Sequence[Tensor]) -> Padded:
-    """Rows `(n_i, ...)` of equal trailing shape -> zero-padded `(B, max n_i, ...)` with their lengths.
-
-    Raises ValueError where there is no row or the trailing shapes differ.
-    """
-    if not rows:
-        raise ValueError("cannot make a batch of no rows")
+    """Rows `(n_i, ...)` -> zero-padded `(B, max n_i, ...)` and their lengths; ValueError where other axes differ."""
     trailing = {tuple(row.shape[1:]) for row in rows}
     if len(trailing) != 1:
         raise ValueError(f"rows of one batch must agree in all but their length; got {sorted(trailing)}")
     padded = torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True)
-    return Padded(padded, torch.tensor([row.shape[0] for row in rows], dtype=torch.int64, device=padded.device))
+    return Padded(padded, torch.tensor([len(row) for row in rows], device=padded.device))
 
 
 @dataclass(frozen=True)
@@ -72,20 +67,11 @@ class Condition:
     tokens: `(B, N, C)`, zero from a row's length on.
     lengths: `(B,)` int64, each in 1..N.
     extras: what else a backbone family needs, each `(B, ...)`: a pooled text vector, image sizes.
-    Raises ValueError where the shapes contradict each other.
     """
 
     tokens: Tensor
     lengths: Tensor
     extras: Mapping[str, Tensor] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if self.tokens.ndim != 3:
-            raise ValueError(f"condition tokens must be (B, N, C); got shape {tuple(self.tokens.shape)}")
-        rows = self.tokens.shape[0]
-        for name, value in {"lengths": self.lengths, **self.extras}.items():
-            if value.ndim < 1 or value.shape[0] != rows:
-                raise ValueError(f"condition {name} has shape {tuple(value.shape)}, but the tokens have {rows} rows")
 
     @classmethod
     def from_rows(cls, rows: Sequence[Tensor], extras: Mapping[str, Tensor] | None = None) -> Condition:
@@ -116,10 +102,7 @@ class Condition:
 
     @staticmethod
     def cat(conditions: Sequence[Condition]) -> Condition:
-        """One Condition holding all rows in order; every part must carry the same extras."""
-        names = {tuple(sorted(part.extras)) for part in conditions}
-        if len(names) > 1:
-            raise ValueError(f"conditions carry different extras: {sorted(names)}")
+        """One Condition holding all rows in order; all parts carry the same extras."""
         rows = [part.row(i) for part in conditions for i in range(len(part))]
-        extras = {name: torch.cat([part.extras[name] for part in conditions]) for kinds in names for name in kinds}
+        extras = {name: torch.cat([part.extras[name] for part in conditions]) for name in conditions[0].extras}
         return Condition.from_rows(rows, extras)

@@ -35,15 +35,10 @@ class ConditionEncoder(nn.Module, ABC):
 
     @abstractmethod
     def encode(self, rows: Padded) -> Tokens:
-        """Rows `(P, N, ...)`, each of at least 1 -> tokens `(P, N', width)`, zero padded.
-
-        ValueError on shapes or lengths that do not fit.
-        """
+        """Rows `(P, N, ...)`, each of at least 1 -> tokens `(P, N', width)`, zero padded."""
 
     def forward(self, inputs: Inputs) -> Tokens:
         """Tokens of the one kind that is given (ValueError: of several)."""
-        if len(inputs) != 1:
-            raise ValueError(f"{type(self).__name__} reads one condition; got {', '.join(inputs) or 'none'}")
         (rows,) = inputs.values()
         return self.encode(rows)
 

@@ -84,10 +84,8 @@ class PoseEncoder(ConditionEncoder):
 
     def encode(self, rows: Padded) -> Tokens:
         """Joints `(P, T, J, 2)` -> tokens `(P, N, width)`, zero padded; the result depends on no padding frame."""
-        values, lengths = rows.values, rows.lengths
-        if values.ndim != 4 or values.shape[2:] != (self.joints, 2):
-            raise ValueError(f"poses must be (P, T, {self.joints}, 2); got {tuple(values.shape)}")
-        points = normalise_pose(values, lengths)
+        lengths = rows.lengths
+        points = normalise_pose(rows.values, lengths)
         speed = F.pad(points[:, 1:] - points[:, :-1], (0, 0, 0, 0, 1, 0))
         x = self.embed(rearrange([points, speed], "f b t j xy -> b t (f j xy)"))
         for convolution in self.convolutions:

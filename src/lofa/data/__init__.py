@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from lofa.data.module import LoFADataModule
     from lofa.data.options import PrepareOptions
     from lofa.data.preparation import PrepareReport, prepare
-    from lofa.data.reference_export import export_reference
+    from lofa.data.reference import export_reference
     from lofa.data.samples import (
         Encoded,
         Sample,
@@ -23,9 +23,7 @@ if TYPE_CHECKING:
     from lofa.data.video import read_clip
     from lofa.data.zoo_store import ZooEntry, ZooStore
 else:
-    __getattr__, __dir__ = lazy(
-        __name__, "options dataset module preparation reference_export samples source video zoo_store"
-    )
+    __getattr__, __dir__ = lazy(__name__, "options dataset module preparation reference samples source video zoo_store")
 
 __all__ = [
     "ClipShape",

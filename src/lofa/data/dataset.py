@@ -16,7 +16,7 @@ from lofa.data.sampler import BatchKey
 from lofa.data.samples import LATENTS, Sample, prompt_of, read_encoded
 from lofa.data.zoo_store import ZooStore
 from lofa.errors import DataError
-from lofa.paths import Location, locate
+from lofa.paths import Place
 
 __all__ = ["ZooBatch", "ZooDataset"]
 
@@ -50,52 +50,45 @@ class ZooBatch:
         )
 
 
+@dataclass(eq=False)
 class ZooDataset(Dataset[ZooBatch]):
     """One item a LoRA; asked for a `BatchKey` it reads the batch.
 
     A LoRA stands for its group, so prompt and latents may be those of a sibling (another sample of the group, same
     split and shape) while the LoRA stays the anchor's.
-
-    Args:
-        set_dir: folder of the set
-        anchors: the samples whose LoRAs are the items
-        pool: samples that may be siblings; the anchors belong to it
-        layers: the backbone's
-        backbone: the one in use
-        kinds: of conditions that the hypernetwork is given
-        layers_per_sample: layers drawn for each batch, at least one of each shape; None for all
-        with_latents: whether latents are read
-        siblings: whether a sibling is drawn for each anchor
-        drop: how often a sample goes without a condition, where there are several
     """
 
-    def __init__(
-        self,
-        set_dir: Location,
-        anchors: Sequence[Sample],
-        pool: Sequence[Sample],
-        layers: Sequence[LayerSpec],
-        backbone: Fingerprinted,
-        *,
-        kinds: Sequence[ConditionKind],
-        layers_per_sample: int | None,
-        with_latents: bool,
-        siblings: bool,
-        drop: float,
-    ) -> None:
-        self.shapes = list(by_shape(layers).values())
-        if layers_per_sample is not None and layers_per_sample < len(self.shapes):
+    set_dir: Place
+    layers: Sequence[LayerSpec]
+    """the backbone's"""
+    backbone: Fingerprinted
+    """the one in use"""
+    kinds: Sequence[ConditionKind]
+    """of conditions that the hypernetwork is given"""
+    pool: Sequence[Sample]
+    """samples that may be siblings; the anchors belong to it"""
+    layers_per_sample: int | None
+    """layers drawn for each batch, at least one of each shape; None for all"""
+    with_latents: bool
+    """whether latents are read"""
+    anchors: Sequence[Sample]
+    """the samples whose LoRAs are the items"""
+    siblings: bool
+    """whether a sibling is drawn for each anchor"""
+    drop: float
+    """how often a sample goes without a condition, where there are several"""
+
+    def __post_init__(self) -> None:
+        self.shapes, self.store = list(by_shape(self.layers).values()), ZooStore(self.set_dir)
+        if self.layers_per_sample is not None and self.layers_per_sample < len(self.shapes):
             raise DataError(
-                f"layers_per_sample={layers_per_sample}: one layer of each of the backbone's {len(self.shapes)} shapes "
-                "is drawn at least"
+                f"layers_per_sample={self.layers_per_sample}: one layer of each of the backbone's {len(self.shapes)} "
+                "shapes is drawn at least"
             )
-        self.set_dir, self.store = locate(set_dir), ZooStore(set_dir)
-        self.anchors, self.layers, self.backbone, self.kinds = list(anchors), list(layers), backbone, kinds
-        self.layers_per_sample, self.with_latents, self.drop = layers_per_sample, with_latents, drop
         groups: dict[tuple[object, ...], list[Sample]] = {}
-        for sample in pool:
+        for sample in self.pool:
             groups.setdefault(_group(sample), []).append(sample)
-        self.siblings = [groups[_group(anchor)] if siblings else [anchor] for anchor in self.anchors]
+        self.candidates = [groups[_group(anchor)] if self.siblings else [anchor] for anchor in self.anchors]
 
     def __len__(self) -> int:
         return len(self.anchors)
@@ -109,7 +102,7 @@ class ZooDataset(Dataset[ZooBatch]):
         """Reads one batch (DataError naming the file where something is wrong)."""
         anchors = [self.anchors[item] for item in key.items]
         drawn = [
-            self.siblings[item][np.random.default_rng(seed).integers(len(self.siblings[item]))]
+            self.candidates[item][np.random.default_rng(seed).integers(len(self.candidates[item]))]
             for item, seed in zip(key.items, key.item_seeds, strict=True)
         ]
         wanted = [kind.key for kind in self.kinds] + [LATENTS] * self.with_latents

@@ -94,17 +94,15 @@ class FolderSource(ClipSource):
         entries, skipped = [], []
         for path in self._videos():
             side = path.with_suffix(".txt")
-            reason = f"{side.name} is empty"
             try:
-                text = " ".join(side.read_text(encoding="utf-8-sig").split())
-            except FileNotFoundError:
-                text, reason = "", f"no {side.name} beside it, no captions.csv or .jsonl"
+                words, reason = side.read_text(encoding="utf-8-sig").split(), "it is empty"
             except (OSError, UnicodeDecodeError) as error:
-                text, reason = "", f"{side.name} is no text in utf-8 ({error})"
-            if text:
-                entries.append(_Entry(path, text))
+                words, reason = [], str(error)
+            if words:
+                entries.append(_Entry(path, " ".join(words)))
             else:
-                skipped.append(Skipped(str(path), f"caption missing: {reason}"))
+                missing = f"caption missing: none in {side.name} beside it ({reason}), no captions.csv or .jsonl"
+                skipped.append(Skipped(str(path), missing))
         return entries, skipped
 
     def _from_table(self, table: Path) -> tuple[list[_Entry], list[Skipped]]:

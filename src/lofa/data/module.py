@@ -90,15 +90,15 @@ class LoFADataModule(pl.LightningDataModule):
         dataset = partial(
             ZooDataset,
             self.set_dir,
-            pool=samples,
-            layers=self.layers,
-            backbone=self.backbone,
-            kinds=self.kinds,
+            self.layers,
+            self.backbone,
+            self.kinds,
+            samples,
             layers_per_sample=None if drawn is None or drawn >= len(self.layers) else drawn,
             with_latents=self.stage == 2,
         )
-        self.train = dataset(anchors["train"], siblings=self.siblings, drop=self.drop)
-        self.val = dataset(anchors["val"], siblings=False, drop=0.0)
+        self.train = dataset(anchors=anchors["train"], siblings=self.siblings, drop=self.drop)
+        self.val = dataset(anchors=anchors["val"], siblings=False, drop=0.0)
 
     def example(self) -> dict[str, Tensor]:
         """A row (n, ...) of each kind of condition, as the set has it; encoders are built to take it."""

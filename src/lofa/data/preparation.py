@@ -18,7 +18,7 @@ from lofa.backbones import Backbone
 from lofa.data.folder_source import FolderSource
 from lofa.data.options import PrepareOptions
 from lofa.data.pose_source import PoseSource
-from lofa.data.reference_source import ReferenceSource
+from lofa.data.reference import ReferenceSource
 from lofa.data.samples import SPLIT_NAMES, Sample, check_backbone, find_encoded, write_encoded, write_samples
 from lofa.data.source import ClipShape, Made, Plan, Skipped, Source
 from lofa.data.world_source import WorldSource
@@ -131,7 +131,7 @@ def _claimed(set_dir: Place) -> Iterator[None]:
         zoo = ZooStore(set_dir)
         remove_temporaries(set_dir, lambda: True)
         remove_temporaries(inside(set_dir, set_dir / "encoded"), lambda: True)
-        remove_temporaries(inside(set_dir, zoo.folder), lambda: not zoo.is_written())
+        remove_temporaries(inside(set_dir, zoo.folder), lambda: not zoo.living())
         try:
             yield
         finally:

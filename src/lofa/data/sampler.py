@@ -27,56 +27,49 @@ class BatchKey:
     """decide what is drawn for each item; independent of the batch it is in"""
 
 
+@dataclass
 class BatchPlan:
-    """The batches of each epoch, as one process of several sees them.
+    """The batches of each epoch, as one process of several sees them."""
 
-    Args:
-        buckets: the bucket of each item (its latent shape); items of different buckets never meet
-        batch_size: items of a batch on one process
-        world: number of processes
-        rank: this process
-        shuffle: another order and other draws each epoch; without it every epoch is the same
-        seed: of order and draws
-    """
+    buckets: Sequence[Hashable]
+    """the bucket of each item (its latent shape); items of different buckets never meet"""
+    batch_size: int
+    """items of a batch on one process"""
+    world: int = 1
+    """processes"""
+    rank: int = 0
+    """of this one"""
+    shuffle: bool = True
+    """another order and other draws each epoch; without it every epoch is the same"""
+    seed: int = 0
+    """of order and draws"""
 
-    def __init__(
-        self,
-        buckets: Sequence[Hashable],
-        batch_size: int,
-        *,
-        world: int = 1,
-        rank: int = 0,
-        shuffle: bool = True,
-        seed: int = 0,
-    ) -> None:
+    def __post_init__(self) -> None:
         self._by_bucket: dict[Hashable, list[int]] = {}
-        for item, bucket in enumerate(buckets):
+        for item, bucket in enumerate(self.buckets):
             self._by_bucket.setdefault(bucket, []).append(item)
-        self._batch_size, self._world, self._rank = batch_size, world, rank
-        self._shuffle, self._seed = shuffle, seed
+        self._whole = self.batch_size * self.world
 
     def __len__(self) -> int:
         """Batches of an epoch, on each process."""
-        whole = self._batch_size * self._world
-        return sum(-(-len(items) // whole) for items in self._by_bucket.values())
+        return sum(-(-len(items) // self._whole) for items in self._by_bucket.values())
 
     def epoch(self, number: int) -> list[BatchKey]:
         """The batches of an epoch, counted from 0."""
-        epoch = number if self._shuffle else 0
-        rng = np.random.default_rng((self._seed, epoch))
-        whole = self._batch_size * self._world
+        epoch = number if self.shuffle else 0
+        rng = np.random.default_rng((self.seed, epoch))
         batches: list[list[int]] = []
         for items in self._by_bucket.values():
-            order = [items[i] for i in rng.permutation(len(items))] if self._shuffle else items
-            batches += [order[start : start + whole] for start in range(0, len(order), whole)]
-        turns = rng.permutation(len(batches)).tolist() if self._shuffle else range(len(batches))
+            order = [items[i] for i in rng.permutation(len(items))] if self.shuffle else items
+            batches += [order[start : start + self._whole] for start in range(0, len(order), self._whole)]
+        turns = rng.permutation(len(batches)).tolist() if self.shuffle else range(len(batches))
         return [self._key(batches[turn], epoch, place) for place, turn in enumerate(turns)]
 
     def _key(self, batch: list[int], epoch: int, place: int) -> BatchKey:
         # every process needs as many items: the first ones come again
-        short = -len(batch) % self._world
-        own = tuple((batch + batch * short)[: len(batch) + short][self._rank :: self._world])
-        return BatchKey(own, (self._seed, epoch, place), tuple((self._seed, epoch, item) for item in own))
+        short = -len(batch) % self.world
+        own = tuple((batch + batch * short)[: len(batch) + short][self.rank :: self.world])
+        return BatchKey(own, (self.seed, epoch, place), tuple((self.seed, epoch, item) for item in own))
 
 
 class EndlessBatches(Sampler[BatchKey]):

@@ -22,7 +22,7 @@ from lofa.conditions import CONDITIONS, PROMPT, Condition
 from lofa.data.options import SPLIT_NAMES
 from lofa.errors import DataError
 from lofa.files import read_jsonl, save_tensors, write_jsonl
-from lofa.paths import Location, Place, check_name, inside, locate
+from lofa.paths import Location, Place, check_name, inside, listing, locate
 from lofa.ranges import open_tensors
 
 __all__ = [
@@ -92,7 +92,7 @@ def read_samples(set_dir: Location) -> list[Sample]:
     path = set_dir / "samples.jsonl"
     if not path.is_file():
         parent = set_dir.parent
-        known = sorted(file.parent.name for file in parent.glob("*/samples.jsonl")) if parent.is_dir() else []
+        known = [file.parent.name for file in listing(parent, "*/samples.jsonl")] if parent.is_dir() else []
         begun = " (a preparation began there and did not finish)" if (set_dir / "encoded").is_dir() else ""
         raise DataError(
             f"no prepared data set at {set_dir}{begun}: {path.name} is missing. Sets in {parent}: "

@@ -15,7 +15,7 @@ from lofa.backbones import Fingerprinted
 from lofa.data.samples import check_backbone
 from lofa.errors import DataError
 from lofa.files import append_jsonl, atomic_write, digest, read_jsonl
-from lofa.paths import Location, Place, check_name, inside, locate
+from lofa.paths import Location, Place, check_name, inside, listing, locate
 from lofa.processes import is_locked
 from lofa.ranges import TensorFile, open_tensors
 
@@ -61,12 +61,13 @@ class ZooStore:
 
     def files(self, pattern: str) -> list[Place]:
         """What lies in the zoo's folder by names that fit the pattern, in order."""
-        found: Iterable[Place] = self.folder.glob(pattern)
-        return sorted(found, key=str)
+        return listing(self.folder, pattern)
 
-    def is_written(self) -> bool:
-        """Whether a process holds an index, as one that builds a shard does."""
-        return any(isinstance(index, Path) and is_locked(index) for index in self.files("index-*.jsonl"))
+    def living(self, own: str = "") -> list[str]:
+        """The shards, but for `own`, that a process is building now, so it holds their indices."""
+        indices = [index for index in self.files("index-*.jsonl") if isinstance(index, Path)]
+        shards = {index.stem.removeprefix("index-"): index for index in indices}
+        return [shard for shard, index in shards.items() if shard != own and is_locked(index)]
 
     def entries(self) -> dict[str, ZooEntry]:
         """Every LoRA an index knows, by sample id; empty where there is no zoo.
@@ -89,7 +90,7 @@ class ZooStore:
 
     def ready(self) -> list[str]:
         """Ids of the LoRAs that are done and there, in the order of the indices."""
-        there = {path.stem for path in self.folder.glob("*.safetensors")}  # one listing, not a question a file
+        there = {path.stem for path in self.files("*.safetensors")}  # one listing, not a question a file
         return [name for name, entry in self.entries().items() if entry.status == "ok" and name in there]
 
     def add(

@@ -5,13 +5,11 @@ from typing import TYPE_CHECKING
 from lofa.lazy import lazy
 
 if TYPE_CHECKING:
-    from lofa.evaluation.bootstrap import Interval
     from lofa.evaluation.cases import Case, plan_cases
     from lofa.evaluation.change import LayerChange, measure_change, say_change, total_relative
     from lofa.evaluation.charts import Grid, draw_grids
-    from lofa.evaluation.comparison import compare
-    from lofa.evaluation.curves import Curves, read_curves
-    from lofa.evaluation.maps import LayerMaps, maps_of_methods, response_maps
+    from lofa.evaluation.curves import Series, read_curves
+    from lofa.evaluation.maps import maps_of_methods, response_maps
     from lofa.evaluation.methods import (
         Base,
         ClassLora,
@@ -22,17 +20,16 @@ if TYPE_CHECKING:
         SharedLora,
         Timing,
         make_methods,
-        prompts_of,
         shuffled,
     )
     from lofa.evaluation.options import Protocol
-    from lofa.evaluation.protocol import Evaluation, PromptScores, evaluate
+    from lofa.evaluation.protocol import Evaluation, evaluate
     from lofa.evaluation.report import write_curves, write_report
-    from lofa.evaluation.scoring import Metrics
+    from lofa.evaluation.scoring import Metrics, check_needs
     from lofa.evaluation.tables import closing_table
 else:
     __getattr__, __dir__ = lazy(
-        __name__, "options bootstrap cases change comparison curves charts maps methods protocol report scoring tables"
+        __name__, "options cases change curves charts maps methods protocol report scoring tables"
     )
 
 __all__ = [
@@ -40,29 +37,25 @@ __all__ = [
     "Case",
     "ClassLora",
     "Comparison",
-    "Curves",
     "Evaluation",
     "Grid",
-    "Interval",
     "LayerChange",
-    "LayerMaps",
     "Method",
     "Metrics",
     "Predicted",
-    "PromptScores",
     "Protocol",
     "Recipe",
+    "Series",
     "SharedLora",
     "Timing",
+    "check_needs",
     "closing_table",
-    "compare",
     "draw_grids",
     "evaluate",
     "make_methods",
     "maps_of_methods",
     "measure_change",
     "plan_cases",
-    "prompts_of",
     "read_curves",
     "response_maps",
     "say_change",

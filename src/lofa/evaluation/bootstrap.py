@@ -8,7 +8,7 @@ contain it.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -24,26 +24,17 @@ class Interval:
     low: float
     high: float
 
-    @property
-    def excludes_zero(self) -> bool:
-        """Whether the sign is settled."""
-        return self.low > 0 or self.high < 0
-
-    def to_json(self) -> dict[str, float]:
-        """As metrics.json has it."""
-        return asdict(self)
-
 
 def draw_units(units: int, draws: int, seed: int) -> Tensor:
     """Indices (draws, units) of units drawn with replacement."""
     return torch.randint(units, (draws, units), generator=torch.Generator().manual_seed(seed))
 
 
-def interval(value: float, draws: Tensor) -> Interval:
-    """The 95 % interval of `value` from draws (R,) of it."""
+def interval(value: float, draws: Tensor, least: float | None = None, most: float | None = None) -> Interval:
+    """The 95 % interval of `value`, which is `least` to `most`, from draws (R,) of it."""
     centred = draws.double() - draws.double().mean() + value
     low, high = centred.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
-    return Interval(value, low, high)
+    return Interval(value, low if least is None else max(low, least), high if most is None else min(high, most))
 
 
 def mean_over_units(values: Tensor, unit: Tensor, units: int) -> Tensor:
@@ -76,8 +67,5 @@ def compare_draws(
     rows_of = [(unit == u).nonzero().flatten() for u in range(indices.shape[1])]
     stacked = torch.stack(list(generated)).double()
     real = real.double()
-    rows = []
-    for drawn in indices.tolist():
-        chosen = torch.cat([rows_of[u] for u in drawn])
-        rows.append(compare(stacked[:, chosen], real[chosen]))
-    return torch.stack(rows)
+    draws = [torch.cat([rows_of[u] for u in drawn]) for drawn in indices.tolist()]
+    return torch.stack([compare(stacked[:, chosen], real[chosen]) for chosen in draws])

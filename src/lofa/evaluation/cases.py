@@ -30,11 +30,6 @@ class Case:
     score: tuple[Sample, ...]
 
     @property
-    def id(self) -> str:
-        """Name of the case: its anchor's."""
-        return self.anchor.id
-
-    @property
     def group(self) -> str:
         """The class."""
         return self.anchor.group

@@ -39,23 +39,15 @@ class LayerChange:
 def measure_change(
     adapter: Mapping[str, LowRank], weight: Callable[[str], Tensor] | None, tau: float = 0.02
 ) -> dict[str, LayerChange]:
-    """Layer name -> change.
-
-    Args:
-        adapter: layer name -> pair
-        weight: W (out, in) of a layer by its name, asked for one at a time; None: not known
-        tau: relative change from which on an entry responds
-    """
-    return {name: _change(pair, None if weight is None else weight(name), tau) for name, pair in adapter.items()}
-
-
-def _change(pair: LowRank, weight: Tensor | None, tau: float) -> LayerChange:
-    norm = pair.norm()
+    """Layer name -> change, from W (out, in) of a layer by its name, asked for one at a time; None: not known."""
     if weight is None:
-        return LayerChange(norm)
-    weight = weight.float()
-    size = float(weight.norm())
-    share = float(response_target(pair.delta_weight().float(), weight, tau).float().mean())
+        return {name: LayerChange(pair.norm()) for name, pair in adapter.items()}
+    return {name: _change(pair, weight(name).float(), tau) for name, pair in adapter.items()}
+
+
+def _change(pair: LowRank, W: Tensor, tau: float) -> LayerChange:
+    norm, size = pair.norm(), float(W.norm())
+    share = float(response_target(pair.delta_weight().float(), W, tau).float().mean())
     return LayerChange(norm, size, norm / size if size else math.inf if norm else 0.0, share)
 
 

@@ -6,15 +6,15 @@ probability of R from W and the prompt; the predicted adapter implies a map of i
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import cast
 
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from lofa.adapters import Adapter
-from lofa.data.samples import Sample
+from lofa.data.samples import Sample, values_of
 from lofa.evaluation.cases import Case
-from lofa.evaluation.methods import Method, prompts_of
+from lofa.evaluation.methods import Method
 from lofa.paths import Location
 from lofa.predict import Predictor
 from lofa.training import response_target
@@ -56,23 +56,20 @@ def response_maps(
         predicted: the predictor's adapter for the prompt.
         layers: how many, of those that all three have.
     """
-    backbone = predictor.backbone
-    tau = predictor.hypernet.tau
-    maps: Any = predictor.response_map(**prompts_of(set_dir, predictor, [sample]))
-    names = [name for name in maps[0] if name in truth and name in predicted]
+    asked = values_of(set_dir, [sample], predictor.backbone, predictor.conditions)
+    (probabilities,) = cast(list[dict[str, Tensor]], predictor.response_map(**asked))
+    names = [name for name in probabilities if name in truth and name in predicted]
     count = min(layers, len(names))
     chosen = [names[round(place * (len(names) - 1) / max(1, count - 1))] for place in range(count)]
-    return [
-        _layer(
-            name,
-            backbone.weight(name).cpu(),
-            truth.delta_weight(name),
-            maps[0][name],
-            predicted.delta_weight(name),
-            tau,
-        )
-        for name in chosen
-    ]
+    found = []
+    for name in chosen:
+        weight, tau = predictor.backbone.weight(name).cpu().float(), predictor.hypernet.tau
+        deltas = (adapter.delta_weight(name).cpu().float() for adapter in (truth, predicted))
+        true, own = (response_target(delta, weight, tau).float() for delta in deltas)
+        probability = probabilities[name].cpu().float()
+        cosine = float(cosine_similarity(probability.flatten(), true.flatten(), dim=0))
+        found.append(LayerMaps(name, true, probability, own, cosine, float(true.mean().sqrt())))
+    return found
 
 
 def maps_of_methods(
@@ -91,10 +88,3 @@ def maps_of_methods(
         adapters = trained[first.id], asked.adapters[first.id]
         maps[sample.caption] = response_maps(set_dir, asked.predictor, sample, *adapters)
     return maps
-
-
-def _layer(name: str, weight: Tensor, truth: Tensor, predicted: Tensor, implied: Tensor, tau: float) -> LayerMaps:
-    true, own = (response_target(delta.cpu().float(), weight.float(), tau).float() for delta in (truth, implied))
-    probability = predicted.cpu().float()
-    cosine = float(cosine_similarity(probability.flatten(), true.flatten(), dim=0))
-    return LayerMaps(name, true, probability, own, cosine, float(true.mean().sqrt()))

@@ -12,9 +12,10 @@ A recipe is a frozen dataclass of settings with `make`; `conf/method` has a file
 
 import statistics
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import torch
 
@@ -31,7 +32,7 @@ from lofa.zoo import LoraJob, LoraOptions, LoraResult, lora_seed, read_clips, tr
 
 __all__ = [
     "SHUFFLED", "Base", "ClassLora", "Comparison", "Method", "Predicted", "Recipe", "SharedLora", "Timing",
-    "make_methods", "prompts_of", "shuffled",
+    "make_methods", "shuffled",
 ]  # fmt: skip
 
 SHUFFLED = "_shuffled"
@@ -106,22 +107,24 @@ class Comparison:
     load: Callable[[str | None], Predictor]
 
 
-class Recipe(Protocol):
+class Recipe(ABC):
     """Settings of a method."""
 
-    def check(self, name: str, comparison: Comparison) -> None:
+    def check(self, name: str, comparison: Comparison) -> None:  # noqa: B027 (most need nothing)
         """Refuses (LofaError) what the method can't be made from, before any method is made."""
 
+    @abstractmethod
     def make(self, name: str, comparison: Comparison) -> Method:
-        """The method, under this name."""
+        """The method, under this name.
+
+        Raises:
+            LofaError: a LoRA became NaN or infinite, or a clip is without a condition that the predictor takes.
+        """
 
 
 @dataclass(frozen=True)
-class Base(Options):
+class Base(Options, Recipe):
     """The backbone without adapter."""
-
-    def check(self, name: str, comparison: Comparison) -> None:
-        """Needs nothing."""
 
     def make(self, name: str, comparison: Comparison) -> Method:
         """Nothing to make."""
@@ -129,7 +132,7 @@ class Base(Options):
 
 
 @dataclass(frozen=True)
-class ClassLora(LoraOptions):
+class ClassLora(LoraOptions, Recipe):
     """One LoRA a class, trained on its adapt clips; settings to be chosen on validation classes."""
 
     held_out: int = option(
@@ -137,18 +140,11 @@ class ClassLora(LoraOptions):
     )
     repeats: int = option(3, "LoRAs trained by themselves to measure their time", least=1)
 
-    def check(self, name: str, comparison: Comparison) -> None:
-        """Every case has clips to adapt on."""
-
     def make(self, name: str, comparison: Comparison) -> Method:
-        """Trains the LoRAs.
-
-        Raises:
-            LofaError: one became NaN or infinite.
-        """
+        """Trains the LoRAs."""
         cases, backbone = comparison.cases, comparison.backbone
-        anchors = {case.group: case for case in reversed(cases)}
-        jobs = [self._job(comparison, case) for case in reversed(anchors.values())]
+        firsts = {case.group: case for case in reversed(cases)}
+        jobs = [self._job(comparison, case) for case in reversed(firsts.values())]
         begun = time.perf_counter()
         results = train_loras(backbone, jobs, self)
         in_batch = (time.perf_counter() - begun) / len(jobs)
@@ -176,13 +172,13 @@ class ClassLora(LoraOptions):
         return LoraJob(
             case.group,
             read_clips(comparison.set_dir, training, comparison.backbone),
-            lora_seed(case.id),
+            lora_seed(case.anchor.id),
             read_clips(comparison.set_dir, kept, comparison.backbone) if kept else None,
         )
 
 
 @dataclass(frozen=True)
-class SharedLora(LoraOptions):
+class SharedLora(LoraOptions, Recipe):
     """One LoRA for all prompts, trained on the training split; settings to be chosen on validation classes."""
 
     clips: int = option(
@@ -208,12 +204,7 @@ class SharedLora(LoraOptions):
         return [train[place * len(train) // count] for place in range(count)]
 
     def make(self, name: str, comparison: Comparison) -> Method:
-        """Trains the LoRA.
-
-        Raises:
-            LofaError: it became NaN or infinite.
-        """
-        scored = [sample for case in comparison.cases for sample in case.score]
+        """Trains the LoRA."""
         clips = self.training_clips(comparison)
         begun = time.perf_counter()
         job = LoraJob(name, read_clips(comparison.set_dir, clips, comparison.backbone))
@@ -221,7 +212,7 @@ class SharedLora(LoraOptions):
         adapter = _trained(result)
         return Method(
             name,
-            {sample.id: adapter for sample in scored},
+            {sample.id: adapter for case in comparison.cases for sample in case.score},
             Timing(
                 (time.perf_counter() - begun,),
                 f"one LoRA for all prompts, {self.steps} steps of {self.clips_per_step} clips, trained once",
@@ -233,7 +224,7 @@ class SharedLora(LoraOptions):
 
 
 @dataclass(frozen=True)
-class Predicted(Options):
+class Predicted(Options, Recipe):
     """A predictor's adapters."""
 
     predictor: str | None = text(None, "run of train.py stage=2; none: the one that the caller takes for granted")
@@ -251,18 +242,14 @@ class Predicted(Options):
             )
 
     def make(self, name: str, comparison: Comparison) -> Method:
-        """Predicts one adapter for every prompt that is asked with.
-
-        Raises:
-            DataError: a clip without a condition that the predictor takes.
-        """
+        """Predicts one adapter for every prompt that is asked with."""
         predictor = comparison.load(self.predictor)
         prompt = self.prompt or comparison.task.prompt
         asked = {
             sample.id: sample if prompt == "own" else case.anchor for case in comparison.cases for sample in case.score
         }
         samples = list({sample.id: sample for sample in asked.values()}.values())
-        prompts = prompts_of(comparison.set_dir, predictor, samples)
+        prompts = values_of(comparison.set_dir, samples, predictor.backbone, predictor.conditions)
         made: Any = predictor.predict(**prompts)
         adapters = dict(zip((sample.id for sample in samples), made, strict=True))
 
@@ -288,7 +275,7 @@ def make_methods(
     names: Sequence[str],
     recipes: Mapping[str, Recipe],
     comparison: Comparison,
-    on_method: Callable[[str], None] | None = None,
+    on_method: Callable[[str], object] = lambda name: None,
 ) -> list[Method]:
     """The methods of these names, each made once, `<name>_shuffled` from the adapters of `<name>`.
 
@@ -315,30 +302,22 @@ def make_methods(
         recipes[name].check(name, comparison)
     made: dict[str, Method] = {}
     for name in dict.fromkeys(wanted.values()):
-        if on_method is not None:
-            on_method(name)
+        on_method(name)
         made[name] = recipes[name].make(name, comparison)
     return [made[of] if name == of else shuffled(made[of], comparison.cases) for name, of in wanted.items()]
-
-
-def prompts_of(set_dir: Location, predictor: Predictor, samples: Sequence[Sample]) -> dict[str, Any]:
-    """What `predictor` takes of each sample, as its arguments: {"prompt": captions, "pose": joint arrays ...}.
-
-    Raises:
-        DataError: a sample without a condition that the predictor takes.
-    """
-    return values_of(set_dir, samples, predictor.backbone, predictor.conditions)
 
 
 def shuffled(method: Method, cases: Sequence[Case]) -> Method:
     """`method` with every clip given an adapter of the next case of another class.
 
+    Args:
+        method: whose adapters are mixed up.
+        cases: of at least two classes.
+
     Raises:
-        ConfigError: the method has no adapters, one for all, or all cases are of one class.
+        ConfigError: the method has no adapters, or one for all.
     """
     name = f"{method.name}{SHUFFLED}"
-    if len({case.group for case in cases}) < 2:
-        raise ConfigError(f"methods: {name} needs held-out clips of at least two classes")
     if method.adapters is None or not method.by_prompt:
         raise ConfigError(f"methods: {name} needs adapters that differ from prompt to prompt, {method.name} has none")
     ordered = [*cases, *cases]

@@ -4,19 +4,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import MofNCompleteColumn, Progress
 from torch import Tensor
 
-from lofa.backbones import Backbone
-from lofa.errors import ConfigError
-from lofa.evaluation.bootstrap import mean_over_units
 from lofa.evaluation.cases import Case, Protocol
-from lofa.evaluation.methods import Method, shuffled
+from lofa.evaluation.methods import Comparison, Method, shuffled
 from lofa.evaluation.scoring import Metrics, Scorer, Scores
 from lofa.evaluation.summary import summarize
 from lofa.metrics import ClipMetric
-from lofa.paths import Location
 
 __all__ = ["Evaluation", "PromptScores", "evaluate"]
 
@@ -46,53 +41,48 @@ class Evaluation:
     clips: list[tuple[str, dict[str, Tensor]]]
     methods: list[Method]
 
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """(later, earlier) method of each difference that no shuffled adapter is part of."""
+        names = [method.name for method in self.methods if method.role != "shuffled"]
+        return [(later, earlier) for place, later in enumerate(names) for earlier in names[:place]]
 
-def evaluate(
-    set_dir: Location,
-    backbone: Backbone,
-    cases: Sequence[Case],
-    methods: Sequence[Method],
-    metrics: Metrics,
-    protocol: Protocol,
-    console: Console | None = None,
-) -> Evaluation:
+
+def evaluate(comparison: Comparison, methods: Sequence[Method], metrics: Metrics, protocol: Protocol) -> Evaluation:
     """Scores all methods on all cases, and the steering margin of those with adapters by prompt.
 
     Args:
-        set_dir: the prepared set.
-        backbone: the one it was prepared for.
-        cases: from `plan_cases`, at least two.
+        comparison: of at least two cases.
         methods: of different names; differences are taken of each later one to each earlier one, base and trained
             LoRAs first.
         metrics: as `lofa.metrics.build_metrics` makes them.
         protocol: how.
-        console: where the progress bar goes; None prints to the terminal.
-
-    Raises:
-        ConfigError: two methods of one name, or none; a metric that needs what the scored clips lack.
     """
     ordered = sorted(methods, key=lambda method: {"base": 0, "trained": 1}.get(method.role, 2))
     names = [method.name for method in ordered]
-    if not names or len(set(names)) < len(names):
-        raise ConfigError(f"methods={','.join(names)}: give at least one, each once")
-    controls = _controls(ordered, cases)
-    with _progress(console) as progress:
-        task = progress.add_task("evaluate", total=None)
-        scorer = Scorer(set_dir, backbone, cases, metrics, protocol, lambda clips: progress.advance(task, clips))
-        new = [control for control in controls.values() if control.name not in names]
-        total = len(scorer.generated) * (len(ordered) + 1) + len(scorer.scored) * (len(ordered) + len(new))
-        progress.update(task, total=total)
+    controls = _controls(ordered, comparison.cases)
+    new = [control for control in controls.values() if control.name not in names]
+    progress = Progress(*Progress.get_default_columns(), MofNCompleteColumn())
+    scorer = Scorer(comparison, metrics, protocol, lambda clips: progress.advance(task, clips))
+    total = len(scorer.generated) * (len(ordered) + 1) + len(scorer.scored) * (len(ordered) + len(new))
+    task = progress.add_task("evaluate", total=total)
+    scores: dict[str, Scores] = {}
+    mixed: dict[str, Tensor] = {}
+    with progress:
         real = scorer.real()
-        scores: dict[str, Scores] = {}
         for method in ordered:
             progress.update(task, description=f"evaluate {method.name}")
             scores[method.name] = scorer.method(method)
-        mixed = {}
         for name, control in controls.items():
             progress.update(task, description=f"evaluate {control.name}")
             mixed[name] = scores[control.name].losses if control.name in scores else scorer.losses(control)
+    clips = [
+        (sample.caption, {name: one.shown[sample.id] for name, one in {"real": real, **scores}.items()})
+        for _, sample in scorer.generated
+        if sample.id in scorer.shown
+    ]
     metrics_json = summarize(scorer, ordered, scores, real, mixed)
-    return Evaluation(metrics_json, _prompts(scorer, scores), _clips(scorer, scores, real), ordered)
+    return Evaluation(metrics_json, _prompts(scorer, scores), clips, ordered)
 
 
 def _controls(methods: Sequence[Method], cases: Sequence[Case]) -> dict[str, Method]:
@@ -104,19 +94,10 @@ def _controls(methods: Sequence[Method], cases: Sequence[Case]) -> dict[str, Met
     }
 
 
-def _progress(console: Console | None) -> Progress:
-    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("clips"), TimeElapsedColumn(), TimeRemainingColumn())
-    return Progress(TextColumn("{task.description}"), *columns, console=console)
-
-
 def _prompts(scorer: Scorer, scores: Mapping[str, Scores]) -> list[PromptScores]:
-    def means(rows: Mapping[str, Tensor], metric: str | None = None) -> dict[str, list[float]]:
-        unit = scorer.units(metric)
-        return {name: mean_over_units(values, unit, len(scorer.cases)).tolist() for name, values in rows.items()}
-
-    losses = means({name: one.losses for name, one in scores.items()})
+    losses = {name: scorer.means(one.losses).tolist() for name, one in scores.items()}
     by_metric = {
-        key: means({name: one.rows[key] for name, one in scores.items()}, key)
+        key: {name: scorer.means(one.rows[key], key).tolist() for name, one in scores.items()}
         for key, metric in scorer.metrics.items()
         if isinstance(metric, ClipMetric)
     }
@@ -127,12 +108,4 @@ def _prompts(scorer: Scorer, scores: Mapping[str, Scores]) -> list[PromptScores]
             {key: {name: values[place] for name, values in rows.items()} for key, rows in by_metric.items()},
         )
         for place, case in enumerate(scorer.cases)
-    ]
-
-
-def _clips(scorer: Scorer, scores: Mapping[str, Scores], real: Scores) -> list[tuple[str, dict[str, Tensor]]]:
-    shown = [sample for _, sample in scorer.generated if sample.id in scorer.shown]
-    return [
-        (sample.caption, {"real": real.shown[sample.id]} | {name: own.shown[sample.id] for name, own in scores.items()})
-        for sample in shown
     ]

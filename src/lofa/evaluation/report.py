@@ -6,8 +6,8 @@ from typing import Any
 
 from jinja2 import Environment
 
-from lofa.evaluation.charts import COLOURS, Points, animation, heat_map, line_chart, prompt_chart
-from lofa.evaluation.curves import Curves
+from lofa.evaluation.charts import COLOURS, animation, heat_map, line_chart, prompt_chart
+from lofa.evaluation.curves import Series
 from lofa.evaluation.maps import LayerMaps
 from lofa.evaluation.methods import Method
 from lofa.evaluation.protocol import Evaluation
@@ -26,9 +26,8 @@ def write_report(
     path: str | Path,
     evaluation: Evaluation,
     *,
-    title: str = "LoFA: held-out evaluation",
     maps: Mapping[str, Sequence[LayerMaps]] | None = None,
-    curves: Sequence[Curves] = (),
+    curves: Mapping[str, Series] | None = None,
     facts: Mapping[str, str] | None = None,
     fps: float = 8.0,
 ) -> None:
@@ -37,9 +36,8 @@ def write_report(
     Args:
         path: of the .html file.
         evaluation: what to show.
-        title: of the page.
         maps: prompt -> response maps of some layers.
-        curves: training curves.
+        curves: title -> lines over training steps.
         facts: what else a reader needs to repeat the run, name -> text (command, seed, backbone, versions).
         fps: of the clips.
     """
@@ -49,7 +47,7 @@ def write_report(
     differences = _differences(evaluation, [key for key in keys if key != SECONDS])
     _write(
         path,
-        title=title,
+        title="LoFA: held-out evaluation",
         lead=f"{held_out['prompts']} prompts of {held_out['classes']} held-out classes, scored on {held_out['clips']} "
         "sibling clips that no method has seen. Intervals are 95 %, by paired bootstrap over prompts.",
         tiles=_tiles(evaluation),
@@ -64,13 +62,13 @@ def write_report(
         prompt_chart=prompt_chart([one.case.group for one in ordered], losses),
         scores=[(key, name) for key in ordered[0].scores for name in losses],
         clips=[(caption, list(one), animation(list(one.values()), fps)) for caption, one in evaluation.clips],
-        maps={prompt: [(layer, _panels(layer)) for layer in layers] for prompt, layers in (maps or {}).items()},
-        charts=[line_chart(curve.title, curve.series) for curve in curves],
+        maps=maps or {},
+        charts=[line_chart(heading, series) for heading, series in (curves or {}).items()],
         facts=_facts(evaluation, keys) | dict(facts or {}),
     )
 
 
-def write_curves(path: str | Path, title: str, charts: Mapping[str, Mapping[str, Points]], lead: str = "") -> None:
+def write_curves(path: str | Path, title: str, charts: Mapping[str, Series], lead: str = "") -> None:
     """Writes a page of charts alone: heading -> name -> (step, value) of each line."""
     drawn = [line_chart(heading, series, size=(6.6, 3.6)) for heading, series in charts.items()]
     empty: dict[str, Any] = dict.fromkeys(("tiles", "methods", "differences", "prompts", "clips", "facts"))
@@ -79,7 +77,9 @@ def write_curves(path: str | Path, title: str, charts: Mapping[str, Mapping[str,
 
 def _write(path: str | Path, **values: Any) -> None:
     environment = Environment(autoescape=True)
-    environment.filters |= {"number": _number, "signed": _signed, "heading": _heading, "named": _named}
+    environment.filters |= {
+        "number": _number, "signed": _signed, "heading": _heading, "named": _named, "heat_map": heat_map,
+    }  # fmt: skip
     page = environment.from_string(Path(__file__).with_name("page.html").read_text(encoding="utf-8"))
     with atomic_write(path) as temporary:
         temporary.write_text(page.render(values), encoding="utf-8")
@@ -126,15 +126,13 @@ def _methods(evaluation: Evaluation, keys: Sequence[str]) -> dict[str, dict[str,
 
 def _differences(evaluation: Evaluation, keys: Sequence[str]) -> dict[str, dict[str, Any]]:
     """ "later − earlier" -> metric -> interval with its verdict; those of shuffled adapters left out."""
-    names = [method.name for method in evaluation.methods if method.role != "shuffled"]
-    pairs = [(later, earlier) for place, later in enumerate(names) for earlier in names[:place]]
     return {
         f"{later} − {earlier}": {
             key: {**row[key], "verdict": _verdict(row[key], key)}
             for row in [evaluation.metrics["differences"][f"{later}-{earlier}"]]
             for key in keys
         }
-        for later, earlier in pairs
+        for later, earlier in evaluation.pairs
     }
 
 
@@ -190,13 +188,6 @@ def _seen(evaluation: Evaluation, method: Method) -> list[tuple[str, str]]:
         for key, one in row.items()
         if key != SECONDS and "losses" not in METRICS[key].needs
     ]
-
-
-def _panels(layer: LayerMaps) -> dict[str, str]:
-    return {
-        name: heat_map(values)
-        for name, values in {"true LoRA": layer.truth, "stage I": layer.predicted, "stage II": layer.implied}.items()
-    }
 
 
 def _facts(evaluation: Evaluation, keys: Sequence[str]) -> dict[str, str]:

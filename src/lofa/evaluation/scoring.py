@@ -6,18 +6,18 @@ from hashlib import blake2b
 from typing import Any
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from lofa.adapters import Adapter, stack_adapters
-from lofa.backbones import Backbone
 from lofa.conditions import CONDITIONS
 from lofa.data.samples import Sample, values_of
 from lofa.diffusion import draw_noise
 from lofa.errors import ConfigError
+from lofa.evaluation.bootstrap import mean_over_units
 from lofa.evaluation.cases import Case, Protocol
-from lofa.evaluation.methods import Method
+from lofa.evaluation.methods import Comparison, Method
 from lofa.metrics import ClipMetric, SetMetric, find_metrics
-from lofa.paths import Location, locate
 from lofa.zoo import Clips, read_clips
 
 __all__ = ["Metrics", "Scorer", "Scores", "check_needs"]
@@ -26,7 +26,6 @@ Metrics = Mapping[str, ClipMetric | SetMetric]
 """Key of `lofa.metrics.METRICS` -> the metric, as `build_metrics` makes them."""
 Row = tuple[int, Sample]
 _JOINTS = CONDITIONS["pose"]
-"""Where the joints lie that a metric asks for."""
 
 
 def check_needs(names: Sequence[str], cases: Sequence[Case]) -> None:
@@ -59,9 +58,7 @@ class Scorer:
     """Scores methods on the same clips with the same noise.
 
     Args:
-        set_dir: the prepared set.
-        backbone: the one it was prepared for.
-        cases: what is held out.
+        comparison: the set, the backbone and the cases.
         metrics: of generated clips and of losses.
         protocol: numbers of clips, levels and seeds.
         on_clips: called with the number of clips done after each batch.
@@ -69,34 +66,27 @@ class Scorer:
     Attributes:
         scored: (case index, sample) of the n clips whose denoising loss is taken.
         generated: the same of the m clips that are generated.
-
-    Raises:
-        ConfigError: a metric that needs what the scored clips lack.
     """
 
     def __init__(
-        self,
-        set_dir: Location,
-        backbone: Backbone,
-        cases: Sequence[Case],
-        metrics: Metrics,
-        protocol: Protocol,
-        on_clips: Callable[[int], None] | None = None,
+        self, comparison: Comparison, metrics: Metrics, protocol: Protocol, on_clips: Callable[[int], object]
     ) -> None:
-        check_needs(list(metrics), cases)
-        self.set_dir, self.backbone, self.cases = locate(set_dir), backbone, list(cases)
-        self.metrics, self.protocol = metrics, protocol
+        self.set_dir, self.backbone, self.cases = comparison.set_dir, comparison.backbone, comparison.cases
+        self.metrics, self.protocol, self.on_clips = metrics, protocol, on_clips
         self.needs = {name: metric.needs for name, metric in find_metrics(metrics).items()}
-        self.on_clips = on_clips or (lambda clips: None)
         most = protocol.generated_per_prompt or None
-        self.scored = [(place, sample) for place, case in enumerate(cases) for sample in case.score]
-        self.generated = [(place, sample) for place, case in enumerate(cases) for sample in case.score[:most]]
+        self.scored = [(place, sample) for place, case in enumerate(self.cases) for sample in case.score]
+        self.generated = [(place, sample) for place, case in enumerate(self.cases) for sample in case.score[:most]]
         self.shown = {case.score[0].id for case in self.cases[: protocol.pictures]}
 
     def units(self, metric: str | None = None) -> Tensor:
         """Case index of each row of a metric; of each loss where none is named."""
         rows = self.scored if metric is None or "losses" in self.needs[metric] else self.generated
         return torch.tensor([place for place, _ in rows])
+
+    def means(self, values: Tensor, metric: str | None = None) -> Tensor:
+        """Mean of each case, in float64, of the rows (n,) of a clip metric; of losses where none is named."""
+        return mean_over_units(values, self.units(metric), len(self.cases))
 
     def real(self) -> Scores:
         """The real clips, sent through the backbone's own autoencoder as every generated clip is; once for all methods.
@@ -132,17 +122,14 @@ class Scorer:
             if need == "prompts":
                 given[need] = [sample.caption for _, sample in rows]
             elif need == "joints":
-                given[need] = torch.stack([self._joints(sample) for _, sample in rows])
+                samples = [sample for _, sample in rows]
+                poses = values_of(self.set_dir, samples, self.backbone, [_JOINTS.name])[_JOINTS.argument]
+                shares = torch.stack([torch.as_tensor(pose) for pose in poses])
+                sizes = shares.new_tensor([sample.size for sample in samples]).flip(-1)
+                given[need] = rearrange(sizes, "b xy -> b 1 1 xy") * shares
             elif isinstance(self.metrics[name], ClipMetric):
                 given[need] = self._decoded(rows)
         return given
-
-    def _joints(self, sample: Sample) -> Tensor:
-        """(T, J, 2) in pixels; a set holds them as shares of width and height."""
-        (values,) = values_of(self.set_dir, [sample], self.backbone, [_JOINTS.name])[_JOINTS.argument]
-        pose = torch.as_tensor(values)
-        height, width = sample.size
-        return pose * pose.new_tensor([width, height])
 
     def _batches(self, rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
         for start in range(0, len(rows), self.protocol.batch):

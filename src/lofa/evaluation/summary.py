@@ -10,12 +10,13 @@ most measured.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from torch import Tensor
+from torchmetrics import Metric
 
-from lofa.evaluation.bootstrap import Interval, compare_draws, draw_units, interval, mean_draws, mean_over_units
+from lofa.evaluation.bootstrap import Interval, compare_draws, draw_units, interval, mean_draws
 from lofa.evaluation.methods import Method, Timing
 from lofa.evaluation.scoring import Scorer, Scores
 from lofa.metrics import SetMetric
@@ -33,18 +34,15 @@ class _Figure:
     value: float
     draws: Tensor
 
-    @classmethod
-    def of_means(cls, means: Tensor, indices: Tensor) -> "_Figure":
-        return cls(float(means.mean()), mean_draws(means, indices))
-
     def minus(self, other: "_Figure") -> "_Figure":
         return _Figure(self.value - other.value, self.draws - other.draws)
 
     def over(self, other: "_Figure") -> "_Figure":
         return _Figure(self.value / other.value, self.draws / other.draws)
 
-    def to_json(self) -> dict[str, float]:
-        return interval(self.value, self.draws).to_json()
+    def to_json(self, metric: Metric | None = None) -> dict[str, float]:
+        bounds = () if metric is None else (metric.plot_lower_bound, metric.plot_upper_bound)
+        return asdict(interval(self.value, self.draws, *bounds))
 
 
 def summarize(
@@ -67,7 +65,8 @@ def summarize(
     indices = draw_units(len(cases), protocol.draws, protocol.seed)
 
     def mean(losses: Tensor, metric: str | None = None) -> _Figure:
-        return _Figure.of_means(mean_over_units(losses, scorer.units(metric), len(cases)), indices)
+        means = scorer.means(losses, metric)
+        return _Figure(float(means.mean()), mean_draws(means, indices))
 
     figures: dict[str, dict[str, _Figure]] = {method.name: {} for method in methods}
     for key, metric in scorer.metrics.items():
@@ -83,7 +82,8 @@ def summarize(
     timings = {method.name: method.timing for method in methods}
     return {
         "methods": {
-            name: {key: one.to_json() for key, one in row.items()} | {SECONDS: _seconds(timings[name])}
+            name: {key: one.to_json(scorer.metrics[key]) for key, one in row.items()}
+            | {SECONDS: _seconds(timings[name])}
             for name, row in figures.items()
         },
         "differences": {
@@ -95,7 +95,7 @@ def summarize(
         "steering_margin": {name: mean(other).minus(losses[name]).to_json() for name, other in mixed.items()},
         "gap_closed": _gap_closed(methods, losses),
         "real": {
-            key: mean(rows, key).to_json()
+            key: mean(rows, key).to_json(scorer.metrics[key])
             for key, rows in real.rows.items()
             if not isinstance(scorer.metrics[key], SetMetric) and len(rows)
         },
@@ -111,12 +111,12 @@ def summarize(
 
 def _seconds(timing: Timing) -> dict[str, Any]:
     extra = {} if timing.in_batch is None else {"in_batch": timing.in_batch}
-    return Interval(timing.median, min(timing.seconds), max(timing.seconds)).to_json() | extra | {"how": timing.how}
+    return asdict(Interval(timing.median, min(timing.seconds), max(timing.seconds))) | extra | {"how": timing.how}
 
 
 def _seconds_between(later: Timing, earlier: Timing) -> dict[str, float]:
     low, high = min(later.seconds) - max(earlier.seconds), max(later.seconds) - min(earlier.seconds)
-    return Interval(later.median - earlier.median, low, high).to_json()
+    return asdict(Interval(later.median - earlier.median, low, high))
 
 
 def _gap_closed(methods: Sequence[Method], losses: Mapping[str, _Figure]) -> dict[str, dict[str, Any]]:

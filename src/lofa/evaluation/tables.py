@@ -26,12 +26,10 @@ def closing_table(evaluation: Evaluation) -> Table:
         margin = _cell(metrics["steering_margin"].get(name), 4)
         table.add_row(name, *(_cell(row[key], _digits(key)) for key in keys), margin)
     table.add_section()
+    for later, earlier in evaluation.pairs:
+        row = metrics["differences"][f"{later}-{earlier}"]
+        table.add_row(f"{later}\n− {earlier}", *(_cell(row[key], _digits(key)) for key in keys), "")
     mixed = {method.name for method in evaluation.methods if method.role == "shuffled"}
-    names = [method.name for method in evaluation.methods if method.name not in mixed]
-    for place, later in enumerate(names):
-        for earlier in names[:place]:
-            row = metrics["differences"][f"{later}-{earlier}"]
-            table.add_row(f"{later}\n− {earlier}", *(_cell(row[key], _digits(key)) for key in keys), "")
     closed = {name: share for name, share in metrics["gap_closed"].items() if name not in mixed}
     if closed:
         to = next(iter(closed.values()))["to"]

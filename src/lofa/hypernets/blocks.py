@@ -10,8 +10,9 @@ cross-attention, so what depends on the weights alone is computed once for all p
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 import torch
-import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
@@ -20,7 +21,7 @@ from lofa.hypernets.attention import Attention
 __all__ = ["Block", "ReadBlock", "compile_blocks"]
 
 
-class LayerScale(nn.Module):
+class _LayerScale(nn.Module):
     """Multiplies by a learned vector, at first 1."""
 
     def __init__(self, d_model: int) -> None:
@@ -31,17 +32,10 @@ class LayerScale(nn.Module):
         return x * self.gamma
 
 
-class Mlp(nn.Module):
+def _mlp(d_model: int, ratio: float) -> nn.Sequential:
     """Two linear layers with an exact GELU between."""
-
-    def __init__(self, d_model: int, ratio: float) -> None:
-        super().__init__()
-        self.fc1 = nn.Linear(d_model, int(d_model * ratio))
-        self.fc2 = nn.Linear(int(d_model * ratio), d_model)
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.fc2(F.gelu(self.fc1(x)))
-        return out
+    hidden = int(d_model * ratio)
+    return nn.Sequential(OrderedDict(fc1=nn.Linear(d_model, hidden), gelu=nn.GELU(), fc2=nn.Linear(hidden, d_model)))
 
 
 class Block(nn.Module):
@@ -54,17 +48,17 @@ class Block(nn.Module):
         super().__init__()
         self.norm1 = nn.LayerNorm(d_model, eps=1e-6)
         self.self_attn = Attention(d_model, n_heads, qk_norm)
-        self.ls1 = LayerScale(d_model)
+        self.ls1 = _LayerScale(d_model)
         self.norm2 = nn.LayerNorm(d_model, eps=1e-6)
-        self.mlp_sa = Mlp(d_model, mlp_ratio)
-        self.ls2 = LayerScale(d_model)
+        self.mlp_sa = _mlp(d_model, mlp_ratio)
+        self.ls2 = _LayerScale(d_model)
         if reads:
             self.norm3 = nn.LayerNorm(d_model, eps=1e-6)
             self.cross_attn = Attention(d_model, n_heads, qk_norm, d_model)
-            self.ls3 = LayerScale(d_model)
+            self.ls3 = _LayerScale(d_model)
             self.norm4 = nn.LayerNorm(d_model, eps=1e-6)
-            self.mlp_ca = Mlp(d_model, mlp_ratio)
-            self.ls4 = LayerScale(d_model)
+            self.mlp_ca = _mlp(d_model, mlp_ratio)
+            self.ls4 = _LayerScale(d_model)
 
     def forward(
         self, x: Tensor, context: Tensor | None, mask: Tensor | None = None, own_half_done: bool = False
@@ -93,10 +87,10 @@ class ReadBlock(nn.Module):
     def __init__(self, d_model: int, response_width: int, n_heads: int, mlp_ratio: float, qk_norm: bool = True) -> None:
         super().__init__()
         self.cross_attn = Attention(d_model, n_heads, qk_norm, response_width)
-        self.ls1 = LayerScale(d_model)
+        self.ls1 = _LayerScale(d_model)
         self.norm2 = nn.LayerNorm(d_model, eps=1e-6)
-        self.mlp = Mlp(d_model, mlp_ratio)
-        self.ls2 = LayerScale(d_model)
+        self.mlp = _mlp(d_model, mlp_ratio)
+        self.ls2 = _LayerScale(d_model)
 
     def forward(self, x: Tensor, response: Tensor) -> Tensor:
         """`x (P, L, T, d)`, response tokens `(P, L, T', response_width)` -> `(P, L, T, d)`."""

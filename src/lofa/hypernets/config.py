@@ -78,8 +78,6 @@ class TrunkConfig(_TrunkOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(self, "shapes", tuple((int(rows), int(columns)) for rows, columns in self.shapes))
-        if not self.shapes or len(set(self.shapes)) != len(self.shapes):
-            raise ValueError(f"shapes must name each shape (out, in) once, and at least one; got {self.shapes}")
         if self.d_model % self.n_heads:
             raise ValueError(f"n_heads {self.n_heads} does not divide d_model {self.d_model}")
         if self.condition_from >= self.n_blocks:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any, Self
 
 import torch
-from torch import Tensor
 
 from lofa.adapters import LoraBatch
 from lofa.conditions import ConditionEncoder, Inputs
@@ -17,12 +15,6 @@ from lofa.hypernets.networks import AdapterNet, Response, ResponseNet
 from lofa.hypernets.protocol import Hypernetwork, Part
 
 __all__ = ["TwoStage"]
-
-
-@dataclass(frozen=True, eq=False)
-class _Prepared:
-    response: list[Prepared]
-    adapter: list[Prepared]
 
 
 class TwoStage(Hypernetwork):
@@ -41,39 +33,37 @@ class TwoStage(Hypernetwork):
         config = AdapterConfig.pick({**values, "response_width": earlier["response"].network.config.d_model})
         return cls(response=earlier["response"], adapter=Part(AdapterNet(config), encoder))
 
-    def prepare(self, layers: Iterable[FrozenLayer], kept: list[Prepared] | None = None) -> _Prepared:
+    def prepare(self, layers: Iterable[FrozenLayer], kept: list[Prepared] | None = None) -> dict[str, list[Prepared]]:
         parts = self.parts()
-        if "adapter" not in parts:
-            (response,) = prepare([parts["response"].network], layers)
-            return _Prepared(response, [])
-        if kept is None:
-            response, adapter = prepare([part.network for part in parts.values()], layers)
-            return _Prepared(response, adapter)
-        (adapter,) = prepare([parts["adapter"].network], layers)
-        known = {one.shape: one for one in kept}
-        return _Prepared([known[one.shape].select(one.layers) for one in adapter], adapter)
+        names = list(parts) if kept is None else ["adapter"]
+        made = dict(zip(names, prepare([parts[name].network for name in names], layers), strict=True))
+        if kept is not None:
+            known = {one.shape: one for one in kept}
+            made["response"] = [known[one.shape].select(one.layers) for one in made["adapter"]]
+        return made
 
     @torch.no_grad()
     def keep(self, layers: Iterable[FrozenLayer]) -> list[Prepared]:
         (response,) = prepare([self.parts()["response"].network], layers)
         return response
 
-    def response(self, prepared: _Prepared, inputs: Inputs) -> list[Response]:
+    def response(self, prepared: dict[str, list[Prepared]], inputs: Inputs) -> list[Response]:
         part = self.parts()["response"]
         read = part.read(inputs)
-        return [part.network.respond(one, *read) for one in prepared.response]
+        return [part.network.respond(one, *read) for one in prepared["response"]]
 
-    def predict(self, prepared: _Prepared, inputs: Inputs, responses: list[Response] | None = None) -> list[LoraBatch]:
-        part = self.parts()["adapter"]
+    def predict(
+        self, prepared: dict[str, list[Prepared]], inputs: Inputs, responses: list[Response] | None = None
+    ) -> list[LoraBatch]:
+        first, part = self.parts()["response"], self.parts()["adapter"]
+        if responses is not None:
+            tokens = [one.tokens for one in responses]
+        else:
+            with torch.no_grad():
+                asked = first.read(inputs)
+                tokens = [first.network.tokens(one, *asked) for one in prepared["response"]]
         read = part.read(inputs)
-        tokens = self._tokens(prepared, inputs) if responses is None else [one.tokens for one in responses]
-        return [part.network.adapt(one, *read, own) for one, own in zip(prepared.adapter, tokens, strict=True)]
-
-    @torch.no_grad()
-    def _tokens(self, prepared: _Prepared, inputs: Inputs) -> list[Tensor]:
-        part = self.parts()["response"]
-        read = part.read(inputs)
-        return [part.network.tokens(one, *read) for one in prepared.response]
+        return [part.network.adapt(one, *read, own) for one, own in zip(prepared["adapter"], tokens, strict=True)]
 
     @property
     def tau(self) -> float:

@@ -20,15 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from lofa.hypernets.parts import (
-    ACTIVATIONS,
-    NORMALISATIONS,
-    PADDINGS,
-    POOLINGS,
-    RECOMPUTATIONS,
-    Recomputation,
-    member,
-)
+from lofa.hypernets import parts
+from lofa.hypernets.parts import Recomputation, member
 from lofa.interop.config import PROMPT_TOKENS
 
 __all__ = ["QUIRKS", "collapse_padding", "columns", "fill_prompt", "quirky", "softplus"]
@@ -94,20 +87,20 @@ class LastBlock(Recomputation):
         return recomputed
 
 
-NORMALISATIONS["columns"] = columns
-ACTIVATIONS["softplus"] = softplus
-POOLINGS["first_tile"] = without_first_tile
-PADDINGS["padding"] = padded
-RECOMPUTATIONS["last_block"] = LastBlock
+parts.NORMALISATIONS["columns"] = columns
+parts.ACTIVATIONS["softplus"] = softplus
+parts.POOLINGS["first_tile"] = without_first_tile
+parts.PADDINGS["padding"] = padded
+parts.RECOMPUTATIONS["last_block"] = LastBlock
 
-QUIRKS: dict[str, dict[str, str]] = {
-    "columns": {"normalisation": "columns"},
-    "softplus": {"activation": "softplus"},
-    "first_tile": {"pooling": "first_tile"},
-    "padding": {"padding": "padding"},
-    "last_block": {"recomputation": "last_block"},
+QUIRKS = {
+    "columns": "normalisation",
+    "softplus": "activation",
+    "first_tile": "pooling",
+    "padding": "padding",
+    "last_block": "recomputation",
 }
-"""What `hypernet.quirks` may list -> the constructor value that each sets."""
+"""What `hypernet.quirks` may list, a member of a table by that name -> the constructor value that names it."""
 
 
 def quirky(values: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
@@ -117,7 +110,4 @@ def quirky(values: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
     """
     if "last_block" in names and not values.get("gradient_checkpointing"):
         raise ValueError("the quirk last_block changes checkpointed blocks; it needs gradient_checkpointing=true")
-    changed = dict(values)
-    for name in names:
-        changed |= member(QUIRKS, "quirk", name)
-    return changed
+    return {**values, **{member(QUIRKS, "quirk", name): name for name in names}}

@@ -52,18 +52,14 @@ ALPHA_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 @dataclass(frozen=True)
 class ReferenceResponse:
-    """Stage 1. `T` tokens a layer, [CLS] first where there is one."""
+    """Stage 1: final normalised tokens `(L, T, d)`, [CLS] first where there is one, which stage 2 reads; S and logits
+    (S - tau) / temperature `(L, in_dim, in_dim)`; A `(L, r, in_dim)`, B `(L, in_dim, r)`."""
 
     tokens: Tensor
-    """(L, T, d), final and normalised: what stage 2 reads"""
     S: Tensor
-    """(L, in_dim, in_dim), not negative"""
     logits: Tensor
-    """(L, in_dim, in_dim), (S - tau) / temperature"""
     A: Tensor
-    """(L, r, in_dim)"""
     B: Tensor
-    """(L, in_dim, r)"""
 
     def probability(self) -> Tensor:
         """(L, in_dim, in_dim) that an entry responds; with softplus never below sigmoid(-tau / temperature)."""
@@ -72,25 +68,21 @@ class ReferenceResponse:
 
 @dataclass(frozen=True)
 class ReferenceAdapter:
-    """Stage 2."""
+    """Stage 2: A `(L, r, in_dim)`, B `(L, in_dim, r)`, alpha `(L,)`, delta_w = alpha B A `(L, in_dim, in_dim)`."""
 
     A: Tensor
-    """(L, r, in_dim)"""
     B: Tensor
-    """(L, in_dim, r)"""
     alpha: Tensor
-    """(L,)"""
     delta_w: Tensor
-    """(L, in_dim, in_dim), alpha B A"""
 
 
 class GridPosition(nn.Module):
     """Adds a learned vector of the row and one of the column."""
 
-    def __init__(self, rows: int, columns: int, d_model: int) -> None:
+    def __init__(self, side: int, d_model: int) -> None:
         super().__init__()
-        self.row = nn.Parameter(torch.empty(1, rows, 1, d_model))
-        self.col = nn.Parameter(torch.empty(1, 1, columns, d_model))
+        self.row = nn.Parameter(torch.empty(1, side, 1, d_model))
+        self.col = nn.Parameter(torch.empty(1, 1, side, d_model))
         nn.init.trunc_normal_(self.row, std=0.02)
         nn.init.trunc_normal_(self.col, std=0.02)
 
@@ -106,9 +98,8 @@ class _Trunk(TrunkBlocks):
         super().__init__()
         c = self.config = config
         self.run = Recomputation(c.gradient_checkpointing)
-        side = c.input_size // c.patch_size
         self.patch_embed = PatchEmbed(c.patch_size, c.d_model)
-        self.pos = GridPosition(side, side, c.d_model)
+        self.pos = GridPosition(c.input_size // c.patch_size, c.d_model)
         self.depth_embed = nn.Embedding(c.num_depth, c.d_model)
         self.type_embed = nn.Embedding(c.num_type, c.d_model)
         if c.has_cls:

@@ -28,11 +28,7 @@ _PROMPT, _LATENTS, _HIDDEN = "prompt_emb", "latents", "hidden_states"
 
 
 def read_index(folder: Path) -> list[Any]:
-    """The entries of `metadata.json`, as they are.
-
-    Raises:
-        DataError: it is missing or no list.
-    """
+    """The entries of `metadata.json`, as they are (DataError: it is missing or no list)."""
     path = folder / INDEX
     if not path.is_file():
         raise DataError(f"{folder}: no {INDEX} in it; a published zoo is a folder that has one")
@@ -53,8 +49,7 @@ def listed(folder: Path, name: str, where: str) -> Path:
 def read_sample(path: Path) -> tuple[Tensor, Tensor]:
     """Prompt tokens (N, C), zero behind the prompt, and latents (C, T, H, W) of a sample, mapped rather than read.
 
-    Raises:
-        DataError: no such file, or it holds something else.
+    DataError: no such file, or it holds something else.
     """
     values = read_torch(path, mmap=True)
     for name, ndim in {_PROMPT: 2, _LATENTS: 4}.items():
@@ -75,11 +70,7 @@ def stage1_path(folder: Path, sample_file: str) -> Path:
 
 
 def read_stage1(path: Path) -> dict[str, Tensor]:
-    """Stage I's tokens (T, d) by layer name ("transformer.blocks.0.attn1.to_q").
-
-    Raises:
-        DataError: no such file, or it holds something else.
-    """
+    """Stage I's tokens (T, d) by layer name ("transformer.blocks.0.attn1.to_q"); DataError as `read_sample`."""
     values = read_torch(path, mmap=True)
     hidden = values.get(_HIDDEN) if isinstance(values, dict) else None
     if not isinstance(hidden, dict) or not hidden:
@@ -94,11 +85,7 @@ def read_stage1(path: Path) -> dict[str, Tensor]:
 
 
 def write_stage1(path: Path, tokens: Mapping[str, Tensor]) -> None:
-    """Inverse of `read_stage1`.
-
-    Raises:
-        DataError: a layer that is none of Wan's.
-    """
+    """Inverse of `read_stage1` (DataError: a layer that is none of Wan's)."""
     hidden = {}
     for name, value in tokens.items():
         original = WAN.original(split_name(name)[1])

@@ -1,4 +1,4 @@
-"""Scores of generated clips, as torchmetrics classes and as functions that give one number a clip.
+"""Scores of generated clips, as torchmetrics classes whose `rows` give one number a clip.
 
 Clips enter as uint8 (B, T, H, W, 3), text as a list of strings. The metric networks are handed in, so the same classes
 serve the small shipped ones and the large published ones. `METRICS` is the table of what a comparison can report.
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from lofa.lazy import lazy
 
 if TYPE_CHECKING:
-    from lofa.metrics.clip import ClipEncoder, ClipScore, clip_scores, load_clip
+    from lofa.metrics.clip import ClipEncoder, ClipScore, load_clip
     from lofa.metrics.frechet import FrechetVideoDistance, frechet_distance, frechet_of_features
     from lofa.metrics.motion import DynamicDegree, block_flow, top_flow
     from lofa.metrics.pose import PoseAccuracy, PoseError
@@ -37,7 +37,6 @@ __all__ = [
     "VideoFeatures",
     "block_flow",
     "build_metrics",
-    "clip_scores",
     "find_metrics",
     "frechet_distance",
     "frechet_of_features",

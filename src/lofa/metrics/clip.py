@@ -11,9 +11,8 @@ from transformers import AutoTokenizer, CLIPModel, PreTrainedTokenizerBase
 
 from lofa.metrics.pixels import Preprocessing, check_clips, metric_folder
 from lofa.metrics.rows import ClipMetric
-from lofa.resources import data_dir
 
-__all__ = ["ClipEncoder", "ClipScore", "clip_scores", "load_clip"]
+__all__ = ["ClipEncoder", "ClipScore", "load_clip"]
 
 
 class ClipEncoder(nn.Module):
@@ -39,10 +38,8 @@ class ClipEncoder(nn.Module):
     def images(self, clips: Tensor) -> Tensor:
         """uint8 (B, T, H, W, 3) -> unit vectors (B, T, D), one a frame."""
         frames = rearrange(check_clips(clips), "b t h w c -> (b t) h w c")
-        rows = []
-        for part in frames.split(self.batch):
-            pixels = self.preprocessing(part.to(self.model.device))
-            rows.append(self.model.get_image_features(pixel_values=pixels).pooler_output)
+        parts = (self.preprocessing(part.to(self.model.device)) for part in frames.split(self.batch))
+        rows = [self.model.get_image_features(pixel_values=pixels).pooler_output for pixels in parts]
         return rearrange(normalize(torch.cat(rows).float(), dim=-1), "(b t) d -> b t d", b=clips.shape[0])
 
     @torch.no_grad()
@@ -61,51 +58,34 @@ class ClipEncoder(nn.Module):
         return normalize(torch.cat(rows).float(), dim=-1)[[position[text] for text in texts]]
 
 
-def clip_scores(encoder: ClipEncoder, clips: Tensor, texts: Sequence[str]) -> Tensor:
-    """Mean over frames of the frame-text cosine, one number a clip (B,), in [-1, 1].
-
-    Args:
-        clips: uint8 (B, T, H, W, 3).
-        texts: B texts.
-
-    Raises:
-        ValueError: the numbers of clips and texts differ.
-    """
-    if len(texts) != len(clips):
-        raise ValueError(f"{len(clips)} clips but {len(texts)} texts")
-    return torch.einsum("btd,bd->b", encoder.images(clips), encoder.texts(texts)) / clips.shape[1]
-
-
 def load_clip(path: str | Path | None = None, device: str = "cpu") -> ClipEncoder:
     """Loads a CLIP folder with tokenizer and preprocessor config; by default the shipped one.
 
     Raises:
         LofaError: the folder or one of its files is missing.
     """
-    folder = metric_folder(
-        path or data_dir() / "tiny-metrics" / "clip",
-        ("config.json", "preprocessor_config.json", "tokenizer_config.json"),
-    )
+    folder = metric_folder(path, "clip", "tokenizer_config.json")
     model = CLIPModel.from_pretrained(folder, dtype=torch.float32)
     encoder = ClipEncoder(model, AutoTokenizer.from_pretrained(folder), Preprocessing.load(folder))
     return encoder.requires_grad_(False).to(device)
 
 
 class ClipScore(ClipMetric):
-    """CLIP-T, the mean over clips of `clip_scores`; higher is better.
-
-    Args:
-        encoder: the metric's network, for example `load_clip()`.
-        scale: factor of the value (torchmetrics' CLIPScore has 100, the tables of video papers 1).
-    """
+    """CLIP-T: mean over frames of the cosine of frame and text, in [-1, 1]; higher is better."""
 
     higher_is_better = True
 
-    def __init__(self, encoder: ClipEncoder, scale: float = 1.0) -> None:
+    def __init__(self, encoder: ClipEncoder) -> None:
         super().__init__()
         self.encoder = encoder
-        self.scale = scale
 
     def rows(self, generated: Tensor, prompts: Sequence[str]) -> Tensor:
-        """Scores (B,) of uint8 clips (B, T, H, W, 3) and their B texts."""
-        return self.scale * clip_scores(self.encoder, generated, prompts)
+        """Scores (B,) of uint8 clips (B, T, H, W, 3) and their B texts.
+
+        Raises:
+            ValueError: the numbers of clips and texts differ.
+        """
+        if len(prompts) != len(generated):
+            raise ValueError(f"{len(generated)} clips but {len(prompts)} texts")
+        images, texts = self.encoder.images(generated), self.encoder.texts(prompts)
+        return torch.einsum("btd,bd->b", images, texts) / generated.shape[1]

@@ -63,19 +63,14 @@ class DynamicDegree(ClipMetric):
 
     Args:
         flow: uint8 clips (B, T, H, W, 3) -> flow (B, T-1, 2, h, w) in pixels of the clip.
-        threshold: top flow of a lively frame pair, as a share of the short side (VBench: 6 / 256).
-        share: share of lively frame pairs that makes a clip dynamic (VBench: 4 of 16).
     """
 
     higher_is_better = True
+    plot_lower_bound, plot_upper_bound = 0.0, 1.0
 
-    def __init__(
-        self, flow: Callable[[Tensor], Tensor] = block_flow, threshold: float = 6 / 256, share: float = 0.25
-    ) -> None:
+    def __init__(self, flow: Callable[[Tensor], Tensor] = block_flow) -> None:
         super().__init__()
         self.flow = flow
-        self.threshold = threshold
-        self.share = share
 
     def rows(self, generated: Tensor) -> Tensor:
         """1 for a dynamic clip, 0 for another: (B,), of uint8 clips (B, T, H, W, 3).
@@ -86,5 +81,5 @@ class DynamicDegree(ClipMetric):
         if generated.ndim == 5 and generated.shape[1] < 2:
             raise ValueError("a single frame has no motion: give clips of at least two frames")
         with torch.no_grad():
-            lively = top_flow(self.flow(generated)) > self.threshold * min(generated.shape[2:4])
-        return (lively.float().mean(1) >= self.share).double()
+            lively = top_flow(self.flow(generated)) > 6 / 256 * min(generated.shape[2:4])
+        return (lively.float().mean(1) >= 0.25).double()

@@ -13,6 +13,7 @@ from torch.nn.functional import interpolate
 
 from lofa.errors import LofaError
 from lofa.files import read_json
+from lofa.resources import data_dir
 
 __all__ = ["Preprocessing", "check_clips", "metric_folder"]
 
@@ -26,14 +27,14 @@ def check_clips(clips: Tensor) -> Tensor:
     return clips
 
 
-def metric_folder(path: str | Path, files: tuple[str, ...]) -> Path:
-    """Returns the folder of a metric network after checking that it holds `files`.
+def metric_folder(path: str | Path | None, shipped: str, *more: str) -> Path:
+    """The folder of a metric network, by default the shipped one of this name.
 
     Raises:
-        LofaError: the folder or one of the files is missing.
+        LofaError: it does not exist, or lacks its configurations or one of the files `more`.
     """
-    path = Path(path)
-    missing = [name for name in files if not (path / name).is_file()]
+    path = Path(path or data_dir() / "tiny-metrics" / shipped)
+    missing = [name for name in ("config.json", "preprocessor_config.json", *more) if not (path / name).is_file()]
     if missing:
         state = f"lacks {', '.join(missing)}" if path.is_dir() else "does not exist"
         raise LofaError(

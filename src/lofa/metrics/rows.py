@@ -48,6 +48,8 @@ class SetMetric(Metric):
 
     full_state_update = False
     rows: Callable[[Tensor], Tensor]
+    compare: Callable[[Tensor, Tensor], Tensor]
+    """Values (...) of generated (..., n, D) and real rows (..., m, D), leading axes batched."""
     generated: list[Tensor]
     real: list[Tensor]
 
@@ -55,10 +57,6 @@ class SetMetric(Metric):
         super().__init__()
         self.add_state("generated", [], dist_reduce_fx="cat")
         self.add_state("real", [], dist_reduce_fx="cat")
-
-    def compare(self, generated: Tensor, real: Tensor) -> Tensor:
-        """Values (...) of rows (..., n, D) and (..., m, D), leading axes batched."""
-        raise TypeError(f"{type(self).__name__} compares nothing")
 
     def update(self, generated: Tensor, real: Tensor) -> None:
         """Adds uint8 clips (B, T, H, W, 3); the two sides need not have the same number of clips."""

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lofa.errors import ConfigError, LofaError
+from lofa.errors import ConfigError
 from lofa.metrics.clip import ClipScore, load_clip
 from lofa.metrics.frechet import FrechetVideoDistance
 from lofa.metrics.motion import DynamicDegree
@@ -29,7 +29,7 @@ class Metric:
 
     Attributes:
         title: in tables.
-        kind: the torchmetrics class; it knows whether higher is better, and whether it gives a number a clip.
+        kind: the torchmetrics class; it knows whether higher is better.
         about: how it is measured, for the report.
         needs: see above.
         network: which of `conf/metrics` it looks with; None: no network.
@@ -47,11 +47,6 @@ class Metric:
     def higher_is_better(self) -> bool:
         """Direction."""
         return bool(self.kind.higher_is_better)
-
-    @property
-    def per_clip(self) -> bool:
-        """Whether it gives a number a clip; else one of all clips together."""
-        return issubclass(self.kind, ClipMetric)
 
     @property
     def arrow(self) -> str:
@@ -140,7 +135,4 @@ def _load(name: str, network: str, given: Any, device: str) -> Any:
     if network not in _LOADERS:
         what = "none ships with the project" if given is None else f"{given!r} is no callable"
         raise ConfigError(f"metric {name} looks with a network of its own, {network!r}, and {what}")
-    try:
-        return _LOADERS[network](given, device)
-    except LofaError as error:
-        raise ConfigError(f"metric {name}: {error}") from None
+    return _LOADERS[network](given, device)

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from transformers import VideoMAEModel
 
 from lofa.metrics.pixels import Preprocessing, check_clips, metric_folder
-from lofa.resources import data_dir
 
 __all__ = ["VideoFeatures", "load_video_features"]
 
@@ -36,8 +35,7 @@ class VideoFeatures(nn.Module):
         check_clips(clips)
         wanted = self.model.config.num_frames
         frames = torch.linspace(0, clips.shape[1] - 1, wanted).round().long()
-        rows = [self._features(part[:, frames]) for part in clips.split(self.batch)]
-        return torch.cat(rows)
+        return torch.cat([self._features(part[:, frames]) for part in clips.split(self.batch)])
 
     def _features(self, clips: Tensor) -> Tensor:
         pixels = self.preprocessing(rearrange(clips.to(self.model.device), "b t h w c -> (b t) h w c"))
@@ -51,6 +49,6 @@ def load_video_features(path: str | Path | None = None, device: str = "cpu") -> 
     Raises:
         LofaError: the folder or one of its files is missing.
     """
-    folder = metric_folder(path or data_dir() / "tiny-metrics" / "video", ("config.json", "preprocessor_config.json"))
+    folder = metric_folder(path, "video")
     model = VideoMAEModel.from_pretrained(folder, dtype=torch.float32)
     return VideoFeatures(model, Preprocessing.load(folder)).requires_grad_(False).to(device)

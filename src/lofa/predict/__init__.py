@@ -6,23 +6,8 @@ from lofa.lazy import lazy
 
 if TYPE_CHECKING:
     from lofa.predict.predictor import Predictor
-    from lofa.predict.stages import (
-        Description,
-        find_predictor,
-        load_hypernet,
-        load_part,
-        read_description,
-        save_predictor,
-    )
+    from lofa.predict.stages import load_part, read_description, save_predictor
 else:
     __getattr__, __dir__ = lazy(__name__, "predictor stages")
 
-__all__ = [
-    "Description",
-    "Predictor",
-    "find_predictor",
-    "load_hypernet",
-    "load_part",
-    "read_description",
-    "save_predictor",
-]
+__all__ = ["Predictor", "load_part", "read_description", "save_predictor"]

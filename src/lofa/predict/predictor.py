@@ -1,6 +1,6 @@
 """The predictor: one prompt in, one adapter out."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
@@ -56,17 +56,17 @@ class Predictor:
         self._kinds = [CONDITIONS[name] for name in description.conditions]
         self._batch_size = batch_size
         self._device = next(hypernet.parameters()).device
+        layers = (
+            FrozenLayer(name, backbone.weight(name).to(self._device), depth, kind)
+            for name, (depth, kind) in description.layers.items()
+        )
         try:
             with torch.no_grad():
-                self._prepared = hypernet.prepare(self._layers())  # once for all prompts
+                self._prepared = hypernet.prepare(layers)  # once for all prompts
         except ValueError as error:
             raise LofaError(
                 f"{description.folder}: its networks can't read the layers of the backbone {backbone.name!r}: {error}"
             ) from None
-
-    def _layers(self) -> Iterator[FrozenLayer]:
-        for name, (depth, kind) in self.description.layers.items():
-            yield FrozenLayer(name, self.backbone.weight(name).to(self._device), depth, kind)
 
     @classmethod
     def load(
@@ -169,20 +169,11 @@ class Predictor:
         return results if many == {True} else results[0]
 
     def _asked(self, given: Mapping[str, object]) -> dict[ConditionKind, Any]:
-        """Kind -> what was given of it, of the arguments that were given.
-
-        Raises:
-            LofaError: an argument of no kind, or of one that is not taken; none, or several where one is taken.
-        """
+        """Kind -> what was given of it (LofaError: nothing, or a condition that is not taken)."""
         kinds = {kind.argument: kind for kind in self._kinds}
-        takes = f"{self.description.folder}: this predictor takes {', '.join(f'{argument}=' for argument in kinds)}"
-        got = f"got {', '.join(given) or 'nothing'}"
-        if given.keys() - {kind.argument for kind in CONDITIONS.values()}:
-            raise LofaError(f"{takes}; {got}, but the kinds of condition are {', '.join(CONDITIONS)}")
-        if len(kinds) == 1 < len(given):
-            raise LofaError(f"{takes} alone, no other condition beside it; {got}")
         if not given or given.keys() - kinds.keys():
-            raise LofaError(f"{takes}, one or a list of them; {got}")
+            takes, got = ", ".join(f"{argument}=" for argument in kinds), ", ".join(given) or "nothing"
+            raise LofaError(f"{self.description.folder}: this predictor takes {takes}; got {got}")
         return {kind: given[argument] for argument, kind in kinds.items() if argument in given}
 
     def _inputs(self, asked: Asked) -> Inputs:

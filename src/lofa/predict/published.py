@@ -14,11 +14,11 @@ from typing import Any
 import torch
 import yaml
 
-from lofa.backbones import Backbone, BackboneConfig, LayerSpec
+from lofa.backbones import Backbone, BackboneConfig
 from lofa.conditions import PROMPT, TextEncoder
 from lofa.errors import DataError
 from lofa.hypernets import Hypernetwork, Part, TwoStage
-from lofa.interop.reference import ReferenceAdapterNet, ReferenceResponseNet, load_hypernet
+from lofa.interop.reference import load_hypernet
 from lofa.predict.stages import Description
 
 __all__ = ["PUBLISHED_BACKBONE", "read_published"]
@@ -48,9 +48,16 @@ def read_published(
         for stage, file in _FILES.items()
     }
     layers = [layer for layer in backbone.layers if layer.kind in _KINDS]
+    found = {(layer.out_features, layer.in_features) for layer in layers}, backbone.condition_width
     for network in networks.values():
-        assert isinstance(network, ReferenceResponseNet | ReferenceAdapterNet)
-        _check_layers(folder, network, layers, backbone)
+        c = network.config
+        if found != ({(c.in_dim, c.in_dim)}, c.context_dim) or c.num_type < len(_KINDS):
+            raise DataError(
+                f"{folder}: made for layers of {c.in_dim} x {c.in_dim}, {c.num_type} kinds of them, and text tokens "
+                f"{c.context_dim} wide, but {backbone.name!r} has layers of {sorted(found[0])} and tokens {found[1]} "
+                f"wide; give the backbone it was trained for with backbone=<name or folder> ({PUBLISHED_BACKBONE} for "
+                "the released one)"
+            )
     description = Description(
         folder,
         (PROMPT.name,),
@@ -75,22 +82,3 @@ def _read_config(path: Path) -> Mapping[str, Mapping[str, Any]]:
     if not isinstance(values, dict) or not all(isinstance(values.get(f"stage{stage}"), dict) for stage in _FILES):
         raise DataError(f"{path}: needs the sections stage1 and stage2")
     return values
-
-
-def _check_layers(
-    folder: Path, network: ReferenceResponseNet | ReferenceAdapterNet, layers: list[LayerSpec], backbone: Backbone
-) -> None:
-    c = network.config
-    sides = {(layer.out_features, layer.in_features) for layer in layers}
-    depths = 1 + max((layer.depth for layer in layers), default=0)
-    if sides != {(c.in_dim, c.in_dim)} or c.input_size != c.in_dim or depths > c.num_depth or c.num_type < len(_KINDS):
-        raise DataError(
-            f"{folder}: made for layers of {c.in_dim} x {c.in_dim}, {c.num_depth} depths and {c.num_type} kinds, but "
-            f"{backbone.name!r} has {len(layers)} attention layers of {sorted(sides)} in {depths} depths; give the "
-            f"backbone it was trained for with backbone=<name or folder> ({PUBLISHED_BACKBONE} for the released one)"
-        )
-    if c.context_dim != backbone.condition_width:
-        raise DataError(
-            f"{folder}: reads text tokens {c.context_dim} wide, but those of {backbone.name!r} are "
-            f"{backbone.condition_width} wide; give the backbone it was trained for with backbone=<name or folder>"
-        )

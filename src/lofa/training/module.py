@@ -7,7 +7,7 @@ import torch
 from lightning import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
-from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -27,26 +27,18 @@ SchedulerFactory = Callable[[Optimizer], LRScheduler]
 
 
 class PairedBatch(Protocol):
-    """P prompts with their true adapters: whatever data module yields this can train the modules.
+    """P prompts with their true adapters: whatever data module yields this can train the modules."""
 
-    Attributes:
-        ids: P sample ids
-        inputs: kind of condition -> what its encoder takes: text tokens (P, N, C), joints (P, T, J, 2) ...
-        prompt: the backbone's own text condition of the P captions
-        latents: (P, C, T, H, W), or None where only adapters are needed (stage I)
-        stacks: the adapters, the layers of each shape by themselves
-    """
-
-    @property
-    def ids(self) -> Sequence[str]: ...
-    @property
-    def inputs(self) -> Inputs: ...
-    @property
-    def prompt(self) -> Condition: ...
-    @property
-    def latents(self) -> Tensor | None: ...
-    @property
-    def stacks(self) -> Sequence[LoraBatch]: ...
+    ids: Sequence[str]
+    """P sample ids"""
+    inputs: Inputs
+    """kind of condition -> what its encoder takes: text tokens (P, N, C), joints (P, T, J, 2) ..."""
+    prompt: Condition
+    """the backbone's own text condition of the P captions"""
+    latents: Tensor | None
+    """(P, C, T, H, W), or None where only adapters are needed (stage I)"""
+    stacks: Sequence[LoraBatch]
+    """the adapters, the layers of each shape by themselves"""
 
 
 def check_least(least: float, **values: float) -> None:
@@ -91,7 +83,6 @@ class PredictorModule(LightningModule):
         self._weights: dict[str, Tensor] = {}
         self._optimizer, self._scheduler = optimizer, scheduler
         self._diagnostics_every = diagnostics_every
-        self._sharded = False
 
     def weight(self, name: str) -> Tensor:
         """W (out, in) of a layer, where the network is.
@@ -173,9 +164,8 @@ class PredictorModule(LightningModule):
         Raises:
             ConfigError: the strategy asks for tensor parallelism.
         """
-        if self.device_mesh is None or self._sharded:
+        if self.device_mesh is None or isinstance(self.hypernet, FSDPModule):
             return
-        self._sharded = True
         if self.device_mesh["tensor_parallel"].size() > 1:
             raise ConfigError("strategy.plugin.tensor_parallel_size: must be 1, the processes share the data alone")
         for parameter in self.hypernet.parameters():

@@ -75,8 +75,6 @@ def _foreign(lora: ForeignLora) -> Facts:
         "made for": lora.model,
         "layers": ", ".join(f"{count} {part}" for part, count in lora.parts.items()),
         "rank": span(lora.ranks) if lora.ranks else "unknown",
-        "stored alpha": span(lora.alphas) if lora.alphas else "none: the reader chooses the scale",
-        "other tensors": ", ".join(lora.others[:6]) + (", ..." if lora.others[6:] else "") or "none",
         "use": "none here: LoFA has no layer table for this model",
     }
 

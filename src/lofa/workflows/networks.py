@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from inspect import signature
+from itertools import product
+from pathlib import Path
 from typing import Any, TypeVar
 
 from torch import Tensor, nn
@@ -59,15 +61,24 @@ def check_kinds(task: str, conditions: Sequence[str]) -> None:
         raise ConfigError(f"task.conditions: task={task} names none; one or several of {', '.join(CONDITIONS)}")
 
 
-def hypernet_kind(name: str) -> type[Hypernetwork]:
-    """The kind of hypernetwork of that name (ConfigError for an unknown one)."""
-    if name not in HYPERNETS:
-        raise ConfigError(f"hypernet.kind={name}: {nearest(name, HYPERNETS)}")
-    return HYPERNETS[name]
+def hypernet_kind(options: HypernetOptions) -> type[Hypernetwork]:
+    """The kind of hypernetwork that is asked for (ConfigError for an unknown kind or head)."""
+    for key, name, known in (("kind", options.kind, list(HYPERNETS)), ("head", options.head, list(HEADS))):
+        if name not in known:
+            raise ConfigError(f"hypernet.{key}={name}: {nearest(name, known)}")
+    return HYPERNETS[options.kind]
 
 
-def load_earlier(run: str, names: Sequence[str], backbone: Backbone, conditions: Sequence[str]) -> dict[str, Part]:
+def load_earlier(
+    run: str | Path, names: Sequence[str], backbone: Backbone, rows: Mapping[str, Tensor]
+) -> dict[str, Part]:
     """Parts of the hypernetwork of an earlier stage's run, trained for this backbone and these conditions.
+
+    Args:
+        run: its directory
+        names: of the parts
+        backbone: the one trained for
+        rows: one of each condition as the data have it
 
     Raises:
         ConfigError: they were trained for others.
@@ -79,10 +90,16 @@ def load_earlier(run: str, names: Sequence[str], backbone: Backbone, conditions:
             f"response={run}: trained for backbone {description.backbone.name!r} ({description.fingerprint}), "
             f"not for {backbone.name!r} ({backbone.fingerprint})"
         )
-    if set(description.conditions) != set(conditions):
-        found, wanted = (", ".join(one) for one in (description.conditions, conditions))
+    if set(description.conditions) != set(rows):
+        found, wanted = (", ".join(one) for one in (description.conditions, rows))
         raise ConfigError(f"response={run}: takes {found}, but the task gives {wanted}")
-    return {name: load_part(description, name) for name in names}
+    parts = {name: load_part(description, name) for name in names}
+    for part, kind in product(parts.values(), rows):
+        config = part.encoder.part(kind).config
+        for key, fact in CONDITIONS[kind].facts(backbone, rows[kind]).items():
+            if config.get(key, fact) != fact:
+                raise ConfigError(f"response={run}: trained for {kind} of {key}={config[key]}, the data have {fact}")
+    return parts
 
 
 def build_hypernet(
@@ -93,15 +110,13 @@ def build_hypernet(
     Raises:
         ConfigError: sizes that don't fit each other or the backbone.
     """
-    kind = hypernet_kind(options.kind)
+    kind = hypernet_kind(options)
     facts: dict[str, Any] = {
         "shapes": tuple(by_shape(backbone.layers)),
         "num_depths": backbone.num_depths,
         "num_kinds": len(backbone.kinds),
         "context_width": encoder.width,
     }
-    if options.head not in HEADS:
-        raise ConfigError(f"hypernet.head={options.head}: {nearest(options.head, HEADS)}")
     try:
         values = quirky(asdict(options), options.quirks)
     except ValueError as error:

@@ -14,11 +14,10 @@ from lofa.data.samples import find_encoded
 from lofa.errors import DataError
 from lofa.files import remove_temporaries
 from lofa.paths import Location, Place, locate
-from lofa.zoo.claim import claimed, living_shards
 from lofa.zoo.jobs import LoraJob, LoraResult, lora_seed, read_clips
 from lofa.zoo.options import LoraOptions, ZooOptions
 from lofa.zoo.plan import LoraPlan, plan_groups, plan_zoo, shard_plan_path
-from lofa.zoo.store import settled, write
+from lofa.zoo.store import claimed, settled, write
 from lofa.zoo.trainer import adapted_layers, loras_at_once, train_loras
 
 __all__ = ["ZooReport", "build_zoo"]
@@ -65,9 +64,7 @@ def build_zoo(
     index with the reason, and no file. A LoRA whose samples can't be read is left out and the others go on.
 
     Args:
-        set_dir: a prepared set (holds samples.jsonl).
-        backbone: the one it was prepared for.
-        options: which LoRAs, and how they are trained.
+        set_dir: a set prepared for the backbone.
         progress: show a bar.
         retry: train those in quarantine again.
 
@@ -89,14 +86,14 @@ def build_zoo(
     bar = Progress(*columns, disable=not progress)
     with claimed(store, shard):
         own = [shard_plan_path(store, shard), *map(store.path, mine)]
-        remove_temporaries(store.folder, lambda: not living_shards(store, shard), {path.name for path in own})
+        remove_temporaries(store.folder, lambda: not store.living(shard), {path.name for path in own})
         known = settled(store, backbone, options)
         done = {name: entry for name, entry in known.items() if entry.status == "ok" or not retry}
         groups = plan_groups(store, mine, done, backbone, options, partial(_at_once, set_dir, backbone, options))
         given_up = {name: done[name].reason for name in mine if name in done and done[name].status == "quarantined"}
         present = sum(name in done for name in mine) - len(given_up)
         unreadable: dict[str, str] = {}
-        results: list[LoraResult] = []
+        losses: list[tuple[float, float]] = []
         task, finished = bar.add_task("LoRAs", total=sum(map(len, groups))), 0
 
         def on_step(loras: int, step: int) -> None:
@@ -104,13 +101,12 @@ def build_zoo(
 
         with bar:
             for group in groups:
-                made, damaged = _build_group(store, group, done, backbone, options, on_step)
+                results, damaged = _build_group(store, group, done, backbone, options, on_step)
                 unreadable |= damaged
-                results += made
+                given_up |= {one.id: one.failure or "" for one in results if one.adapter is None}
+                losses += [(one.first_loss, one.final_loss) for one in results if one.adapter is not None]
                 finished += len(group)
                 bar.update(task, completed=finished)
-    given_up |= {one.id: one.failure or "" for one in results if one.adapter is None}
-    losses = [(one.first_loss, one.final_loss) for one in results if one.adapter is not None]
     first, final = (sum(column) / len(losses) for column in zip(*losses, strict=True)) if losses else (None, None)
     return ZooReport(
         trained=len(losses),

@@ -7,8 +7,7 @@ files are byte for byte those of a run that was not.
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from lofa.backbones import Backbone
 from lofa.data import ZooStore
@@ -68,20 +67,8 @@ def _plan_group(pool: list[Sample], options: ZooOptions) -> Iterator[LoraPlan]:
         yield LoraPlan((anchor, *training), tuple(others[len(others) - held :]))
 
 
-@dataclass(frozen=True)
-class ShardPlan:
-    """zoo/plan-<shard>.json: what the shard was begun with, and its groups as lists of sample ids."""
-
-    backbone: str
-    backbone_fingerprint: str
-    recipe: dict[str, Any]
-    cut: dict[str, Any]
-    """what was asked of the size of batches"""
-    groups: list[list[str]]
-
-
 def shard_plan_path(store: ZooStore, shard: str) -> Place:
-    """Where the plan of a shard lies."""
+    """Where the plan of a shard lies: what it was begun with, and its groups as lists of sample ids."""
     return store.folder / f"plan-{shard}.json"
 
 
@@ -106,22 +93,27 @@ def plan_groups(
         DataError: the plan written before is damaged.
     """
     path = shard_plan_path(store, options.shard_name)
-    cut = {key: getattr(options, key) for key in ("batch", "memory", "accumulate")}
-    wanted = ShardPlan(backbone.name, backbone.fingerprint, options.recipe(), cut, [])
-    try:
-        before = ShardPlan(**read_json(path)) if path.is_file() else None
-    except TypeError:
-        raise DataError(f"{path}: not the plan of a shard; delete it, its groups are planned anew") from None
-    if before is not None and backbone.accepts(before.backbone_fingerprint):
-        untouched = before.cut == cut and before.recipe == wanted.recipe
-        kept = (group for group in before.groups if plans.keys() >= set(group))
-        wanted.groups.extend(group for group in kept if untouched or not set(group).isdisjoint(settled))
-    planned = {name for group in wanted.groups for name in group}
+    begun = {
+        "backbone": backbone.name,
+        "backbone_fingerprint": backbone.fingerprint,
+        "recipe": options.recipe(),
+        "cut": {key: getattr(options, key) for key in ("batch", "memory", "accumulate")},
+    }
+    groups: list[list[str]] = []
+    if path.is_file():
+        before = read_json(path)
+        if before.keys() != {*begun, "groups"}:
+            raise DataError(f"{path}: not the plan of a shard; delete it, its groups are planned anew")
+        if backbone.accepts(before["backbone_fingerprint"]):
+            untouched = before["cut"] == begun["cut"] and before["recipe"] == begun["recipe"]
+            kept = (group for group in before["groups"] if plans.keys() >= set(group))
+            groups += [group for group in kept if untouched or not set(group).isdisjoint(settled)]
+    planned = {name for group in groups for name in group}
     new = [plan for name, plan in plans.items() if name not in planned and name not in settled]
-    wanted.groups.extend([plan.anchor.id for plan in group] for group in _divide(new, at_once))
+    groups += [[plan.anchor.id for plan in group] for group in _divide(new, at_once)]
     if new:
-        write_json(inside(store.set_dir, path), asdict(wanted))
-    return [[plans[name] for name in group] for group in wanted.groups if not set(group) <= set(settled)]
+        write_json(inside(store.set_dir, path), {**begun, "groups": groups})
+    return [[plans[name] for name in group] for group in groups if not set(group) <= set(settled)]
 
 
 def _divide(plans: Iterable[LoraPlan], at_once: Callable[[Sequence[LoraPlan]], int]) -> Iterator[Sequence[LoraPlan]]:

@@ -1,19 +1,50 @@
-"""How a zoo's LoRAs are written, and which need no training any more."""
+"""A shard of a zoo: whose it is, which of its LoRAs need no training any more, and how they are written.
+
+It belongs to one process at a time, which holds a lock on the shard's index file. The system ends it with the process,
+also when that is killed, so what lies about without a lock was left behind. An object store has no locks: there,
+starting a shard once is up to you.
+"""
 
 import json
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 from lofa.backbones import Backbone
 from lofa.data import ZooEntry, ZooStore
 from lofa.errors import DataError
 from lofa.files import read_metadata
+from lofa.paths import inside
+from lofa.processes import locked
 from lofa.zoo.jobs import LoraResult, lora_seed
 from lofa.zoo.options import ZooOptions
 from lofa.zoo.plan import LoraPlan
 
-__all__ = ["settled", "write"]
+__all__ = ["claimed", "settled", "write"]
 
 _CHECKED = 16  # every run checks some files of the runs before it, so a zoo stays of one kind without reading all
+
+
+@contextmanager
+def claimed(store: ZooStore, shard: str) -> Iterator[None]:
+    """Holds a shard ("1-of-4") for the time of the block.
+
+    Raises:
+        DataError: it is being built already, or a shard of another division is: both would train the same LoRAs.
+    """
+    index = inside(store.set_dir, store.index(shard))
+    if not isinstance(index, Path):
+        yield
+        return
+    with locked(index) as own:
+        if not own:
+            raise DataError(f"{store.folder}: another process is building shard {shard}; wait for it, or stop it")
+        for other in store.living(shard):
+            if other.rpartition("-")[2] != shard.rpartition("-")[2]:
+                common = f"shard {other} is being built, which has LoRAs in common with shard {shard}"
+                raise DataError(f"{store.folder}: {common}; wait for it, or make as many shards")
+        yield
 
 
 def settled(store: ZooStore, backbone: Backbone, options: ZooOptions) -> dict[str, ZooEntry]:

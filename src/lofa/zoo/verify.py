@@ -15,7 +15,6 @@ from lofa.data.samples import check_backbone
 from lofa.errors import DataError, LofaError
 from lofa.files import digest, local_copy, read_jsonl, read_metadata, temporaries
 from lofa.paths import Location, Place
-from lofa.zoo.claim import living_shards
 from lofa.zoo.options import LoraOptions
 from lofa.zoo.trainer import adapted_layers
 
@@ -66,7 +65,7 @@ def verify_zoo(set_dir: Location, backbone: Backbone, options: LoraOptions) -> Z
     layers = adapted_layers(backbone, options)
     ready = {name: entry for name, entry in sorted(entries.items()) if entry.status == "ok"}
     quarantined = tuple((name, entry.reason) for name, entry in entries.items() if name not in ready)
-    audit = ZooAudit(quarantined, tuple(living_shards(store)))
+    audit = ZooAudit(quarantined, tuple(store.living()))
     _check_index(audit, store, {sample.id for sample in read_samples(set_dir)})
     for path in store.files("[!.]*.safetensors"):
         unlisted = "no index line says that it is done, so it is not used; run `lofa zoo` again, or delete it"

@@ -12,7 +12,7 @@ from lofa.adapters.formats.container import PICKLE_SUFFIXES, RawFile, read_raw
 from lofa.adapters.formats.foreign import ForeignLora, recognise
 from lofa.adapters.formats.original import COMFYUI, KOHYA, REFERENCE
 from lofa.adapters.lowrank import LowRank
-from lofa.adapters.names import split_components, split_name
+from lofa.adapters.names import join_name, split_components
 from lofa.errors import AdapterFormatError
 from lofa.targets import Kind, check_target
 
@@ -130,7 +130,7 @@ def _files(path: Path, layers: Mapping[str, LowRank], format: str) -> dict[Path,
         return {path: layers}
     return {
         path.with_name(f"{path.stem}-{family.components[component]}{path.suffix}"): {
-            name: pair for name, pair in layers.items() if split_name(name)[0] == component
+            join_name(component, module): pair for module, pair in pairs.items()
         }
-        for component in components
+        for component, pairs in components.items()
     }

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lofa.adapters.lowrank import LowRank
-from lofa.adapters.names import split_name
+from lofa.adapters.names import split_components
 from lofa.errors import AdapterFormatError, DataError
 from lofa.files import read_json, read_metadata, read_tensors, read_torch
 
@@ -235,11 +235,10 @@ def single_component(layers: Mapping[str, LowRank], format: str) -> tuple[str, d
     Raises:
         AdapterFormatError: no layers, or more than one component.
     """
-    names = [split_name(name) for name in layers]
-    components = dict.fromkeys(component for component, _ in names)
-    if len(components) != 1:
+    groups = split_components(layers)
+    if len(groups) != 1:
         raise AdapterFormatError(
-            f"the {format} format holds one component, the adapter has {', '.join(components) or 'no layers'}; "
+            f"the {format} format holds one component, the adapter has {', '.join(groups) or 'no layers'}; "
             "use format=diffusers"
         )
-    return next(iter(components)), {path: pair for (_, path), pair in zip(names, layers.values(), strict=True)}
+    return next(iter(groups.items()))

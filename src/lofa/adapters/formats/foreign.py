@@ -19,11 +19,11 @@ from lofa.adapters.formats.container import RawFile
 
 __all__ = ["ForeignLora", "recognise"]
 
-_SIDE = r"\.(?:(?P<down>lora_down|lora_A)\.weight|(?:lora_up|lora_mid|lora_B)\.weight|(?P<alpha>alpha)|dora_scale)"
+_SIDE = r"\.(?:(?P<down>lora_down|lora_A)\.weight|(?:lora_up|lora_mid|lora_B)\.weight|alpha|dora_scale)"
 _FORMATS = {
     "kohya": re.compile(rf"lora_(?P<part>unet|te\d?)_(?P<layer>[^.]+){_SIDE}"),
     "comfyui": re.compile(rf"(?P<part>diffusion_model|text_encoders)\.(?P<layer>.+?){_SIDE}"),
-    "cloneofsimo": re.compile(r"(?P<part>unet|text_encoder):(?P<layer>\d+):(?:(?P<down>down)|up)(?P<alpha>)"),
+    "cloneofsimo": re.compile(r"(?P<part>unet|text_encoder):(?P<layer>\d+):(?:(?P<down>down)|up)"),
 }
 _MODEL_OF_WIDTH = {768: "Stable Diffusion 1.x", 1024: "Stable Diffusion 2.x", 2048: "SDXL"}
 
@@ -37,16 +37,12 @@ class ForeignLora:
         model: what it was made for, as far as its tensors tell
         parts: part of the pipeline -> number of adapted layers
         ranks: the ranks that occur, ascending
-        alphas: the stored alphas that occur (readers divide them by the rank), ascending; none where it has none
-        others: names of tensors that belong to no layer (learned words)
     """
 
     format: str
     model: str
     parts: Mapping[str, int]
     ranks: tuple[int, ...]
-    alphas: tuple[float, ...]
-    others: tuple[str, ...]
 
     def __str__(self) -> str:
         return f"a {self.format} LoRA for {self.model}"
@@ -61,7 +57,6 @@ def recognise(raw: RawFile) -> ForeignLora | None:
     format, matches = max(found.items(), key=lambda item: len(item[1]))
     if 2 * len(matches) <= len(raw.tensors):
         return None
-    alphas = [raw.tensors[name].reshape(-1) for name, match in matches.items() if match["alpha"]]
     layers = {(match["part"], match["layer"]) for match in matches.values()}
     downs: dict[str, list[Tensor]] = {part: [] for part, _ in sorted(layers)}
     for name, match in matches.items():
@@ -72,8 +67,6 @@ def recognise(raw: RawFile) -> ForeignLora | None:
         _model(format, downs),
         {part: sum(own == part for own, _ in layers) for part in downs},
         tuple(sorted({down.shape[0] for part in downs.values() for down in part})),
-        tuple(sorted({value for alpha in alphas for value in alpha.tolist()})),
-        tuple(sorted(raw.tensors.keys() - matches.keys())),
     )
 
 

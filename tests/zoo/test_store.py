@@ -8,7 +8,7 @@ from lofa.data import ZooStore
 from lofa.errors import DataError
 from lofa.files import temporaries
 from lofa.zoo import ZooOptions, build_zoo
-from lofa.zoo.claim import claimed, living_shards
+from lofa.zoo.store import claimed
 from tests.zoo.sets import write_set
 
 OPTIONS = ZooOptions(rank=2, steps=2, batch=2, clips_per_step=1, probe_levels=2)
@@ -22,13 +22,13 @@ def test_a_shard_is_built_by_one_process_at_a_time(tmp_path: Path, backbone: Bac
     folder = write_set(tmp_path, backbone)
     store = ZooStore(folder)
     with claimed(store, "1-of-2"):
-        assert living_shards(store) == ["1-of-2"] and living_shards(store, "1-of-2") == []
+        assert store.living() == ["1-of-2"] and store.living("1-of-2") == []
         with pytest.raises(DataError, match="another process is building shard 1-of-2"):
             build(folder, backbone, "1/2")
         with pytest.raises(DataError, match="shard 1-of-2 is being built.*in common with shard 1-of-1"):
             build(folder, backbone, "1/1")
         assert build(folder, backbone, "2/2") == 2
-    assert living_shards(store) == []
+    assert store.living() == []
     assert build(folder, backbone, "1/2") == 2
 
 
