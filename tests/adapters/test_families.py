@@ -6,7 +6,9 @@ import torch
 
 from lofa.adapters import Adapter, LowRank
 from lofa.adapters.families import FAMILIES, Family, canonical_pairs, family_of, locate_layer
+from lofa.adapters.families.sdxl import SDXL
 from lofa.adapters.families.wan import WAN
+from lofa.backbones import bare_backbone, read_config
 from lofa.errors import AdapterFormatError
 
 PATHS = [WAN.layer_path(depth, kind) for depth in (0, 11) for kind in WAN.kinds] + list(WAN.others)
@@ -55,7 +57,7 @@ class Fused(Family):
     def has_original(self, name: str) -> bool:
         return name == "qkv"
 
-    def to_original(self, pairs: Mapping[str, LowRank]) -> dict[str, LowRank]:
+    def to_original(self, pairs: Mapping[str, LowRank], flat: bool = False) -> dict[str, LowRank]:
         three = [pairs[kind] for kind in self.kinds]
         B = torch.block_diag(*(pair.scaled_B for pair in three))
         return {"qkv": LowRank(torch.cat([pair.A for pair in three]), B, torch.tensor(1.0))}
@@ -88,3 +90,33 @@ def test_a_family_that_fuses_layers_is_one_line_of_the_table(
     before.save(path, format)
     after = Adapter.load(path)
     assert set(after) == set(before) and before.distance(after) < 1e-6
+
+
+SDXL_NAMES = {
+    "down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q": "input_blocks.4.1.transformer_blocks.0.attn1.to_q",
+    "down_blocks.2.attentions.1.transformer_blocks.9.attn2.to_k": "input_blocks.8.1.transformer_blocks.9.attn2.to_k",
+    "mid_block.attentions.0.transformer_blocks.9.ff.net.0.proj": "middle_block.1.transformer_blocks.9.ff.net.0.proj",
+    "up_blocks.0.attentions.2.transformer_blocks.3.attn1.to_out.0": (
+        "output_blocks.2.1.transformer_blocks.3.attn1.to_out.0"
+    ),
+    "up_blocks.1.attentions.0.proj_in": "output_blocks.3.1.proj_in",
+}
+"""As published LoRAs for SDXL 1.0 have them."""
+
+
+@pytest.mark.parametrize("path", SDXL_NAMES)
+def test_sdxl_s_spellings(path: str) -> None:
+    original = SDXL_NAMES[path]
+    assert SDXL.original(path) == original and SDXL.path(original) == path
+    for flat in (original.replace(".", "_"), path.replace(".", "_")):  # sd-scripts' and diffusers' trainers
+        assert SDXL.path(flat) == path and family_of([flat], original=True) is SDXL
+    assert family_of([path]) is SDXL and not SDXL.has_original(path)
+    assert list(SDXL.to_original({path: PAIR}, flat=True)) == [path.replace(".", "_")]
+
+
+def test_every_layer_of_sdxl_has_names_of_its_own() -> None:
+    layers = bare_backbone(read_config("sdxl-1.0")).layers
+    paths = [layer.name.removeprefix("unet.") for layer in layers]
+    originals = [SDXL.original(path) for path in paths]
+    assert len(set(originals)) == len(set(paths)) == 560
+    assert [SDXL.path(str(name)) for name in originals] == paths

@@ -25,12 +25,14 @@ class Family:
             the first is meant where a file doesn't say
         table: linear layers of one block, diffusers' spelling -> the original one
         others: linear layers outside the blocks, in the same two spellings
+        one_alpha: files of underscored names get one alpha for all layers, since diffusers reads no other from them
     """
 
     name: str
     components: Mapping[str, str]
     table: Mapping[str, str]
     others: Mapping[str, str]
+    one_alpha: bool = False
 
     @property
     def kinds(self) -> tuple[str, ...]:

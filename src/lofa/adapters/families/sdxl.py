@@ -92,4 +92,5 @@ SDXL = _Sdxl(
     components={"unet": ""},
     table={kind: kind for kind in _KINDS},
     others={name: name for name in _OUTSIDE},
+    one_alpha=True,
 )

@@ -63,7 +63,8 @@ _ENDINGS = (*PICKLE_SUFFIXES, ".safetensors")
 def identify(raw: RawFile) -> str | ForeignLora | None:
     """Name of the format of a file, or what it is where it is a LoRA of another model; None for all else."""
     own = next((name for name, format in FORMATS.items() if raw.tensors and format.matches(raw)), None)
-    return recognise(raw) if own is None else own
+    other = recognise(raw)
+    return other if own is None or (other is not None and other.is_older) else own
 
 
 def detect_format(raw: RawFile) -> str:

@@ -13,8 +13,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from torch import Tensor
-
 from lofa.adapters.formats.container import RawFile
 
 __all__ = ["ForeignLora", "recognise"]
@@ -44,6 +42,11 @@ class ForeignLora:
     parts: Mapping[str, int]
     ranks: tuple[int, ...]
 
+    @property
+    def is_older(self) -> bool:
+        """Whether it is for an older model whose layers have the names of SDXL's."""
+        return self.model.startswith("Stable Diffusion")
+
     def __str__(self) -> str:
         return f"a {self.format} LoRA for {self.model}"
 
@@ -58,26 +61,28 @@ def recognise(raw: RawFile) -> ForeignLora | None:
     if 2 * len(matches) <= len(raw.tensors):
         return None
     layers = {(match["part"], match["layer"]) for match in matches.values()}
-    downs: dict[str, list[Tensor]] = {part: [] for part, _ in sorted(layers)}
+    widths: dict[str, set[int]] = {part: set() for part, _ in sorted(layers)}
+    ranks = set()
     for name, match in matches.items():
         if match["down"] and raw.tensors[name].ndim > 1:
-            downs[match["part"]].append(raw.tensors[name])
+            ranks.add(raw.tensors[name].shape[0])
+            if match["part"] != "unet" or "attn2" in match["layer"] or match["layer"].isdigit():
+                widths[match["part"]].add(raw.tensors[name].shape[1])
     return ForeignLora(
         format,
-        _model(format, downs),
-        {part: sum(own == part for own, _ in layers) for part in downs},
-        tuple(sorted({down.shape[0] for part in downs.values() for down in part})),
+        _model(format, widths),
+        {part: sum(own == part for own, _ in layers) for part in widths},
+        tuple(sorted(ranks)),
     )
 
 
-def _model(format: str, downs: Mapping[str, list[Tensor]]) -> str:
-    """The model that the A (r, in, ...) of each part were made for."""
-    if downs.keys() & {"te1", "te2"}:
+def _model(format: str, widths: Mapping[str, set[int]]) -> str:
+    """The model whose condition has the width of the columns of each part's layers."""
+    if widths.keys() & {"te1", "te2"}:
         return "SDXL"
     if format != "comfyui":
         for part in ("unet", "te", "text_encoder"):
-            widths = {down.shape[1] for down in downs.get(part, [])}
-            models = [_MODEL_OF_WIDTH[width] for width in sorted(widths & _MODEL_OF_WIDTH.keys())]
-            if len(models) == 1:
-                return models[0]
+            known = sorted(widths.get(part, set()) & _MODEL_OF_WIDTH.keys())
+            if len(known) == 1:
+                return _MODEL_OF_WIDTH[known[0]]
     return "a model unknown here"

@@ -85,8 +85,14 @@ class OriginalNames:
                 f"{path}: no {self.name} name is known for layer {unknown}; use format=diffusers or peft"
             )
         tensors: dict[str, Tensor] = {}
+        one = float(max(pair.rank for pair in pairs.values())) if self.flat and family.one_alpha else None
         for original, pair in family.to_original(pairs, self.flat).items():
-            tensors |= self._tensors(self.prefix + original, pair, dtype, f"{path}: layer {original}")
+            stem = self.prefix + original
+            if one is not None:  # the rest of alpha goes into B
+                pair = LowRank(pair.A, pair.B * (pair.alpha * pair.rank / one), torch.tensor(one / pair.rank))
+            tensors |= self._tensors(stem, pair, dtype, f"{path}: layer {original}")
+            if one is not None:
+                tensors[f"{stem}.alpha"] = torch.tensor(one, dtype=torch.float64)
         self._save(path, tensors, header(metadata, component))
 
     def _tensors(self, stem: str, pair: LowRank, dtype: torch.dtype | None, where: str) -> dict[str, Tensor]:
