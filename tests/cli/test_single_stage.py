@@ -9,6 +9,7 @@ import pytest
 
 from lofa.adapters import Adapter
 from lofa.cli import main
+from lofa.predict import Predictor
 from tests.cli.conftest import BACKBONE, SMALL_NET
 
 QUICK = (BACKBONE, *SMALL_NET, "debug=fast", "stages.s2.batch_size=3", "hypernet.kind=single_stage")
@@ -27,6 +28,17 @@ def test_it_trains_and_predicts(prepared: Path, capsys: pytest.CaptureFixture[st
         assert main(asked) == 2
         assert "a single_stage predictor has no response map" in capsys.readouterr().err
         assert not Path("published").exists()
+
+
+@pytest.mark.parametrize("kind", ["text_to_lora", "prompt_tokens", "lightweight"])
+def test_what_it_is_compared_with_trains_and_predicts_too(kind: str, prepared: Path) -> None:
+    with chdir(prepared):
+        steps = ("stages.s2.clips=0", "stages.s2.optimizer.lr=0.05", "logger=none")
+        assert main(["train", "stage=2", f"name={kind}", *QUICK, *steps, f"hypernet.kind={kind}"]) == 0
+        one, other = (
+            Predictor.load(f"runs/{kind}").predict(prompt=prompt) for prompt in ("a figure waves", "a red circle jumps")
+        )
+    assert one.distance(dict(other.items())) > 0, "the prompt is read"
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from lofa.hypernets.attention import Attention
 
-__all__ = ["Block", "ReadBlock", "compile_blocks"]
+__all__ = ["Block", "ReadBlock", "compile_blocks", "mlp"]
 
 
 class _LayerScale(nn.Module):
@@ -32,7 +32,7 @@ class _LayerScale(nn.Module):
         return x * self.gamma
 
 
-def _mlp(d_model: int, ratio: float) -> nn.Sequential:
+def mlp(d_model: int, ratio: float) -> nn.Sequential:
     """Two linear layers with an exact GELU between."""
     hidden = int(d_model * ratio)
     return nn.Sequential(OrderedDict(fc1=nn.Linear(d_model, hidden), gelu=nn.GELU(), fc2=nn.Linear(hidden, d_model)))
@@ -50,14 +50,14 @@ class Block(nn.Module):
         self.self_attn = Attention(d_model, n_heads, qk_norm)
         self.ls1 = _LayerScale(d_model)
         self.norm2 = nn.LayerNorm(d_model, eps=1e-6)
-        self.mlp_sa = _mlp(d_model, mlp_ratio)
+        self.mlp_sa = mlp(d_model, mlp_ratio)
         self.ls2 = _LayerScale(d_model)
         if reads:
             self.norm3 = nn.LayerNorm(d_model, eps=1e-6)
             self.cross_attn = Attention(d_model, n_heads, qk_norm, d_model)
             self.ls3 = _LayerScale(d_model)
             self.norm4 = nn.LayerNorm(d_model, eps=1e-6)
-            self.mlp_ca = _mlp(d_model, mlp_ratio)
+            self.mlp_ca = mlp(d_model, mlp_ratio)
             self.ls4 = _LayerScale(d_model)
 
     def forward(
@@ -89,7 +89,7 @@ class ReadBlock(nn.Module):
         self.cross_attn = Attention(d_model, n_heads, qk_norm, response_width)
         self.ls1 = _LayerScale(d_model)
         self.norm2 = nn.LayerNorm(d_model, eps=1e-6)
-        self.mlp = _mlp(d_model, mlp_ratio)
+        self.mlp = mlp(d_model, mlp_ratio)
         self.ls2 = _LayerScale(d_model)
 
     def forward(self, x: Tensor, response: Tensor) -> Tensor:

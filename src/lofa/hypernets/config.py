@@ -42,7 +42,11 @@ class _AdapterOptions(Options):
 class HypernetOptions(_AdapterOptions, _ResponseOptions, _TrunkOptions):
     """conf/hypernet."""
 
-    kind: str = option("two_stage", "two_stage, or single_stage: without a response map")
+    kind: str = option(
+        "two_stage",
+        "two_stage; single_stage: without a response map; and to compare with: text_to_lora (an MLP of the condition), "
+        "prompt_tokens (its tokens in the place of the weights), lightweight (coefficients in fixed bases)",
+    )
     attention: str = option(
         "sdpa", "sdpa (PyTorch's own) or flash_attn (a GPU, half precision, pip install lofa[flash])"
     )

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from lofa.adapters import LoraBatch
 from lofa.hypernets.blocks import ReadBlock
 from lofa.hypernets.config import AdapterConfig, ResponseConfig, TrunkConfig
-from lofa.hypernets.heads import HEADS, low_rank_product, upcast
+from lofa.hypernets.heads import low_rank_product, make_head, upcast
 from lofa.hypernets.layers import FrozenLayer, Prepared
 from lofa.hypernets.parts import ACTIVATIONS, Activation, identity, member
 from lofa.hypernets.tiling import TileEmbed
@@ -82,7 +82,7 @@ class ResponseNet(_Network):
         super().__init__(config)
         self.config = config
         self.activate = member(ACTIVATIONS, "activation", config.activation)
-        self.head = member(HEADS, "head", config.head)(config)
+        self.head = make_head(config)
 
     def tokens(self, prepared: Prepared, context: Tensor, lengths: Tensor) -> Tensor:
         """The final tokens (P, L, T, d) alone, which stage II reads; arguments as in `Trunk.project`."""
@@ -114,7 +114,7 @@ class AdapterNet(_Network):
                 for i in config.read_after
             }
         )
-        self.head = member(HEADS, "head", config.head)(config, config.alpha_init)
+        self.head = make_head(config, config.alpha_init)
 
     def adapt(
         self, prepared: Prepared, context: Tensor, lengths: Tensor, response_tokens: Tensor | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from lofa.adapters import LoraBatch
 from lofa.conditions import ConditionEncoder, Inputs
@@ -16,16 +16,22 @@ __all__ = ["SingleStage"]
 
 
 class SingleStage(Hypernetwork):
-    """Part: adapter, whose network reads no other's tokens."""
+    """Part: adapter, whose network reads no other's tokens.
 
-    networks = {"adapter": AdapterNet}
+    Other kinds of one part are subclasses that name another network, or other values of it.
+    """
+
+    networks: ClassVar[Mapping[str, type]] = {"adapter": AdapterNet}
     stages = {2: ()}
+    fixed: ClassVar[Mapping[str, Any]] = {"read_after": ()}
+    """constructor values that the kind decides"""
 
     @classmethod
     def fresh(
         cls, stage: int, values: Mapping[str, Any], encoder: ConditionEncoder, earlier: Mapping[str, Part]
     ) -> Self:
-        return cls(adapter=Part(AdapterNet(AdapterConfig.pick({**values, "read_after": ()})), encoder))
+        network = cls.networks["adapter"](AdapterConfig.pick({**values, **cls.fixed}))
+        return cls(adapter=Part(network, encoder))
 
     def prepare(self, layers: Iterable[FrozenLayer], kept: None = None) -> list[Prepared]:
         (prepared,) = prepare([self.trained.network], layers)
