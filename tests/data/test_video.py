@@ -5,6 +5,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
 from lofa.data import ClipShape, read_clip
 from lofa.data.video import frame_times
@@ -66,6 +67,35 @@ def test_a_turned_phone_video_comes_upright(tmp_path: Path) -> None:
     path.write_bytes(bytes_[:place] + clockwise + bytes_[place + len(straight) :])
     picture = read_clip(path, ClipShape(5, 32, 32, 8)).frames[0]
     assert picture[:, 18:].mean() > 200 and picture[:, :14].mean() < 20  # above has gone to the right
+
+
+@pytest.mark.parametrize("ending", ["png", "jpg", "webp"])
+def test_an_image_is_a_clip_of_one_frame(tmp_path: Path, ending: str) -> None:
+    """Turned upright as its camera says, its centre cut out, whatever its mode."""
+    picture = Image.new("RGBA" if ending != "jpg" else "RGB", (48, 24), "blue")
+    picture.paste("red", (0, 0, 24, 24))  # left
+    exif = picture.getexif()
+    exif[0x0112] = 6  # turn it to the right by 90 degrees
+    picture.save(tmp_path / f"a.{ending}", exif=exif)
+    frames = read_clip(tmp_path / f"a.{ending}", ClipShape(1, 32, 16, 1.0)).frames
+    assert frames.shape == (1, 32, 16, 3)
+    top, bottom = frames[0, 4, 8], frames[0, -4, 8]
+    assert top[0] > 200 > 50 > top[2] and bottom[2] > 200 > 50 > bottom[0]
+
+
+def test_images_and_videos_are_not_taken_for_each_other(tmp_path: Path) -> None:
+    frames = [Image.new("RGB", (16, 16), colour) for colour in ("red", "blue")]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    frames[0].save(tmp_path / "a.png")
+    (tmp_path / "b.png").write_bytes(b"no image")
+    for name, count, words in (
+        ("a.gif", 1, "a.gif: a moving picture, where images are wanted"),
+        ("a.png", 5, "a.png: an image; a clip of 5 frames needs a moving picture"),
+        ("b.png", 1, "b.png: not an image that can be read"),
+        ("c.png", 1, "c.png: no such file"),
+    ):
+        with pytest.raises(DataError, match=words):
+            read_clip(tmp_path / name, ClipShape(count, 16, 16, 8.0))
 
 
 def test_broken_files_are_named_with_their_fault(tmp_path: Path) -> None:
