@@ -372,6 +372,12 @@ def test_cloneofsimo_s_numbered_layers_are_recognised(tmp_path: Path) -> None:
     assert found.parts == {"text_encoder": 1, "unet": 2} and found.ranks == (1,)
 
 
+def test_a_width_alone_makes_no_stable_diffusion(tmp_path: Path) -> None:
+    pair = LowRank(torch.ones(2, 768), torch.ones(768, 2), torch.tensor(1.0))
+    (file,) = Adapter({"transformer.blocks.0.attn1.to_q": pair}).save(tmp_path / "a.safetensors", "kohya")
+    assert detect_format(read_raw(file)) == "kohya"
+
+
 def test_ours_are_not_taken_for_foreign_ones(tmp_path: Path) -> None:
     for format, suffix in SUFFIX.items():
         adapter().save(tmp_path / format / suffix, format)
