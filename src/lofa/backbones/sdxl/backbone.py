@@ -105,16 +105,18 @@ class SdxlBackbone(Backbone):
 
     @torch.no_grad()
     def encode_prompt(self, prompts: list[str]) -> Condition:
-        tokens, pooled = [], None
+        if not prompts:
+            raise ValueError("no prompts to encode")
+        encoded = []
         for tokenizer, encoder in zip(self.tokenizers, self.text_encoder, strict=True):
             with _ONE_AT_A_TIME:
                 inputs = tokenizer(prompts, padding="max_length", max_length=self.max_prompt_tokens, verbose=False)
             self._check_lengths(prompts, [len(ids) for ids in inputs.input_ids])
-            made = encoder(torch.tensor(inputs.input_ids, device=self.device), output_hidden_states=True)
-            tokens.append(made.hidden_states[-2])
-            pooled = made[0]  # of the second one: the projection of the end mark
+            encoded.append(encoder(torch.tensor(inputs.input_ids, device=self.device), output_hidden_states=True))
+        tokens = torch.cat([one.hidden_states[-2] for one in encoded], dim=-1)
+        pooled = encoded[1].text_embeds  # the second one's projection of the end mark
         lengths = torch.full((len(prompts),), self.max_prompt_tokens, device=self.device)
-        return Condition(torch.cat(tokens, dim=-1), lengths, {POOLED: pooled})
+        return Condition(tokens, lengths, {POOLED: pooled})
 
     def encode_negative(self, prompt: str) -> Condition:
         """As in `Backbone`; of no words zeros, as diffusers' pipeline has it where the model says so."""
