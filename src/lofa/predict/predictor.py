@@ -147,10 +147,15 @@ class Predictor:
         answer = partial(self._respond, answer=Response.probability)
         return self._one_or_many(answer, prompt=prompt, pose=pose, image=image)
 
-    def response_tokens(self, prompt: str | Sequence[str] | None = None, **others: Any) -> ByLayer | list[ByLayer]:
+    def response_tokens(
+        self,
+        prompt: str | Sequence[str] | None = None,
+        pose: PoseInput | Sequence[PoseInput] | None = None,
+        image: Any = None,
+    ) -> ByLayer | list[ByLayer]:
         """Stage I's final tokens {layer name: (T, d)}, which stage II reads; otherwise as `response_map`."""
         answer = partial(self._respond, answer=attrgetter("tokens"))
-        return self._one_or_many(answer, prompt=prompt, **others)
+        return self._one_or_many(answer, prompt=prompt, pose=pose, image=image)
 
     def _one_or_many(self, function: Callable[[Asked], list[Result]], **given: object) -> Result | list[Result]:
         asked = self._asked({argument: value for argument, value in given.items() if value is not None})
