@@ -26,6 +26,7 @@ COLOURS = ("#7a8699", "#2f6fde", "#0d9488", "#e8590c", "#8b5cf6", "#ca8a04", "#d
 _INK = "#808a99"
 _MAP = colormaps["magma"]
 _LARGEST_MAP = 192
+_NAMED = 8  # prompts whose names fit beside each other; those of more stand in the table alone
 _LINE = 60  # a line of more points is drawn raw and smoothed
 
 
@@ -60,15 +61,15 @@ def line_chart(title: str, series: Mapping[str, Points], size: tuple[float, floa
 
 
 def prompt_chart(names: Sequence[str], rows: Mapping[str, Sequence[float]]) -> str:
-    """A dot for each prompt and method; prompts, `names`, stand side by side in the order given."""
+    """A dot for each prompt and method; prompts stand side by side in the order given, under their `names` if few."""
     figure, axes = _axes((10, 2.6), "denoising loss")
     table = np.array(list(rows.values()))
     axes.vlines(range(len(names)), table.min(0), table.max(0), color=_INK, alpha=0.4, linewidth=1)
     for place, (method, values) in enumerate(rows.items()):
         colour = COLOURS[place % len(COLOURS)]
         axes.plot(range(len(names)), values, "o", color=colour, markersize=4, label=method)
-    axes.set_xticks(range(len(names)), names, rotation=90 if len(names) > 12 else 0, fontsize=6)
-    axes.legend(frameon=False, fontsize=7, labelcolor=_INK, ncols=len(rows), loc="lower left", bbox_to_anchor=(0, 1))
+    axes.set_xticks(range(len(names)), names if len(names) <= _NAMED else [""] * len(names), fontsize=6)
+    axes.legend(frameon=False, fontsize=7, labelcolor=_INK, ncols=len(rows), loc="lower right", bbox_to_anchor=(1, 1))
     return _svg(figure)
 
 
@@ -114,7 +115,7 @@ def animation(clips: Sequence[Tensor], fps: float) -> str:
 def _axes(size: tuple[float, float], title: str) -> tuple[Figure, Any]:
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots()
-    axes.set_title(title, fontsize=8, color=_INK)
+    axes.set_title(title, fontsize=8, color=_INK, loc="left")
     axes.tick_params(colors=_INK, labelsize=7)
     axes.spines[:].set_color(_INK)
     axes.spines[["top", "right"]].set_visible(False)
