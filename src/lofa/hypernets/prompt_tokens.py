@@ -5,47 +5,30 @@ x = project(c) + embedding of the layer   ->   the blocks of the other networks,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 
 from lofa.adapters import LoraBatch
 from lofa.hypernets.blocks import Block
 from lofa.hypernets.config import AdapterConfig
-from lofa.hypernets.heads import make_head, upcast
-from lofa.hypernets.layers import FrozenLayer, Prepared
+from lofa.hypernets.heads import upcast
+from lofa.hypernets.layers import Prepared
 from lofa.hypernets.parts import RECOMPUTATIONS, member
 from lofa.hypernets.single_stage import SingleStage
-from lofa.hypernets.trunk import LayerEmbed
+from lofa.hypernets.weight_free import WeightFreeNet
 
 __all__ = ["PromptTokens", "PromptTokensNet"]
 
 
-class PromptTokensNet(nn.Module):
+class PromptTokensNet(WeightFreeNet):
     """The trunk's blocks over a prompt's own tokens."""
 
-    Config = AdapterConfig
-
     def __init__(self, config: AdapterConfig) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         self.run = member(RECOMPUTATIONS, "recomputation", config.recomputation)(config.gradient_checkpointing)
-        self.layers = LayerEmbed(config)
-        self.context_proj = nn.Linear(config.context_width, config.d_model)
         self.blocks = nn.ModuleList(
             Block(config.d_model, config.n_heads, config.mlp_ratio) for _ in range(config.n_blocks)
         )
-        self.norm = nn.LayerNorm(config.d_model)
-        self.head = make_head(config, config.alpha_init)
-
-    def embed(self, layers: Sequence[FrozenLayer]) -> Tensor:
-        """The embedding of layers of one shape (l, 1, d)."""
-        return self.layers(layers)[:, None]
-
-    def begin(self, tokens: Tensor) -> Tensor:
-        """Tokens (L, 1, d) -> (1, L, 1, d)."""
-        return tokens[None]
 
     def adapt(self, prepared: Prepared, context: Tensor, lengths: Tensor) -> LoraBatch:
         """Adapters of P prompts: condition (P, N, C) zero padded, lengths (P,). Prompts go one by one, unpadded."""

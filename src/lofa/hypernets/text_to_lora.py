@@ -7,47 +7,30 @@ Rank, head and start are those of the other hypernetworks, so that the compariso
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 
 from lofa.adapters import LoraBatch
 from lofa.hypernets.blocks import mlp
 from lofa.hypernets.config import AdapterConfig
-from lofa.hypernets.heads import make_head, upcast
-from lofa.hypernets.layers import FrozenLayer, Prepared
+from lofa.hypernets.heads import upcast
+from lofa.hypernets.layers import Prepared
 from lofa.hypernets.single_stage import SingleStage
-from lofa.hypernets.trunk import LayerEmbed
+from lofa.hypernets.weight_free import WeightFreeNet
 
 __all__ = ["TextToLora", "TextToLoraNet"]
 
 
-class TextToLoraNet(nn.Module):
+class TextToLoraNet(WeightFreeNet):
     """The MLP; of the values of a trunk it has no use for tiles and heads of attention."""
 
-    Config = AdapterConfig
-
     def __init__(self, config: AdapterConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.layers = LayerEmbed(config)
-        self.context_proj = nn.Linear(config.context_width, config.d_model)
+        super().__init__(config)
         self.mix = nn.Linear(2 * config.d_model, config.d_model)
         self.blocks = nn.ModuleList(
             nn.Sequential(nn.LayerNorm(config.d_model), mlp(config.d_model, config.mlp_ratio))
             for _ in range(config.n_blocks)
         )
-        self.norm = nn.LayerNorm(config.d_model)
-        self.head = make_head(config, config.alpha_init)
-
-    def embed(self, layers: Sequence[FrozenLayer]) -> Tensor:
-        """The embedding of layers of one shape, as one token each (l, 1, d)."""
-        return self.layers(layers)[:, None]
-
-    def begin(self, tokens: Tensor) -> Tensor:
-        """Tokens (L, 1, d) -> (1, L, 1, d)."""
-        return tokens[None]
 
     def adapt(self, prepared: Prepared, context: Tensor, lengths: Tensor) -> LoraBatch:
         """Adapters of P prompts: condition (P, N, C) zero padded, lengths (P,)."""

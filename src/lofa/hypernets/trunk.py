@@ -17,23 +17,7 @@ from lofa.hypernets.layers import FrozenLayer, layer_ids
 from lofa.hypernets.parts import NORMALISATIONS, PADDINGS, RECOMPUTATIONS, Recomputation, member
 from lofa.hypernets.tiling import TileEmbed
 
-__all__ = ["LayerEmbed", "Trunk", "TrunkBlocks"]
-
-
-class LayerEmbed(nn.Module):
-    """Which layer it is, for networks that read no W."""
-
-    def __init__(self, config: TrunkConfig) -> None:
-        super().__init__()
-        self.depth, self.kind = (nn.Embedding(count, config.d_model) for count in (config.num_depths, config.num_kinds))
-        for table in (self.depth, self.kind):
-            nn.init.trunc_normal_(table.weight, std=0.02)
-
-    def forward(self, layers: Sequence[FrozenLayer]) -> Tensor:
-        """(l, d) of l layers (ValueError: an id that is out of range)."""
-        depth, kind = layer_ids(layers, self.depth.num_embeddings, self.kind.num_embeddings)
-        made: Tensor = self.depth(depth) + self.kind(kind)
-        return made
+__all__ = ["Trunk", "TrunkBlocks"]
 
 
 class TrunkBlocks(nn.Module):
