@@ -128,6 +128,12 @@ class Backbone(SlottedNetworks, ABC):
                     f"most {self.max_prompt_tokens}: shorten it"
                 )
 
+    def _check_clips(self, clips: Tensor) -> None:
+        """Refuses what are no clips (ValueError), or clips of a size that the model doesn't take (BackboneError)."""
+        if clips.ndim != 5 or clips.shape[-1] != 3 or clips.dtype != torch.uint8:
+            raise ValueError(f"clips must be uint8 (B, T, H, W, 3), got {clips.dtype} {tuple(clips.shape)}")
+        self.latent_shape(*clips.shape[1:4])
+
     def encode_negative(self, prompt: str) -> Condition:
         """What guidance leads away from: one row."""
         return self.encode_prompt([prompt])

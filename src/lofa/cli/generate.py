@@ -28,10 +28,10 @@ def generate(config: GenerateConfig) -> Tensor:
     check_target(out, config.overwrite)
     backbone, adapter = _load(config)
     sampling = {name: getattr(config, name) for name in _SAMPLING}
-    given: Adapter | str | None = {"same": "same", "none": None}.get(config.negative_adapter, "")
-    if given == "":
-        given = _open_adapter("negative_adapter", config.negative_adapter, backbone)
-    sampling["negative_adapter"] = given
+    named, negative = {"same": "same", "none": None}, config.negative_adapter
+    sampling["negative_adapter"] = (
+        named[negative] if negative in named else _open_adapter("negative_adapter", negative, backbone)
+    )
     words = ""
     if not config.compare:
         clip = backbone.generate(config.prompt, adapter, config.strength, seed=config.seed, **sampling)[0].cpu()

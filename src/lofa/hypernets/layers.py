@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-__all__ = ["FrozenLayer", "Prepared", "check_weights", "layer_ids", "prepare"]
+from lofa.hypernets.config import TrunkConfig
+
+__all__ = ["FrozenLayer", "Prepared", "check_weights", "id_embeddings", "layer_ids", "prepare"]
 
 _CHUNK = 2**24
 """Entries of W in a chunk, at least one layer: 7 layers of 1536 x 1536."""
@@ -50,6 +52,14 @@ def check_weights(weights: Iterable[Tensor], names: Sequence[str]) -> None:
         bad = [name for name, is_wrong in zip(names, wrong, strict=True) if is_wrong]
         if bad:
             raise ValueError(f"{len(bad)} of {len(names)} weight matrices hold {what}: {', '.join(bad[:3])}")
+
+
+def id_embeddings(config: TrunkConfig) -> tuple[nn.Embedding, nn.Embedding]:
+    """Learned vectors of depth and of kind, which tell layers apart."""
+    depth, kind = (nn.Embedding(count, config.d_model) for count in (config.num_depths, config.num_kinds))
+    for table in (depth, kind):
+        nn.init.trunc_normal_(table.weight, std=0.02)
+    return depth, kind
 
 
 def layer_ids(layers: Sequence[FrozenLayer], depths: int, kinds: int) -> tuple[Tensor, Tensor]:

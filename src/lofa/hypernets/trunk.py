@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from lofa.hypernets.blocks import Block
 from lofa.hypernets.config import TrunkConfig
-from lofa.hypernets.layers import FrozenLayer, layer_ids
+from lofa.hypernets.layers import FrozenLayer, id_embeddings, layer_ids
 from lofa.hypernets.parts import NORMALISATIONS, PADDINGS, RECOMPUTATIONS, Recomputation, member
 from lofa.hypernets.tiling import TileEmbed
 
@@ -76,10 +76,7 @@ class Trunk(TrunkBlocks):
         self.pad = member(PADDINGS, "padding", config.padding)
         self.run = member(RECOMPUTATIONS, "recomputation", config.recomputation)(config.gradient_checkpointing)
         self.tiles = tiles
-        self.depth_embed = nn.Embedding(config.num_depths, config.d_model)
-        self.kind_embed = nn.Embedding(config.num_kinds, config.d_model)
-        for table in (self.depth_embed, self.kind_embed):
-            nn.init.trunc_normal_(table.weight, std=0.02)
+        self.depth_embed, self.kind_embed = id_embeddings(config)
         self.context_proj = nn.Linear(config.context_width, config.d_model)
         self.blocks = nn.ModuleList(
             Block(config.d_model, config.n_heads, config.mlp_ratio, reads=i >= config.condition_from)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from lofa.hypernets.config import AdapterConfig
 from lofa.hypernets.heads import make_head
-from lofa.hypernets.layers import FrozenLayer, layer_ids
+from lofa.hypernets.layers import FrozenLayer, id_embeddings, layer_ids
 
 __all__ = ["WeightFreeNet"]
 
@@ -21,10 +21,7 @@ class WeightFreeNet(nn.Module):
     def __init__(self, config: AdapterConfig) -> None:
         super().__init__()
         self.config = config
-        self.depth_embed = nn.Embedding(config.num_depths, config.d_model)
-        self.kind_embed = nn.Embedding(config.num_kinds, config.d_model)
-        for table in (self.depth_embed, self.kind_embed):
-            nn.init.trunc_normal_(table.weight, std=0.02)
+        self.depth_embed, self.kind_embed = id_embeddings(config)
         self.context_proj = nn.Linear(config.context_width, config.d_model)
         self.norm = nn.LayerNorm(config.d_model)
         self.head = make_head(config, config.alpha_init)

@@ -17,7 +17,7 @@ ATTENTION_KINDS = tuple(kind for kind in SDXL.kinds if kind.startswith(("attn1.t
 """The layers LoFA adapts: q, k, v, o of self- and cross-attention."""
 
 
-def unet_layers(config: Mapping[str, Any], kinds: Sequence[str], component: str = "unet") -> list[LayerSpec]:
+def unet_layers(config: Mapping[str, Any], kinds: Sequence[str]) -> list[LayerSpec]:
     """The layers of those kinds, block by block as data pass them; depth counts the transformer blocks.
 
     Raises:
@@ -39,7 +39,7 @@ def unet_layers(config: Mapping[str, Any], kinds: Sequence[str], component: str 
         raise BackboneError(f"backbone.kinds: no linear layer {unknown[0]!r}; there are {there}")
     return [
         LayerSpec(
-            join_name(component, f"{block}.{kind}"),
+            join_name("unet", f"{block}.{kind}"),
             depth,
             kind,
             found[block][kind].out_features,

@@ -129,9 +129,7 @@ class SdxlBackbone(Backbone):
     @torch.no_grad()
     def encode_video(self, clips: Tensor) -> Tensor:
         vae = self.autoencoder
-        if clips.ndim != 5 or clips.shape[-1] != 3 or clips.dtype != torch.uint8:
-            raise ValueError(f"clips must be uint8 (B, 1, H, W, 3), got {clips.dtype} {tuple(clips.shape)}")
-        self.latent_shape(*clips.shape[1:4])
+        self._check_clips(clips)
         pixels = clips[:, 0].to(vae.device).permute(0, 3, 1, 2).to(vae.dtype) / 127.5 - 1
         parts = [vae.encode(part).latent_dist.mode() for part in pixels.split(_IMAGES_AT_ONCE)]
         return (torch.cat(parts) * vae.config.scaling_factor).float().unsqueeze(2)

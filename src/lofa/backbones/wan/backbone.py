@@ -159,9 +159,7 @@ class WanBackbone(Backbone):
     @torch.no_grad()
     def encode_video(self, clips: Tensor) -> Tensor:
         vae = self.autoencoder
-        if clips.ndim != 5 or clips.shape[-1] != 3 or clips.dtype != torch.uint8:
-            raise ValueError(f"clips must be uint8 (B, T, H, W, 3), got {clips.dtype} {tuple(clips.shape)}")
-        self.latent_shape(*clips.shape[1:4])
+        self._check_clips(clips)
         pixels = clips.to(vae.device).permute(0, 4, 1, 2, 3).to(vae.dtype) / 127.5 - 1
         mean, std = self._latent_statistics()
         with _ONE_AT_A_TIME:
