@@ -38,7 +38,7 @@ def test_what_it_is_compared_with_trains_and_predicts_too(kind: str, prepared: P
         one, other = (
             Predictor.load(f"runs/{kind}").predict(prompt=prompt) for prompt in ("a figure waves", "a red circle jumps")
         )
-    assert one.distance(dict(other.items())) > 0, "the prompt is read"
+    assert one.distance(dict(other.items())) > 1e-3, "the prompt is read: rounding alone gives 5e-16"
 
 
 @pytest.mark.parametrize(
